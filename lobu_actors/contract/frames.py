@@ -1,0 +1,285 @@
+"""Worker protocol, version 1: one JSON object a line between a supervisor and a worker. Pure: bytes in, frames out.
+
+Unknown fields are kept in `extra` and written out again; unknown types decode to `Unknown`; anything else that is not
+a frame is a `FrameError`, which ends the run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar
+
+PROTOCOL_VERSION = 1
+MAX_LINE_BYTES = 8 * 1024 * 1024
+SHOWN_BYTES = 200
+
+Json = dict[str, Any]
+
+
+class FrameError(ValueError):
+    """A line that is not a frame. `shown` is its first 200 bytes, for the log."""
+
+    def __init__(self, reason: str, line: bytes) -> None:
+        super().__init__(reason)
+        self.shown = line[:SHOWN_BYTES]
+
+
+def _wire(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """Base of all frames. A field's Python type is its whole wire check; None means absent."""
+
+    TYPE: ClassVar[str]
+    extra: Json = field(default_factory=dict)
+
+
+# --- supervisor -> worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Frame):
+    TYPE: ClassVar[str] = "hello"
+    protocol: int = PROTOCOL_VERSION
+    worker_id: str
+    organization_id: str
+    agent_id: str
+    conversation_id: str
+    workspace: str
+    session_file: str
+    settings: Json
+    deadlines: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFrame(Frame):
+    TYPE: ClassVar[str] = "turn"
+    run_id: str
+    attempt: int
+    messages: list[Json]
+    run_token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steer(Frame):
+    TYPE: ClassVar[str] = "steer"
+    run_id: str
+    message_id: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Frame):
+    TYPE: ClassVar[str] = "answer"
+    run_id: str
+    question_id: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel(Frame):
+    TYPE: ClassVar[str] = "cancel"
+    run_id: str
+    reason: str
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reattach(Frame):
+    TYPE: ClassVar[str] = "reattach"
+    run_id: str
+    text_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shutdown(Frame):
+    TYPE: ClassVar[str] = "shutdown"
+    grace_seconds: float
+
+
+# --- worker -> supervisor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(Frame):
+    TYPE: ClassVar[str] = "ready"
+    protocol: int = PROTOCOL_VERSION
+    name: str = ""
+    version: str = ""
+    capabilities: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Frame):
+    TYPE: ClassVar[str] = "heartbeat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta(Frame):
+    TYPE: ClassVar[str] = "delta"
+    run_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Frame):
+    TYPE: ClassVar[str] = "status"
+    run_id: str
+    status: str
+    phase: str | None = None
+    tool: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask(Frame):
+    TYPE: ClassVar[str] = "ask"
+    run_id: str
+    question_id: str
+    prompt: str
+    options: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ephemeral(Frame):
+    TYPE: ClassVar[str] = "ephemeral"
+    run_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete(Frame):
+    TYPE: ClassVar[str] = "complete"
+    run_id: str
+    text: str | None = None
+    usage: Json | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail(Frame):
+    TYPE: ClassVar[str] = "fail"
+    run_id: str
+    code: str
+    message: str = ""
+    retryable: bool | None = None
+    context: Json | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log(Frame):
+    TYPE: ClassVar[str] = "log"
+    level: str = "info"
+    message: str = ""
+    fields: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown(Frame):
+    """A frame of a type that this version does not know: ignored, with a debug line."""
+
+    TYPE: ClassVar[str] = ""
+    type: str
+
+
+SupervisorFrame = Hello | TurnFrame | Steer | Answer | Cancel | Reattach | Shutdown
+RunFrame = Delta | Status | Ask | Ephemeral | Complete | Fail
+WorkerFrame = Ready | Heartbeat | Log | RunFrame
+
+SUPERVISOR_FRAMES: dict[str, type[Frame]] = {
+    kind.TYPE: kind for kind in (Hello, TurnFrame, Steer, Answer, Cancel, Reattach, Shutdown)
+}
+WORKER_FRAMES: dict[str, type[Frame]] = {
+    kind.TYPE: kind for kind in (Ready, Heartbeat, Delta, Status, Ask, Ephemeral, Complete, Fail, Log)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _FieldRule:
+    name: str
+    wire: str
+    types: tuple[type, ...]
+    required: bool
+    strings: bool  # a list whose items must all be strings
+
+
+_CHECKS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "Json": (dict,),
+    "list[str]": (list,),
+    "list[Json]": (list,),
+}
+
+
+def _rule(declared: Field[Any]) -> _FieldRule:
+    annotation = str(declared.type).removesuffix(" | None")
+    required = declared.default is MISSING and declared.default_factory is MISSING
+    return _FieldRule(
+        declared.name, _wire(declared.name), _CHECKS[annotation], required, strings=annotation == "list[str]"
+    )
+
+
+_RULES: dict[type[Frame], tuple[_FieldRule, ...]] = {
+    kind: tuple(_rule(declared) for declared in fields(kind) if declared.name != "extra")
+    for kind in (*SUPERVISOR_FRAMES.values(), *WORKER_FRAMES.values())
+}
+
+
+def _fits(value: Any, rule: _FieldRule) -> bool:
+    if isinstance(value, bool) and bool not in rule.types:
+        return False
+    if not isinstance(value, rule.types):
+        return False
+    return not (rule.strings and isinstance(value, list)) or all(isinstance(item, str) for item in value)
+
+
+def encode(frame: Frame) -> bytes:
+    """One line, LF included. Absent optional fields are left out."""
+    wire: Json = {"type": frame.TYPE}
+    for rule in _RULES[type(frame)]:
+        value = getattr(frame, rule.name)
+        if value is not None:
+            wire[rule.wire] = value
+    for name, value in frame.extra.items():
+        wire.setdefault(name, value)
+    # ASCII escapes, so that a lone surrogate in somebody's text cannot break the line.
+    return json.dumps(wire, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _decode(line: bytes, kinds: dict[str, type[Frame]]) -> Frame:
+    try:
+        wire = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"not a JSON line: {error}", line) from error
+    if not isinstance(wire, dict) or not isinstance(wire.get("type"), str):
+        raise FrameError("a frame is a JSON object with a string `type`", line)
+    name = wire.pop("type")
+    kind = kinds.get(name)
+    if kind is None:
+        return Unknown(type=name, extra=wire)
+    values: Json = {}
+    for rule in _RULES[kind]:
+        value = wire.pop(rule.wire, None)
+        if value is None:
+            if rule.required:
+                raise FrameError(f"`{name}` lacks `{rule.wire}`", line)
+        elif not _fits(value, rule):
+            raise FrameError(f"`{rule.wire}` of `{name}` has the wrong type", line)
+        else:
+            values[rule.name] = value
+    return kind(**values, extra=wire)
+
+
+def decode_worker_frame(line: bytes) -> Frame:
+    """What a worker said: a `WorkerFrame` or `Unknown`. Raises FrameError."""
+    return _decode(line, WORKER_FRAMES)
+
+
+def decode_supervisor_frame(line: bytes) -> Frame:
+    """What a supervisor said: a `SupervisorFrame` or `Unknown`. Raises FrameError."""
+    return _decode(line, SUPERVISOR_FRAMES)

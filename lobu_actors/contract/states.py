@@ -1,0 +1,65 @@
+"""States of turns, runs and hosts, and who may move each. The schema's CHECK constraints mirror these; a test compares.
+
+A turn is moved by its conversation's actor alone, in statements guarded by the lease; the edge only creates it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class TurnStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+TERMINAL_TURN_STATUSES = frozenset({TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.TIMEOUT, TurnStatus.CANCELLED})
+
+# Back to QUEUED only by retry, hand-over or takeover, with attempt + 1.
+# QUEUED ends without running when it is cancelled, refused by a guardrail, or when its worker cannot be started.
+TURN_TRANSITIONS: dict[TurnStatus, frozenset[TurnStatus]] = {
+    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, TurnStatus.FAILED, TurnStatus.TIMEOUT, TurnStatus.CANCELLED}),
+    TurnStatus.RUNNING: frozenset({TurnStatus.QUEUED, *TERMINAL_TURN_STATUSES}),
+    TurnStatus.COMPLETED: frozenset(),
+    TurnStatus.FAILED: frozenset(),
+    TurnStatus.TIMEOUT: frozenset(),
+    TurnStatus.CANCELLED: frozenset(),
+}
+
+
+class RunStatus(StrEnum):
+    """One attempt at one or more joined turns. `live` until its owner, or whoever takes over from it, ends it."""
+
+    LIVE = "live"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    REQUEUED = "requeued"
+
+
+class HostState(StrEnum):
+    ACTIVE = "active"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+class OnBusy(StrEnum):
+    """What a message asks for when its conversation is busy."""
+
+    ENQUEUE = "enqueue"
+    MERGE = "merge"
+    STEER = "steer"
+    INTERRUPT = "interrupt"
+    REJECT = "reject"
+
+
+class Role(StrEnum):
+    """What an API key may do: `admin` acts for every user of its organization, `user` for its own user only."""
+
+    ADMIN = "admin"
+    USER = "user"
