@@ -1,0 +1,215 @@
+"""A bounded mailbox: one queue, one overflow rule, many senders.
+
+Owns the order of messages, the bound and what happens at the bound. Knows nothing of actors or of what a message means.
+
+The model: accepted messages are FIFO. A message is accepted when `put_nowait` or `put` returns, and then only
+DROP_OLDEST or the owner's `drain` discards it. A waiting reader gets a message handed over directly, and a waiting
+sender's message moves in as soon as there is room, so neither newcomers nor cancellation can overtake or lose one: trio
+delivers a cancellation only to a task that has not been rescheduled yet, and then nothing has been handed over.
+
+Rejected: `trio.open_memory_channel` (it cannot drop the oldest, cannot put in front, and its `receive` is a schedule
+point each time, which is most of the cost of a short handler).
+"""
+
+import enum
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
+
+from lobu_actors.runtime.errors import MailboxClosed, MailboxFull
+
+__all__ = ["Mailbox", "Overflow"]
+
+M = TypeVar("M")
+
+# A reader that always finds something would otherwise keep the event loop to itself.
+_GETS_PER_SCHEDULE_POINT = 32
+
+
+class Overflow(enum.Enum):
+    """What happens to a message that finds the mailbox full."""
+
+    REJECT = "reject"
+    DROP_OLDEST = "drop_oldest"
+    WAIT = "wait"
+
+
+@attrs.define(eq=False)
+class _Waiting(Generic[M]):
+    """A parked task and what passes between it and the one that wakes it: no letters means that the mailbox closed."""
+
+    letters: list[M] = attrs.Factory(list)
+
+
+class Mailbox(Generic[M]):
+    """A bounded FIFO of messages with an explicit overflow rule.
+
+    `capacity` counts messages, at least 1. `on_drop` is called, synchronously, with each message that DROP_OLDEST
+    discards, and must not raise. Everything here must be called from trio's thread.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        overflow: Overflow = Overflow.REJECT,
+        on_drop: Callable[[M], None] | None = None,
+    ) -> None:
+        if capacity < 1:
+            raise ValueError(f"a mailbox needs a capacity of at least 1, not {capacity}")
+        self.on_drop = on_drop
+        self._capacity = capacity
+        self._overflow = overflow
+        self._dropped = 0
+        self._closed = False
+        self._follow_ups: deque[M] = deque()
+        self._messages: deque[M] = deque()
+        self._readers: OrderedDict[Task, _Waiting[M]] = OrderedDict()
+        self._senders: OrderedDict[Task, _Waiting[M]] = OrderedDict()  # not empty only while the mailbox is full
+        self._gets_since_schedule_point = 0
+
+    @property
+    def depth(self) -> int:
+        """Messages that are accepted and not taken yet, the owner's own follow-ups included."""
+        return len(self._messages) + len(self._follow_ups)
+
+    @property
+    def capacity(self) -> int:
+        """The most messages from senders that it holds."""
+        return self._capacity
+
+    @property
+    def overflow(self) -> Overflow:
+        """The rule for a message that finds it full."""
+        return self._overflow
+
+    @property
+    def dropped(self) -> int:
+        """How many messages DROP_OLDEST has discarded."""
+        return self._dropped
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closed
+
+    @enable_ki_protection
+    def put_nowait(self, message: M) -> None:
+        """Accept a message now. Raises MailboxFull (REJECT and WAIT) or MailboxClosed; then it was not accepted."""
+        if self._closed:
+            raise MailboxClosed("the mailbox is closed")
+        if self._readers:
+            self._hand_over(message)
+            return
+        if len(self._messages) >= self._capacity:
+            if self._overflow is not Overflow.DROP_OLDEST:
+                raise MailboxFull(f"the mailbox already holds {self._capacity} messages")
+            self._dropped += 1
+            oldest = self._messages.popleft()
+            self._messages.append(message)
+            if self.on_drop is not None:
+                self.on_drop(oldest)
+            return
+        self._messages.append(message)
+
+    @enable_ki_protection
+    async def put(self, message: M) -> None:
+        """Accept a message, waiting for room if the rule is WAIT: bound that wait with a cancel scope.
+
+        With the other rules it is `put_nowait` and a checkpoint. Raises what `put_nowait` raises. If it is cancelled,
+        the message was not accepted. Waiting senders are served in the order in which they came.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self.put_nowait(message)
+        except MailboxFull:
+            if self._overflow is not Overflow.WAIT:
+                raise
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # not cancellable: the message is in already
+            return
+        sender = _Waiting([message])
+        await self._park(self._senders, sender)
+        if sender.letters:
+            raise MailboxClosed("the mailbox was closed before it had room")
+
+    @enable_ki_protection
+    def put_front(self, message: M) -> None:
+        """Put the owner's own follow-up message before all others.
+
+        Only the owner, the task that calls `get`, may call this. It does not count against the capacity, so its bound
+        is the owner's: it must take out what it puts in. It works on a closed mailbox too, so that an owner which
+        drains can finish what it began.
+        """
+        if self._readers:
+            self._hand_over(message)
+        else:
+            self._follow_ups.appendleft(message)
+
+    @enable_ki_protection
+    async def get(self) -> M:
+        """Take the first message, waiting for one if there is none.
+
+        Raises MailboxClosed when the mailbox is closed and empty. If it is cancelled, no message was taken. When there
+        is a message it returns without a schedule point, except once in 32 times, but always notices a cancellation.
+        """
+        self._gets_since_schedule_point += 1
+        if self._gets_since_schedule_point >= _GETS_PER_SCHEDULE_POINT:
+            self._gets_since_schedule_point = 0
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        if self.depth:
+            return self._take()
+        if not self._closed:
+            self._gets_since_schedule_point = 0
+            reader: _Waiting[M] = _Waiting()
+            await self._park(self._readers, reader)
+            if reader.letters:
+                return reader.letters.pop()
+        raise MailboxClosed("the mailbox is closed and empty")
+
+    @enable_ki_protection
+    def close(self) -> None:
+        """Accept nothing more; senders, the waiting ones too, get MailboxClosed. What is inside can still be taken."""
+        self._closed = True
+        for waiting in (self._readers, self._senders):
+            while waiting:
+                task, _ = waiting.popitem(last=False)
+                trio.lowlevel.reschedule(task)
+
+    def drain(self) -> list[M]:
+        """Take everything out at once, first message first. For an owner that will not handle it."""
+        messages = []
+        while self.depth:
+            messages.append(self._take())
+        return messages
+
+    def _take(self) -> M:
+        if self._follow_ups:
+            return self._follow_ups.popleft()
+        message = self._messages.popleft()
+        if self._senders:
+            task, sender = self._senders.popitem(last=False)
+            self._messages.append(sender.letters.pop())
+            trio.lowlevel.reschedule(task)
+        return message
+
+    def _hand_over(self, message: M) -> None:
+        task, reader = self._readers.popitem(last=False)
+        reader.letters.append(message)
+        trio.lowlevel.reschedule(task)
+
+    @staticmethod
+    async def _park(line: "OrderedDict[Task, _Waiting[M]]", waiting: "_Waiting[M]") -> None:
+        task = trio.lowlevel.current_task()
+        line[task] = waiting
+
+        def abort(_: RaiseCancelT) -> Abort:
+            del line[task]
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
