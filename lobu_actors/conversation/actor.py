@@ -1,0 +1,186 @@
+"""The conversation's actor: takes the lease when first spoken to, then decides and applies, one message at a time.
+
+One incarnation may go through several activations: when a lease is lost or a conversation closed, it forgets all, and
+the next message takes the lease anew. It gives the lease back when it is passivated or its host stops.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from lobu_actors.contract.ids import ConversationRef, new_id
+from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.apply import Effects
+from lobu_actors.conversation.clocks import next_deadline
+from lobu_actors.conversation.commit import until_known
+from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.environment import Environment
+from lobu_actors.conversation.policy import Deadlines, FailurePolicy
+from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase
+from lobu_actors.conversation.worker_port import WorkerSignal
+from lobu_actors.runtime.actor import Actor
+from lobu_actors.runtime.errors import MailboxFull
+from lobu_actors.runtime.timers import Timer
+from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.records import Activation, Lease
+
+log = structlog.get_logger(__name__)
+
+WORKER_GRACE_SECONDS = 2.0
+TICK_AGAIN_SECONDS = 0.1
+
+
+class ConversationActor(Actor[m.Message]):
+    """`put_self` puts a message into this actor's own mailbox, waiting for room; `tell_self` raises MailboxFull."""
+
+    def __init__(
+        self,
+        ref: ConversationRef,
+        environment: Environment,
+        *,
+        put_self: Callable[[m.Message], Awaitable[None]],
+        tell_self: Callable[[m.Message], None],
+    ) -> None:
+        self._ref = ref
+        self._env = environment
+        self._put_self = put_self
+        self._tell_self = tell_self
+        self._state: State | None = None
+        self._effects: Effects | None = None
+        self._lease: Lease | None = None
+        self._timer: Timer | None = None
+        self._ended = False
+        self._crashed = False
+
+    async def started(self) -> None:
+        self._feed = self._env.feeds.hold(self._ref)
+
+    async def handle(self, message: m.Message) -> object:
+        try:
+            return await self._handle(message)
+        except BaseException:
+            self._crashed = True
+            self._abandon()
+            raise
+
+    async def stopped(self) -> None:
+        """Hand over: nothing of this conversation runs here when this returns or its bound has passed."""
+        state, effects, lease = self._state, self._effects, self._lease
+        self._abandon(grace_seconds=WORKER_GRACE_SECONDS)
+        if self._crashed or state is None or effects is None or lease is None:
+            # What a crash leaves is its successor's to judge, as a lost attempt: handing it over would repeat it.
+            return
+        with trio.move_on_after(self._env.handover_seconds):
+            try:
+                if state.run is not None and state.run.phase is not RunPhase.FINISHING:
+                    run = state.run
+                    await effects.apply(m.RequeueTurns(run.run_id, run.turns, failed=False, code="HANDED_OVER"))
+                await self._env.store.release(lease)
+            except StoreUnavailable as error:
+                log.warning("not handed over, the lease runs out by itself", error=str(error))
+
+    def may_passivate(self) -> bool:
+        state = self._state
+        if state is None:
+            return True
+        starting = state.worker is not None and state.worker.phase is WorkerPhase.STARTING
+        return state.run is None and not state.queue and not starting
+
+    async def _handle(self, message: m.Message) -> object:
+        pending: deque[m.Message] = deque()
+        if (self._state is None or self._state.over) and not await self._activate(message, pending):
+            return None
+        pending.append(message)
+        reply: object = None
+        assert self._state is not None
+        assert self._effects is not None
+        while pending:
+            moment = Moment(trio.current_time(), new_id())
+            self._state, effects = decide(self._state, pending.popleft(), moment)
+            results: list[m.Message] = []
+            for effect in effects:
+                if isinstance(effect, m.Reply):
+                    reply = effect.value
+                elif (result := await self._effects.apply(effect)) is not None:
+                    results.append(result)
+                    if isinstance(result, m.LeaseLost):
+                        break
+            pending.extendleft(reversed(results))
+        self._set_timer()
+        return reply
+
+    async def _activate(self, message: m.Message, pending: deque[m.Message]) -> bool:
+        """Take the lease. False: there is nothing to do here for this message."""
+        if isinstance(message, WorkerSignal | m.Tick | m.DrainRequest):
+            if self._state is None or self._effects is None:
+                return False  # a former activation's; what it owed is in the store
+            if isinstance(message, WorkerSignal):  # `over`, but its worker's end is still of interest
+                self._state, effects = decide(self._state, message, Moment(trio.current_time(), new_id()))
+                for effect in effects:
+                    await self._effects.apply(effect)
+            return False
+        activation = await until_known(
+            "activate", lambda: self._env.store.activate(self._ref, self._env.host_id), self._env.patience_seconds
+        )
+        if not isinstance(activation, Activation):
+            log.info("not ours", conversation=self._ref.conversation_id, found=repr(activation))
+            return False
+        self._begin(activation)
+        pending.append(m.Recovered(activation.owed))
+        return True
+
+    def _begin(self, activation: Activation) -> None:
+        if self._effects is not None:
+            self._effects.kill_worker()
+        policy = activation.agent.policy if activation.agent else {}
+        deadlines = Deadlines.from_json(policy.get("deadlines", {}))
+        self._state = State(
+            ref=self._ref,
+            deadlines=deadlines,
+            failure=FailurePolicy.from_json(policy.get("failure", {})),
+            limits=self._env.limits,
+            has_agent=activation.agent is not None and not activation.agent.disabled,
+            closing=activation.conversation.closing,
+        )
+        self._lease = activation.lease
+        self._effects = Effects(self._env, activation, self._feed, deadlines, self._deliver)
+
+    async def _deliver(self, signal: WorkerSignal) -> None:
+        if not self._ended:
+            await self._put_self(signal)
+
+    def _set_timer(self) -> None:
+        """One timer an actor, at the earliest deadline. One that only moved later is found out when it fires."""
+        at = None if self._state is None or self._state.over else next_deadline(self._state)
+        if self._timer is not None and (at is None or self._timer.at > at):
+            self._timer.cancel()
+            self._timer = None
+        if at is not None and self._timer is None:
+            self._timer = self._env.timers.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._ended:
+            return
+        try:
+            self._tell_self(m.Tick())
+        except MailboxFull:
+            self._timer = self._env.timers.call_at(trio.current_time() + TICK_AGAIN_SECONDS, self._tick)
+
+    def _abandon(self, grace_seconds: float | None = None) -> None:
+        """End the worker and hear no more of it. Safe at any moment, more than once."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._effects is not None:
+            if grace_seconds is None:
+                self._effects.kill_worker()
+            else:
+                self._effects.shutdown_worker(grace_seconds)
+        self._env.feeds.let_go(self._ref)

@@ -1,0 +1,125 @@
+"""Carrying out what `decide` wants: one line an effect. Owns the worker handle of one activation.
+
+Knows the store, workers and feed by their protocols only.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import attrs
+import structlog
+
+from lobu_actors import telemetry
+from lobu_actors.contract.frames import TurnFrame
+from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.environment import Environment
+from lobu_actors.conversation.output import Output
+from lobu_actors.conversation.policy import Deadlines
+from lobu_actors.conversation.session import Session
+from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerRequest
+from lobu_actors.conversation.writes import Writes
+from lobu_actors.gateway.feed import Feed
+from lobu_actors.store.records import Activation
+
+log = structlog.get_logger(__name__)
+
+
+class Effects:
+    """The hands of one activation."""
+
+    def __init__(
+        self, environment: Environment, activation: Activation, feed: Feed, deadlines: Deadlines, deliver: Deliver
+    ) -> None:
+        self._lease = activation.lease
+        self._agent = activation.agent
+        self._workers = environment.workers
+        self._workspace = environment.workspaces.of(self._lease.ref)
+        self._deadlines = deadlines
+        self._deliver = deliver
+        self._output = Output(feed, activation.conversation.last_seq)
+        session = Session(
+            self._lease.ref,
+            environment.store,
+            self._workspace,
+            activation.conversation.generation,
+            activation.snapshot,
+            environment.patience_seconds,
+        )
+        self._writes = Writes(environment, self._lease, session, self._output)
+        self._worker: Worker | None = None
+        self._log = log.bind(conversation=self._lease.ref.conversation_id, epoch=self._lease.epoch)
+
+    async def apply(self, effect: m.Effect) -> m.Message | None:
+        """Do it; gives at most one message back for `decide`. Replies are not done here but returned by the actor."""
+        match effect:
+            case m.ShowText(text):
+                self._output.push(text)
+            case m.FinishTurns():
+                return await self._writes.finish(effect)
+            case m.BeginRun():
+                return await self._writes.begin(effect)
+            case m.SendTurn():
+                self._send_turn(effect)
+            case m.StartWorker():
+                return self._start_worker()
+            case m.RequeueTurns():
+                return await self._writes.requeue(effect)
+            case m.RecordQuestion() | m.RecordAnswer() | m.RecordCancelStage():
+                return await self._writes.record(effect)
+            case m.LoadOwed():
+                return await self._writes.load_owed()
+            case m.CloseConversation():
+                return await self._writes.close()
+            case m.RemoveWorkspace():
+                await self._workspace.remove()
+            case _:
+                self._apply_at_once(effect)
+        return None
+
+    def kill_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+
+    def shutdown_worker(self, grace_seconds: float) -> None:
+        if self._worker is not None:
+            self._worker.shutdown(grace_seconds)
+
+    def _apply_at_once(self, effect: m.Effect) -> None:
+        match effect:
+            case m.SendFrame(frame):
+                if self._worker is not None:
+                    self._worker.send(frame)
+            case m.ShowStatus(status, phase, message_id):
+                self._output.status(status, phase, message_id)
+            case m.ShowEphemeral(text, message_id):
+                self._output.ephemeral(text, message_id)
+            case m.KillWorker():
+                self.kill_worker()
+            case m.ShutdownWorker(grace_seconds):
+                self.shutdown_worker(grace_seconds)
+            case m.Dropped(reason, number):
+                telemetry.DROPPED_FRAMES.labels(reason).inc(number)
+            case m.Note(event, fields):
+                self._log.info(event, **fields)
+            case _:
+                raise AssertionError(f"not an effect: {effect!r}")
+
+    def _start_worker(self) -> m.Message:
+        assert self._agent is not None, "decide starts no worker without an agent"
+        request = WorkerRequest(
+            ref=self._lease.ref,
+            worker=self._agent.worker,
+            settings=self._agent.settings,
+            deadlines=attrs.asdict(self._deadlines),
+            startup_seconds=self._deadlines.startup_seconds,
+        )
+        self._worker = self._workers.start(request, self._deliver)
+        return m.WorkerStarting(self._worker.worker_id)
+
+    def _send_turn(self, effect: m.SendTurn) -> None:
+        self._output.begin(effect.turns[0].message_id, effect.attempt)
+        assert self._worker is not None, "decide begins a run with a ready worker only"
+        messages = [{**turn.payload, "messageId": turn.message_id, "content": turn.content} for turn in effect.turns]
+        token = secrets.token_urlsafe(24)
+        self._worker.send(TurnFrame(run_id=effect.run_id, attempt=effect.attempt, messages=messages, run_token=token))

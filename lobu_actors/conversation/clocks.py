@@ -1,0 +1,51 @@
+"""Which deadline of a run comes next, and which one has passed. Pure; all times are monotonic seconds.
+
+A heartbeat proves that a process lives, never that a turn progresses: each has a clock of its own. While a person is
+asked, only the question's clock runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lobu_actors.contract.errors import TurnError
+from lobu_actors.conversation.policy import Deadlines
+from lobu_actors.conversation.state import Run, RunPhase, State
+
+
+def run_deadlines(run: Run, deadlines: Deadlines) -> Iterator[tuple[float, TurnError]]:
+    """Every clock that runs now, with the code of its passing."""
+    if run.phase is not RunPhase.LIVE:
+        return
+    if run.question is not None and not run.question.answered:
+        yield run.question.asked_at + deadlines.question_seconds, TurnError.QUESTION_TIMEOUT
+        return
+    yield run.started_at + deadlines.turn_seconds, TurnError.TURN_TIMEOUT
+    yield run.heard_at + deadlines.heartbeat_seconds, TurnError.WORKER_UNRESPONSIVE
+    if run.tool is not None:
+        yield run.tool_since + deadlines.tool_seconds, TurnError.TOOL_TIMEOUT
+    elif run.progress_at <= run.started_at:
+        yield run.started_at + deadlines.first_output_seconds, TurnError.FIRST_OUTPUT_TIMEOUT
+    else:
+        yield run.progress_at + deadlines.progress_seconds, TurnError.NO_PROGRESS
+
+
+def passed(run: Run, deadlines: Deadlines, now: float) -> TurnError | None:
+    """The code of the clock that ran out first, None while all still run."""
+    due = [deadline for deadline in run_deadlines(run, deadlines) if deadline[0] <= now]
+    return min(due)[1] if due else None
+
+
+def next_deadline(state: State) -> float | None:
+    """When the actor must look again if nothing else happens; None: never."""
+    times: list[float] = []
+    run = state.run
+    if run is not None:
+        times += [at for at, _ in run_deadlines(run, state.deadlines)]
+        if run.stop_by is not None:
+            times.append(run.stop_by)
+        if state.drain_by is not None:
+            times.append(state.drain_by)
+    elif state.queue and not state.draining:
+        times.append(state.not_before)
+    return min(times, default=None)

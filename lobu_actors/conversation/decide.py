@@ -1,0 +1,268 @@
+"""The conversation actor's mind: `decide(state, message, moment) -> state, effects`. Pure, so it can be proved on.
+
+Authority: only the holder of the conversation's lease runs this, and every effect that writes is guarded by the lease
+in the statement itself. So a wrong decision here can be slow or late; it cannot give a turn two terminal events.
+
+Failure: an effect that finds the lease gone answers `LeaseLost`, and the actor stops writing and kills its worker. An
+actor that dies takes nothing with it: its successor is told by `Recovered` what is owed.
+
+Rejected: deciding inside the effects (cannot be tested without a database and processes); one task per run (two owners
+of one state).
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from lobu_actors.contract.errors import TurnError
+from lobu_actors.contract.frames import Answer, Cancel
+from lobu_actors.contract.states import TurnStatus
+from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.clocks import passed
+from lobu_actors.conversation.outcome import (
+    Step,
+    cancel_queued,
+    cancel_run,
+    fail_queued,
+    fail_run,
+    finishing,
+)
+from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase, WorkerState
+from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
+from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
+from lobu_actors.gateway.protocol import AnswerResult, CancelResult
+from lobu_actors.store.records import Turn
+
+KEPT_RECENT = 32
+
+
+def decide(state: State, message: m.Message, moment: Moment) -> Step:
+    """What follows from `message`. Deterministic; raises nothing."""
+    state, effects = _react(state, message, moment)
+    if state.over:
+        return state, effects
+    state, more = _go_on(state, moment)
+    return state, effects + more
+
+
+def _react(state: State, message: m.Message, moment: Moment) -> Step:
+    match message:
+        case WorkerFrames():
+            return worker_frames(state, message, moment)
+        case m.TurnAccepted(turn):
+            return _enqueue(state, (turn,)), []
+        case WorkerReady():
+            return worker_ready(state, message, moment)
+        case m.RunBegun(run_id):
+            return _run_begun(state, run_id, moment)
+        case m.TurnsFinished(turn_ids):
+            recent = (*state.recent, *turn_ids)[-KEPT_RECENT:]
+            return attrs.evolve(_without_run(state, turn_ids), recent=recent), []
+        case WorkerGone():
+            return worker_gone(state, message, moment)
+        case m.WorkerStarting(worker_id):
+            return attrs.evolve(state, worker=WorkerState(worker_id, WorkerPhase.STARTING)), []
+        case m.Tick():
+            return _tick(state, moment)
+        case m.Recovered(owed):
+            return _recover(state, owed)
+        case m.OwedLoaded(owed):
+            return _enqueue(state, tuple(turn for turn in owed if turn.status is TurnStatus.QUEUED)), []
+        case _:
+            return _react_rarely(state, message, moment)
+
+
+def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
+    match message:
+        case m.Sweep():
+            return state, [m.LoadOwed()]
+        case m.CancelRequest(message_id):
+            return _cancel(state, message_id, moment)
+        case m.AnswerRequest(question_id, answer):
+            return _answer(state, question_id, answer, moment)
+        case m.CloseRequest():
+            return _close(state)
+        case m.DrainRequest(by):
+            return attrs.evolve(state, draining=True, drain_by=by), []
+        case m.BeginRefused(run_id):
+            known = attrs.evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
+            return attrs.evolve(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
+        case m.SessionUnusable(_, code, detail):
+            turns = state.run.turns if state.run else ()
+            return fail_queued(attrs.evolve(state, run=None), turns, code, {"detail": detail})
+        case m.TurnsRequeued(turns):
+            return _enqueue(_without_run(state, tuple(turn.turn_id for turn in turns)), turns), []
+        case m.LeaseLost():
+            return _lose(state), [m.KillWorker(), m.Note("lease lost")]
+        case m.ConversationClosed():
+            over = attrs.evolve(ending(state), over=True)
+            return over, [m.Reply(True), *([] if state.worker else [m.RemoveWorkspace()])]
+    raise AssertionError(f"not a message: {message!r}")
+
+
+def _go_on(state: State, moment: Moment) -> Step:
+    """Begin whatever can begin now; at most one thing, since its result comes back here."""
+    if state.run is not None:
+        return state, []
+    if state.closing:
+        return cancel_queued(state, state.queue) if state.queue else (state, [m.CloseConversation()])
+    worker = state.worker
+    if state.draining:
+        if worker is None or worker.phase is WorkerPhase.ENDING:
+            return state, []
+        return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds)]
+    if not state.queue:
+        return state, []
+    if not state.has_agent:
+        return fail_queued(state, state.queue, TurnError.AGENT_DISABLED)
+    if _crash_loop(state, moment.now):
+        return fail_queued(state, state.queue, TurnError.WORKER_CRASH_LOOP, {"crashes": len(state.crashes)})
+    if moment.now < state.not_before:
+        return state, []
+    if worker is None:
+        return attrs.evolve(state, worker=WorkerState("", WorkerPhase.STARTING)), [m.StartWorker()]
+    if worker.phase is not WorkerPhase.READY:
+        return state, []
+    return _begin(state, worker, moment)
+
+
+def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
+    turns, queue = state.queue[:1], state.queue[1:]
+    attempt = max(turn.attempt for turn in turns)
+    run = Run(
+        moment.fresh_id,
+        turns,
+        attempt,
+        RunPhase.BEGINNING,
+        started_at=moment.now,
+        heard_at=moment.now,
+        progress_at=moment.now,
+    )
+    begin = m.BeginRun(run.run_id, turns, attempt, worker.pid, worker.started_at)
+    return attrs.evolve(state, run=run, queue=queue), [begin]
+
+
+def _run_begun(state: State, run_id: str, moment: Moment) -> Step:
+    run = state.run
+    if run is None or run.run_id != run_id:
+        return state, []
+    run = attrs.evolve(run, phase=RunPhase.LIVE, started_at=moment.now, heard_at=moment.now, progress_at=moment.now)
+    return attrs.evolve(state, run=run), [m.SendTurn(run.run_id, run.turns, run.attempt)]
+
+
+def _crash_loop(state: State, now: float) -> bool:
+    """Restart intensity, as of an OTP supervisor: too many crashes within the window."""
+    recent = [at for at in state.crashes if at > now - state.limits.crash_loop_seconds]
+    return len(recent) > state.limits.crash_loop_max
+
+
+def _enqueue(state: State, turns: tuple[Turn, ...]) -> State:
+    """Oldest first, each once. The order is the database's: acceptance time, then id."""
+    new = tuple(turn for turn in turns if not state.knows(turn.turn_id))
+    if not new:
+        return state
+    queue = sorted((*state.queue, *new), key=lambda turn: (turn.accepted_at, turn.turn_id))
+    return attrs.evolve(state, queue=tuple(queue))
+
+
+def _recover(state: State, owed: tuple[Turn, ...]) -> Step:
+    """A predecessor's live run is lost: run it again if the policy says so, else end it with HOST_LOST."""
+    running = tuple(turn for turn in owed if turn.status is TurnStatus.RUNNING)
+    state = _enqueue(state, tuple(turn for turn in owed if turn.status is TurnStatus.QUEUED))
+    if not running:
+        return state, []
+    code = TurnError.HOST_LOST
+    failures = max(turn.failures for turn in running) + 1
+    if state.closing:
+        return cancel_queued(state, running)
+    if state.failure.host_lost == "retry" and failures < state.failure.max_attempts:
+        return state, [m.RequeueTurns(None, running, failed=True, code=code)]
+    return fail_queued(state, running, code)
+
+
+def _cancel(state: State, message_id: str | None, moment: Moment) -> Step:
+    queued = tuple(turn for turn in state.queue if message_id in (None, turn.message_id))
+    run = state.run
+    hits_run = run is not None and (message_id is None or message_id in run.message_ids)
+    if not queued and not hits_run:
+        return state, [m.Reply(CancelResult.NOTHING_TO_CANCEL)]
+    effects: list[m.Effect] = [m.Reply(CancelResult.ACCEPTED)]
+    if queued:
+        state, more = cancel_queued(state, queued)
+        effects += more
+    if run is not None and hits_run and run.phase is RunPhase.LIVE:
+        grace = state.limits.cancel_grace_seconds
+        run = attrs.evolve(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace)
+        state = attrs.evolve(state, run=run)
+        if state.worker is not None and "cancel" in state.worker.capabilities:
+            effects.append(m.SendFrame(Cancel(run_id=run.run_id, reason="cancelled", grace_seconds=grace)))
+        else:
+            state = ending(state)
+            effects.append(m.KillWorker())
+    return state, effects
+
+
+def _answer(state: State, question_id: str, answer: str, moment: Moment) -> Step:
+    run = state.run
+    if run is None or run.question is None or run.question.question_id != question_id:
+        return state, [m.Reply(AnswerResult.NOT_FOUND)]
+    if run.question.answered:
+        return state, [m.Reply(AnswerResult.ALREADY_ANSWERED)]
+    # The turn's clock stood still while a person was asked.
+    run = attrs.evolve(
+        run,
+        question=attrs.evolve(run.question, answered=True),
+        started_at=run.started_at + moment.now - run.question.asked_at,
+        progress_at=moment.now,
+        heard_at=moment.now,
+    )
+    state = attrs.evolve(state, run=run)
+    return state, [
+        m.RecordAnswer(run.turns[0], question_id, answer),
+        m.SendFrame(Answer(run_id=run.run_id, question_id=question_id, answer=answer)),
+        m.Reply(AnswerResult.ACCEPTED),
+    ]
+
+
+def _close(state: State) -> Step:
+    state = attrs.evolve(state, closing=True)
+    effects: list[m.Effect] = []
+    if state.worker is not None:
+        state = ending(state)
+        effects.append(m.KillWorker())
+    if state.run is not None:
+        state, more = cancel_run(state, state.run)
+        effects += more
+    return state, effects
+
+
+def _tick(state: State, moment: Moment) -> Step:
+    run = state.run
+    if run is None:
+        return state, []
+    if run.stop_by is not None and run.stop_by <= moment.now and run.phase is RunPhase.STOPPING:
+        state, effects = cancel_run(ending(state), run)
+        return state, [m.KillWorker(), *effects]
+    if state.drain_by is not None and state.drain_by <= moment.now and run.phase is RunPhase.LIVE:
+        state = finishing(ending(state), run)
+        return state, [m.KillWorker(), m.RequeueTurns(run.run_id, run.turns, failed=False, code="DRAINED")]
+    code = passed(run, state.deadlines, moment.now)
+    if code is None:
+        return state, []
+    state, effects = fail_run(ending(state), run, code, now=moment.now)
+    return state, [m.KillWorker(), *effects]
+
+
+def _without_run(state: State, turn_ids: tuple[str, ...]) -> State:
+    """The run is over when one of its turns is: they end, or go back, together."""
+    if state.run is not None and set(state.run.turn_ids) & set(turn_ids):
+        return attrs.evolve(state, run=None)
+    return state
+
+
+def _turn_ids(state: State) -> tuple[str, ...]:
+    return state.run.turn_ids if state.run else ()
+
+
+def _lose(state: State) -> State:
+    return attrs.evolve(ending(state), run=None, queue=(), over=True)

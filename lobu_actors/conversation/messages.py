@@ -1,0 +1,313 @@
+"""What a conversation's actor can be told, and what it can want done: the two sides of `decide`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from lobu_actors.contract.errors import TurnError
+from lobu_actors.contract.frames import Frame
+from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
+from lobu_actors.store.records import Turn
+
+# --- messages from outside
+
+
+@attrs.frozen
+class TurnAccepted:
+    """An edge committed this turn. May come twice, or late, or never: then a sweep brings `Sweep`."""
+
+    turn: Turn
+
+
+@attrs.frozen
+class Sweep:
+    """Something is owed here; look."""
+
+
+@attrs.frozen
+class CancelRequest:
+    message_id: str | None  # None: everything owed
+
+
+@attrs.frozen
+class AnswerRequest:
+    question_id: str
+    answer: str
+
+
+@attrs.frozen
+class CloseRequest:
+    """The conversation was marked closing: end what is owed as cancelled, then close it."""
+
+
+@attrs.frozen
+class DrainRequest:
+    """This host is going: begin nothing, hand over what has not finished by `by` (monotonic seconds)."""
+
+    by: float
+
+
+@attrs.frozen
+class Tick:
+    """A deadline may have passed."""
+
+
+# --- results of effects, told to `decide` before anything else is
+
+
+@attrs.frozen
+class Recovered:
+    """The lease was taken: this is what is owed, oldest first; `running` ones were a lost predecessor's."""
+
+    owed: tuple[Turn, ...]
+
+
+@attrs.frozen
+class OwedLoaded:
+    owed: tuple[Turn, ...]
+
+
+@attrs.frozen
+class WorkerStarting:
+    """A worker was asked for under this id."""
+
+    worker_id: str
+
+
+@attrs.frozen
+class RunBegun:
+    run_id: str
+
+
+@attrs.frozen
+class BeginRefused:
+    """The turns were not `queued` any more (a hint that came late): drop them."""
+
+    run_id: str
+
+
+@attrs.frozen
+class SessionUnusable:
+    """The session file could not be laid out, so the run did not begin."""
+
+    run_id: str
+    code: TurnError
+    detail: str
+
+
+@attrs.frozen
+class TurnsFinished:
+    turn_ids: tuple[str, ...]
+
+
+@attrs.frozen
+class TurnsRequeued:
+    turns: tuple[Turn, ...]
+
+
+@attrs.frozen
+class LeaseLost:
+    pass
+
+
+@attrs.frozen
+class ConversationClosed:
+    pass
+
+
+Message = (
+    TurnAccepted
+    | Sweep
+    | CancelRequest
+    | AnswerRequest
+    | CloseRequest
+    | DrainRequest
+    | Tick
+    | Recovered
+    | OwedLoaded
+    | WorkerStarting
+    | RunBegun
+    | BeginRefused
+    | SessionUnusable
+    | TurnsFinished
+    | TurnsRequeued
+    | LeaseLost
+    | ConversationClosed
+    | WorkerReady
+    | WorkerFrames
+    | WorkerGone
+)
+
+# --- effects
+
+
+@attrs.frozen
+class StartWorker:
+    """Answers WorkerStarting; WorkerReady or WorkerGone follow from outside."""
+
+
+@attrs.frozen
+class KillWorker:
+    pass
+
+
+@attrs.frozen
+class ShutdownWorker:
+    grace_seconds: float
+
+
+@attrs.frozen
+class BeginRun:
+    """Lay out the session file and commit the run. Answers RunBegun, BeginRefused, SessionUnusable or LeaseLost."""
+
+    run_id: str
+    turns: tuple[Turn, ...]
+    attempt: int
+    pid: int | None
+    started_at: float | None
+
+
+@attrs.frozen
+class SendTurn:
+    """Open the live text and give the run to the worker."""
+
+    run_id: str
+    turns: tuple[Turn, ...]
+    attempt: int
+
+
+@attrs.frozen
+class SendFrame:
+    frame: Frame
+
+
+@attrs.frozen
+class ShowText:
+    text: str
+
+
+@attrs.frozen
+class ShowStatus:
+    status: str
+    phase: str | None
+    message_id: str
+
+
+@attrs.frozen
+class ShowEphemeral:
+    text: str
+    message_id: str | None
+
+
+@attrs.frozen
+class RecordQuestion:
+    turn: Turn
+    question_id: str
+    prompt: str
+    options: tuple[str, ...] | None
+
+
+@attrs.frozen
+class RecordAnswer:
+    turn: Turn
+    question_id: str
+    answer: str
+
+
+@attrs.frozen
+class RecordCancelStage:
+    turns: tuple[Turn, ...]
+    stage: str
+
+
+@attrs.frozen
+class FinishTurns:
+    """The terminal statement. Answers TurnsFinished or LeaseLost. `run_id` None: the turns never ran here."""
+
+    run_id: str | None
+    turns: tuple[Turn, ...]
+    status: TurnStatus
+    run_status: RunStatus
+    code: str | None = None
+    error: str | None = None
+    context: dict[str, Any] | None = None
+    text: str | None = None  # the worker's own whole reply, when it gave one
+    usage: dict[str, Any] | None = None
+    exit_status: str | None = None
+
+
+@attrs.frozen
+class RequeueTurns:
+    """Answers TurnsRequeued or LeaseLost. `run_id` None: a lost predecessor's run."""
+
+    run_id: str | None
+    turns: tuple[Turn, ...]
+    failed: bool
+    code: str
+    exit_status: str | None = None
+
+
+@attrs.frozen
+class LoadOwed:
+    """Answers OwedLoaded or LeaseLost."""
+
+
+@attrs.frozen
+class CloseConversation:
+    """Answers ConversationClosed or LeaseLost."""
+
+
+@attrs.frozen
+class RemoveWorkspace:
+    """Nothing of a closed conversation stays on disk."""
+
+
+@attrs.frozen
+class Reply:
+    """The answer to whoever asked."""
+
+    value: object
+
+
+@attrs.frozen
+class Dropped:
+    """Something that came too late or from the wrong run was ignored; counted by `reason`."""
+
+    reason: str
+    number: int = 1
+
+
+@attrs.frozen
+class Note:
+    """A log line. `fields` never hold message contents."""
+
+    event: str
+    fields: dict[str, Any] = attrs.field(factory=dict)
+
+
+Record = RecordQuestion | RecordAnswer | RecordCancelStage
+Effect = (
+    StartWorker
+    | KillWorker
+    | ShutdownWorker
+    | BeginRun
+    | SendTurn
+    | SendFrame
+    | ShowText
+    | ShowStatus
+    | ShowEphemeral
+    | RecordQuestion
+    | RecordAnswer
+    | RecordCancelStage
+    | FinishTurns
+    | RequeueTurns
+    | LoadOwed
+    | CloseConversation
+    | RemoveWorkspace
+    | Reply
+    | Dropped
+    | Note
+)

@@ -1,0 +1,116 @@
+"""How an attempt ends: which terminal event, or another attempt. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from lobu_actors.contract.errors import TurnError, turn_error_text
+from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.conversation.messages import Effect, FinishTurns, Note, RecordCancelStage, RequeueTurns
+from lobu_actors.conversation.state import Run, RunPhase, State
+from lobu_actors.conversation.worker_port import Gone, WorkerGone
+from lobu_actors.store.records import Turn
+
+Step = tuple[State, list[Effect]]
+
+TIMEOUT_EXIT_CODE = 124
+_TIMEOUTS = frozenset(
+    {
+        TurnError.SESSION_TIMEOUT,
+        TurnError.FIRST_OUTPUT_TIMEOUT,
+        TurnError.NO_PROGRESS,
+        TurnError.TOOL_TIMEOUT,
+        TurnError.TURN_TIMEOUT,
+        TurnError.QUESTION_TIMEOUT,
+        TurnError.WORKER_UNRESPONSIVE,
+    }
+)
+
+
+def finishing(state: State, run: Run) -> State:
+    return attrs.evolve(state, run=attrs.evolve(run, phase=RunPhase.FINISHING))
+
+
+def complete_run(state: State, run: Run, text: str | None, usage: dict[str, Any] | None) -> Step:
+    effect = FinishTurns(run.run_id, run.turns, TurnStatus.COMPLETED, RunStatus.COMPLETED, text=text, usage=usage)
+    return finishing(state, run), [effect]
+
+
+def cancel_run(state: State, run: Run) -> Step:
+    """The run was stopped because somebody asked for it."""
+    effects: list[Effect] = [
+        RecordCancelStage(run.turns, "worker-stopped"),
+        FinishTurns(run.run_id, run.turns, TurnStatus.CANCELLED, RunStatus.CANCELLED),
+    ]
+    return finishing(state, run), effects
+
+
+def cancel_queued(state: State, turns: tuple[Turn, ...]) -> Step:
+    """End turns that never ran."""
+    state = attrs.evolve(state, queue=tuple(turn for turn in state.queue if turn not in turns))
+    return state, [FinishTurns(None, turns, TurnStatus.CANCELLED, RunStatus.CANCELLED)]
+
+
+def fail_queued(state: State, turns: tuple[Turn, ...], code: TurnError, context: dict[str, Any] | None = None) -> Step:
+    """Fail turns that wait; none of them has a run."""
+    state = attrs.evolve(state, queue=tuple(turn for turn in state.queue if turn not in turns))
+    return state, [
+        FinishTurns(
+            None, turns, TurnStatus.FAILED, RunStatus.FAILED, code=code, error=turn_error_text(code), context=context
+        )
+    ]
+
+
+def fail_run(
+    state: State,
+    run: Run,
+    code: str,
+    *,
+    now: float,
+    error: str | None = None,
+    context: dict[str, Any] | None = None,
+    exit_status: str | None = None,
+) -> Step:
+    """End the attempt by the agent's failure policy: another attempt after a backoff, or `agent-error`."""
+    rule = {
+        TurnError.WORKER_CRASHED: state.failure.crash,
+        TurnError.SESSION_TIMEOUT: state.failure.timeout,
+    }.get(TurnError(code) if code in TurnError.__members__ else TurnError.WORKER_FAILED, "fail")
+    failures = max(turn.failures for turn in run.turns) + 1
+    note = Note("attempt failed", {"run_id": run.run_id, "code": code, "failures": failures, "rule": rule})
+    if rule == "retry" and failures < state.failure.max_attempts:
+        state = attrs.evolve(finishing(state, run), not_before=now + state.failure.backoff_seconds(failures))
+        return state, [note, RequeueTurns(run.run_id, run.turns, failed=True, code=code, exit_status=exit_status)]
+    timed_out = code in _TIMEOUTS
+    effect = FinishTurns(
+        run.run_id,
+        run.turns,
+        TurnStatus.TIMEOUT if timed_out else TurnStatus.FAILED,
+        RunStatus.TIMEOUT if timed_out else RunStatus.FAILED,
+        code=code,
+        error=error or turn_error_text(code),
+        context=context,
+        exit_status=exit_status,
+    )
+    return finishing(state, run), [note, effect]
+
+
+def code_of_exit(gone: WorkerGone) -> TurnError:
+    """The code of a worker that went away in the middle of a run."""
+    if gone.reason == Gone.PROTOCOL:
+        return TurnError.WORKER_PROTOCOL_ERROR
+    if gone.reason == Gone.STALLED:
+        return TurnError.WORKER_UNRESPONSIVE
+    if gone.reason == Gone.NOT_STARTED:
+        return TurnError.WORKER_STARTUP_FAILED
+    if gone.exit_code == TIMEOUT_EXIT_CODE:
+        return TurnError.SESSION_TIMEOUT
+    return TurnError.WORKER_CRASHED
+
+
+def exit_status_text(gone: WorkerGone) -> str:
+    if gone.signal is not None:
+        return f"signal {gone.signal}"
+    return gone.reason if gone.exit_code is None else f"exit {gone.exit_code}"

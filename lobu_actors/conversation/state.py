@@ -1,0 +1,110 @@
+"""What a conversation's actor knows, as immutable values. `decide` makes new ones; nothing here does anything."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import attrs
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.conversation.policy import Deadlines, FailurePolicy
+from lobu_actors.store.records import Turn
+
+
+class WorkerPhase(StrEnum):
+    STARTING = "starting"  # asked for, not ready
+    READY = "ready"
+    ENDING = "ending"  # told to end; nothing starts in its workspace before it is gone
+
+
+@attrs.frozen
+class WorkerState:
+    worker_id: str
+    phase: WorkerPhase
+    capabilities: frozenset[str] = frozenset()
+    pid: int | None = None
+    started_at: float | None = None
+
+
+class RunPhase(StrEnum):
+    BEGINNING = "beginning"  # the statement that makes it live is under way
+    LIVE = "live"  # the worker has it
+    STOPPING = "stopping"  # cancelled: the worker was told, its end is awaited for the grace
+    FINISHING = "finishing"  # the terminal statement is under way
+
+
+@attrs.frozen
+class Question:
+    question_id: str
+    asked_at: float
+    answered: bool = False
+
+
+@attrs.frozen
+class Run:
+    """One attempt at the turns that it joins. All times are seconds on the actor's monotonic clock."""
+
+    run_id: str
+    turns: tuple[Turn, ...]
+    attempt: int
+    phase: RunPhase
+    started_at: float
+    heard_at: float  # any frame: proof of life
+    progress_at: float  # output, status change or answer: proof of progress
+    text_length: int = 0  # code points
+    tool: str | None = None
+    tool_since: float = 0.0
+    question: Question | None = None
+    stop_by: float | None = None  # end of the cancel grace
+
+    @property
+    def turn_ids(self) -> tuple[str, ...]:
+        return tuple(turn.turn_id for turn in self.turns)
+
+    @property
+    def message_ids(self) -> list[str]:
+        return [turn.message_id for turn in self.turns]
+
+
+@attrs.frozen
+class Limits:
+    """Bounds on one conversation; each is a setting."""
+
+    reply_max_chars: int = 4_000_000
+    cancel_grace_seconds: float = 5.0
+    crash_loop_max: int = 10
+    crash_loop_seconds: float = 60.0
+
+
+@attrs.frozen
+class Moment:
+    """What `decide` may not find out by itself: the time (monotonic seconds) and one id that nobody has used."""
+
+    now: float
+    fresh_id: str
+
+
+@attrs.frozen
+class State:
+    ref: ConversationRef
+    deadlines: Deadlines
+    failure: FailurePolicy
+    limits: Limits
+    has_agent: bool
+    queue: tuple[Turn, ...] = ()
+    run: Run | None = None
+    worker: WorkerState | None = None
+    crashes: tuple[float, ...] = ()
+    not_before: float = 0.0  # backoff: no run begins earlier
+    closing: bool = False
+    draining: bool = False
+    drain_by: float | None = None
+    over: bool = False  # the lease is gone or the conversation closed: write nothing; the next message starts afresh
+    recent: tuple[str, ...] = ()  # turns that ended lately, so that a late hint is known for what it is
+
+    def knows(self, turn_id: str) -> bool:
+        return turn_id in self.recent or any(turn.turn_id == turn_id for turn in self.owed)
+
+    @property
+    def owed(self) -> tuple[Turn, ...]:
+        return (self.run.turns if self.run else ()) + self.queue

@@ -1,0 +1,177 @@
+"""What a worker's signals mean to its conversation: ready, frames, gone. Pure.
+
+A frame counts only for the run that is live and from the worker that has it; anything else is dropped and counted.
+Once a run is finishing, nothing that its worker still says can change how it ends.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from lobu_actors.contract.errors import TurnError, known_code
+from lobu_actors.contract.frames import (
+    Ask,
+    Complete,
+    Delta,
+    Ephemeral,
+    Fail,
+    Frame,
+    Heartbeat,
+    Log,
+    Status,
+)
+from lobu_actors.contract.text import storable, storable_json
+from lobu_actors.conversation.messages import (
+    Dropped,
+    Effect,
+    KillWorker,
+    Note,
+    RecordQuestion,
+    RemoveWorkspace,
+    ShowEphemeral,
+    ShowStatus,
+    ShowText,
+)
+from lobu_actors.conversation.outcome import (
+    Step,
+    cancel_run,
+    code_of_exit,
+    complete_run,
+    exit_status_text,
+    fail_queued,
+    fail_run,
+)
+from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State, WorkerPhase
+from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
+
+_TAKES_FRAMES = (RunPhase.LIVE, RunPhase.STOPPING)
+_SHOWN_DETAIL = 300
+
+
+def worker_ready(state: State, ready: WorkerReady, moment: Moment) -> Step:
+    worker = state.worker
+    if worker is None or worker.worker_id != ready.worker_id or worker.phase is not WorkerPhase.STARTING:
+        return state, [Dropped("stale worker")]
+    worker = attrs.evolve(
+        worker,
+        phase=WorkerPhase.READY,
+        capabilities=ready.capabilities,
+        pid=ready.pid,
+        started_at=ready.started_at,
+    )
+    return attrs.evolve(state, worker=worker), []
+
+
+def worker_gone(state: State, gone: WorkerGone, moment: Moment) -> Step:
+    worker, run = state.worker, state.run
+    if worker is None or worker.worker_id != gone.worker_id:
+        return state, []
+    state = attrs.evolve(state, worker=None)
+    if state.over:
+        return state, [RemoveWorkspace()] if state.closing else []
+    effects: list[Effect] = [Note("worker gone", {"reason": gone.reason, "status": exit_status_text(gone)})]
+    if worker.phase is not WorkerPhase.ENDING:
+        state = attrs.evolve(state, crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
+    context = {"reason": gone.reason, "detail": storable(gone.detail)[:_SHOWN_DETAIL]}
+    if run is not None and run.phase is RunPhase.STOPPING:
+        state, more = cancel_run(state, run)
+    elif run is not None and run.phase is RunPhase.LIVE:
+        code, exit_status = code_of_exit(gone), exit_status_text(gone)
+        state, more = fail_run(
+            state, run, code, now=moment.now, context=context | {"exit": exit_status}, exit_status=exit_status
+        )
+    elif run is None and worker.phase is WorkerPhase.STARTING and state.queue:
+        state, more = fail_queued(state, state.queue[:1], TurnError.WORKER_STARTUP_FAILED, context)
+    else:
+        more = []
+    return state, effects + more
+
+
+def worker_frames(state: State, message: WorkerFrames, moment: Moment) -> Step:
+    worker = state.worker
+    if worker is None or worker.worker_id != message.worker_id:
+        return state, [Dropped("stale worker", len(message.frames))]
+    effects: list[Effect] = []
+    for frame in message.frames:
+        state, more = _frame(state, frame, moment.now)
+        effects += more
+    return state, _joined(effects)
+
+
+def _frame(state: State, frame: Frame, now: float) -> Step:
+    if isinstance(frame, Log):
+        return state, [Note("worker log", {"level": frame.level, "length": len(frame.message)})]
+    run = state.run
+    if isinstance(frame, Heartbeat):
+        if run is not None:
+            state = attrs.evolve(state, run=attrs.evolve(run, heard_at=now))
+        return state, []
+    if not isinstance(frame, Delta | Status | Ask | Ephemeral | Complete | Fail):
+        return state, [Dropped("unexpected frame")]
+    if run is None or frame.run_id != run.run_id:
+        return state, [Dropped("other run")]
+    if run.phase not in _TAKES_FRAMES:
+        return state, [Dropped("after terminal")]
+    run = attrs.evolve(run, heard_at=now)
+    if isinstance(frame, Complete | Fail):
+        return _terminal(state, run, frame, now)
+    return _progress(state, run, frame, now)
+
+
+def _terminal(state: State, run: Run, frame: Complete | Fail, now: float) -> Step:
+    if run.phase is RunPhase.STOPPING:
+        return cancel_run(state, run)
+    if isinstance(frame, Complete):
+        text = frame.text
+        if text is not None and len(text) > state.limits.reply_max_chars:
+            return fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
+        usage = None if frame.usage is None else storable_json(frame.usage)
+        return complete_run(state, run, None if text is None else storable(text), usage)
+    context = {} if frame.context is None else storable_json(frame.context)
+    if frame.retryable is not None:
+        context["retryable"] = frame.retryable
+    error = storable(frame.message) or None
+    return fail_run(state, run, known_code(frame.code), now=now, error=error, context=context)
+
+
+def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, now: float) -> Step:
+    if isinstance(frame, Delta):
+        length = run.text_length + len(frame.text)
+        run = attrs.evolve(run, text_length=length, progress_at=now, tool=None)
+        if length > state.limits.reply_max_chars:
+            state, effects = fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
+            return ending(state), [KillWorker(), *effects]
+        return attrs.evolve(state, run=run), [ShowText(frame.text)]
+    message_id = run.turns[0].message_id
+    if isinstance(frame, Status):
+        tool = frame.tool or "tool" if frame.phase == "tool" else None
+        run = attrs.evolve(run, progress_at=now, tool=tool, tool_since=now)
+        return attrs.evolve(state, run=run), [
+            ShowStatus(storable(frame.status), None if frame.phase is None else storable(frame.phase), message_id)
+        ]
+    if isinstance(frame, Ephemeral):
+        return attrs.evolve(state, run=run), [ShowEphemeral(storable(frame.text), message_id)]
+    question = Question(storable(frame.question_id), asked_at=now)
+    run = attrs.evolve(run, question=question, progress_at=now)
+    options = None if frame.options is None else tuple(storable(option) for option in frame.options)
+    record = RecordQuestion(run.turns[0], question.question_id, storable(frame.prompt), options)
+    return attrs.evolve(state, run=run), [record]
+
+
+def ending(state: State) -> State:
+    """The worker was told to end; nothing is given to it any more."""
+    if state.worker is None:
+        return state
+    return attrs.evolve(state, worker=attrs.evolve(state.worker, phase=WorkerPhase.ENDING))
+
+
+def _joined(effects: list[Effect]) -> list[Effect]:
+    """Neighbouring pieces of text become one."""
+    joined: list[Effect] = []
+    for effect in effects:
+        last = joined[-1] if joined else None
+        if isinstance(effect, ShowText) and isinstance(last, ShowText):
+            joined[-1] = ShowText(last.text + effect.text)
+        else:
+            joined.append(effect)
+    return joined

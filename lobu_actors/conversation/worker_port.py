@@ -1,0 +1,129 @@
+"""What a conversation asks of worker processes. Defined here, implemented by the supervisor (and by a fake in tests).
+
+Signals come in the order in which they happened; `WorkerGone` is the last one of a worker, and comes exactly once
+after `Workers.start` returned, whatever happened to the process, the socket or the spawner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import attrs
+
+from lobu_actors.contract.frames import Frame
+from lobu_actors.contract.ids import ConversationRef
+
+
+@attrs.frozen
+class WorkerRequest:
+    """A worker for one conversation. `worker` names a worker type of this host's configuration."""
+
+    ref: ConversationRef
+    worker: str
+    settings: dict[str, Any]
+    deadlines: dict[str, float]
+    startup_seconds: float
+
+
+@attrs.frozen
+class WorkerReady:
+    worker_id: str
+    pid: int
+    started_at: float  # seconds since boot; with the pid the process's identity
+    capabilities: frozenset[str]
+
+
+@attrs.frozen
+class WorkerFrames:
+    """One or more frames in order: what one read of the socket brought. Never empty."""
+
+    worker_id: str
+    frames: tuple[Frame, ...]
+
+
+class Gone:
+    """Why a worker is gone: the values of `WorkerGone.reason`."""
+
+    NOT_STARTED = "not-started"  # spawn failed, no `ready` in time, or it ended before `ready`
+    EXITED = "exited"  # the process ended
+    SOCKET_CLOSED = "socket-closed"  # it closed its socket and was ended for that
+    PROTOCOL = "protocol"  # a broken line; it was ended for that
+    STALLED = "stalled"  # it does not read what it is sent; it was ended for that
+    SPAWNER_LOST = "spawner-lost"
+
+
+@attrs.frozen
+class WorkerGone:
+    """The worker's last signal. By now its process group was sent SIGKILL."""
+
+    worker_id: str
+    reason: str
+    detail: str  # one sentence for the log and the error's context
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+WorkerSignal = WorkerReady | WorkerFrames | WorkerGone
+Deliver = Callable[[WorkerSignal], Awaitable[None]]
+
+
+class Worker(Protocol):
+    """A worker that was asked for, from the moment of asking."""
+
+    worker_id: str
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame; never blocks. A worker whose bounded queue overflows is ended (`STALLED`)."""
+        ...
+
+    def kill(self) -> None:
+        """End the whole process group now. `WorkerGone` follows."""
+        ...
+
+    def shutdown(self, grace_seconds: float) -> None:
+        """Ask it to end by itself, SIGKILL to the group after the grace. `WorkerGone` follows."""
+        ...
+
+
+class Workers(Protocol):
+    def start(self, request: WorkerRequest, deliver: Deliver) -> Worker:
+        """Begin to start a worker; returns at once. `deliver` may wait: the worker's output waits with it."""
+        ...
+
+
+@attrs.frozen
+class FileMark:
+    """Identity of a session file's content as far as the file system tells without reading it."""
+
+    inode: int
+    size: int
+    modified_ns: int
+
+
+class Workspace(Protocol):
+    """The folder of one conversation. Opened beneath the state folder without following links."""
+
+    async def prepare(self) -> FileMark | None:
+        """Make it if absent, empty input/, output/ and temp/; gives the session file's mark, None when absent."""
+        ...
+
+    async def write_session(self, data: bytes | None) -> FileMark | None:
+        """Put the session file in place, fsynced; None removes it."""
+        ...
+
+    async def read_session(self) -> tuple[bytes, FileMark] | None:
+        """The session file's bytes. None when there is none. Raises SessionFileInvalid."""
+        ...
+
+    async def remove(self) -> None:
+        """Delete the whole folder."""
+        ...
+
+
+class SessionFileInvalid(Exception):
+    """The session file is a link, no regular file, or larger than the limit; the message says which."""
+
+
+class Workspaces(Protocol):
+    def of(self, ref: ConversationRef) -> Workspace: ...

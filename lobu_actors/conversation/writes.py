@@ -1,0 +1,200 @@
+"""The guarded writes of one activation. Each asks until the outcome is known, then tells readers, then `decide`.
+
+A write that finds the lease gone answers LeaseLost and is counted; nothing is published for it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+import structlog
+
+from lobu_actors import telemetry
+from lobu_actors.contract import events
+from lobu_actors.contract.errors import TurnError, turn_error_text
+from lobu_actors.contract.events import Data, EventType
+from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.commit import until_known
+from lobu_actors.conversation.environment import Environment
+from lobu_actors.conversation.output import Output
+from lobu_actors.conversation.session import Session
+from lobu_actors.conversation.worker_port import SessionFileInvalid
+from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
+from lobu_actors.store.records import (
+    FinishRun,
+    Lease,
+    NewEvent,
+    RequeueRun,
+    StartRun,
+    Turn,
+    TurnEnd,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Writes:
+    def __init__(self, environment: Environment, lease: Lease, session: Session, output: Output) -> None:
+        self._store = environment.store
+        self._lease = lease
+        self._session = session
+        self._output = output
+        self._patience = environment.patience_seconds
+        self._max_owed = environment.max_owed_turns
+        self._clock_ms = environment.clock_ms
+
+    async def begin(self, effect: m.BeginRun) -> m.Message:
+        try:
+            await self._session.lay_out()
+        except (SnapshotCorrupt, SessionFileInvalid, OSError) as error:
+            log.error("session file cannot be laid out", run_id=effect.run_id, error=str(error))
+            code = TurnError.SNAPSHOT_CORRUPT if isinstance(error, SnapshotCorrupt) else TurnError.SESSION_FILE_INVALID
+            return m.SessionUnusable(effect.run_id, code, str(error))
+        restarts: tuple[Data, ...] = ()
+        if effect.attempt > 1:
+            restarts = tuple(events.restart(turn.message_id, effect.attempt, "retry") for turn in effect.turns)
+        start = StartRun(effect.run_id, _ids(effect.turns), effect.attempt, effect.pid, effect.started_at, restarts)
+        try:
+            written = await until_known("start_run", lambda: self._store.start_run(self._lease, start), self._patience)
+        except StoreRejected as error:
+            log.error("run cannot be begun", run_id=effect.run_id, error=str(error))
+            return m.SessionUnusable(effect.run_id, TurnError.INTERNAL_ERROR, "the run cannot be recorded")
+        if written is not None:
+            self._output.publish(written)
+            return m.RunBegun(effect.run_id)
+        # Nothing was written: the lease is lost, or a late hint brought a turn that is not queued any more.
+        return m.BeginRefused(effect.run_id) if await self._owed() is not None else _lost("start_run")
+
+    async def finish(self, effect: m.FinishTurns) -> m.Message:
+        try:
+            finish = await self._finish_run(effect)
+            written = await until_known(
+                "finish_run", lambda: self._store.finish_run(self._lease, finish), self._patience
+            )
+        except (SessionFileInvalid, StoreRejected) as error:
+            code = TurnError.SESSION_FILE_INVALID if isinstance(error, SessionFileInvalid) else TurnError.INTERNAL_ERROR
+            if effect.code == code:
+                raise
+            # What cannot be stored must not leave its turn without an end.
+            log.error("reply cannot be stored", run_id=effect.run_id, code=code, error=str(error))
+            return await self.finish(_as_failure(effect, code))
+        if written is None:
+            return _lost("finish_run")
+        self._output.publish(written)
+        if effect.run_id is not None:
+            self._output.end()
+            if effect.status is TurnStatus.COMPLETED:
+                self._session.stored(effect.run_id, finish.segment)
+        telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(len(written))
+        return m.TurnsFinished(_ids(effect.turns))
+
+    async def requeue(self, effect: m.RequeueTurns) -> m.Message:
+        requeue = RequeueRun(effect.run_id, _ids(effect.turns), effect.failed, effect.code, effect.exit_status)
+        turns = await until_known("requeue_run", lambda: self._store.requeue_run(self._lease, requeue), self._patience)
+        if turns is None:
+            return _lost("requeue_run")
+        self._output.end()
+        return m.TurnsRequeued(tuple(turns))
+
+    async def load_owed(self) -> m.Message:
+        turns = await self._owed()
+        return _lost("load_owed") if turns is None else m.OwedLoaded(turns)
+
+    async def record(self, effect: m.Record) -> m.Message | None:
+        """Durable events that end nothing."""
+        attempt, text_offset = self._output.position
+        for type, data, turn in _recorded(effect):
+            event = NewEvent(type, data, turn_id=turn.turn_id, attempt=attempt, text_offset=text_offset)
+            written = await until_known(
+                "append_event", partial(self._store.append_event, self._lease, event), self._patience
+            )
+            if written is None:
+                return _lost("append_event")
+            self._output.publish([written])
+        return None
+
+    async def close(self) -> m.Message:
+        written = await until_known(
+            "close_conversation", lambda: self._store.close_conversation(self._lease, "deleted"), self._patience
+        )
+        if written is None:
+            return _lost("close_conversation")
+        self._output.publish([written])
+        return m.ConversationClosed()
+
+    async def _owed(self) -> tuple[Turn, ...] | None:
+        turns = await until_known(
+            "load_owed", lambda: self._store.load_owed(self._lease, limit=self._max_owed), self._patience
+        )
+        return None if turns is None else tuple(turns)
+
+    async def _finish_run(self, effect: m.FinishTurns) -> FinishRun:
+        """Everything that goes into the one statement."""
+        ours = effect.run_id is not None
+        completed = effect.status is TurnStatus.COMPLETED
+        text = ""
+        if ours and effect.status in (TurnStatus.COMPLETED, TurnStatus.CANCELLED):
+            text = self._output.final_text(effect.text)
+        attempt, text_offset = (None, None) if ours else self._output.position
+        now = self._clock_ms()
+        return FinishRun(
+            run_id=effect.run_id,
+            status=effect.run_status,
+            turn_status=effect.status,
+            ends=tuple(_end(effect, turn, text, now) for turn in effect.turns),
+            error_code=effect.code,
+            exit_status=effect.exit_status,
+            usage=effect.usage,
+            segment=await self._session.segment() if completed and ours else None,
+            attempt=attempt,
+            text_offset=text_offset,
+        )
+
+
+def _end(effect: m.FinishTurns, turn: Turn, text: str, now: int) -> TurnEnd:
+    processed = [joined.message_id for joined in effect.turns]
+    match effect.status:
+        case TurnStatus.COMPLETED:
+            data = events.complete(turn.message_id, processed, text, effect.usage, now)
+            return TurnEnd(turn.turn_id, EventType.COMPLETE, data)
+        case TurnStatus.CANCELLED:
+            return TurnEnd(turn.turn_id, EventType.CANCELLED, events.cancelled(turn.message_id, processed, text, now))
+    code = effect.code or TurnError.INTERNAL_ERROR
+    error = effect.error or turn_error_text(code)
+    data = events.agent_error(turn.message_id, processed, code, error, effect.context, now)
+    return TurnEnd(turn.turn_id, EventType.AGENT_ERROR, data)
+
+
+def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
+    return attrs.evolve(
+        effect,
+        status=TurnStatus.FAILED,
+        run_status=RunStatus.FAILED,
+        code=code,
+        error=turn_error_text(code),
+        context=None,
+        text=None,
+        usage=None,
+    )
+
+
+def _recorded(effect: m.Record) -> list[tuple[EventType, Data, Turn]]:
+    match effect:
+        case m.RecordQuestion(turn, question_id, prompt, options):
+            choices = None if options is None else list(options)
+            return [(EventType.QUESTION, events.question(question_id, prompt, choices, turn.message_id), turn)]
+        case m.RecordAnswer(turn, question_id, answer):
+            return [(EventType.QUESTION_ANSWERED, events.question_answered(question_id, answer), turn)]
+        case m.RecordCancelStage(turns, stage):
+            return [(EventType.CANCEL, events.cancel(stage, turn.message_id), turn) for turn in turns]
+
+
+def _lost(statement: str) -> m.LeaseLost:
+    telemetry.FENCED_WRITES.labels(statement).inc()
+    return m.LeaseLost()
+
+
+def _ids(turns: tuple[Turn, ...]) -> tuple[str, ...]:
+    return tuple(turn.turn_id for turn in turns)

@@ -1,0 +1,271 @@
+"""The live view of one conversation: recent events in order, and the running attempt's text.
+
+The owner's actor writes it after each commit; any number of readers pull from it at their own speed. There is no queue
+per reader: a reader holds a position, and what it takes is everything between that and the end, so output coalesces by
+itself when a reader is slower than the worker, and a stalled reader costs nothing. The feed keeps the newest
+`KEPT_ITEMS` items only; a reader that falls behind them is told so by `Behind` and reads the event log instead: it may
+lose deltas and transient events, never a durable one.
+
+Rejected: a bounded channel per reader (copies each delta once a reader, and needs a rule that spares terminals).
+Must not know: SSE, HTTP, the database.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from lobu_actors.contract import events
+from lobu_actors.contract.events import Cursor, Data, EventType
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.store.records import Event
+
+KEPT_ITEMS = 256
+
+
+class LiveText:
+    """The text of one attempt at a run, growing at its end. Offsets count code points.
+
+    `start_seq` is the newest event's seq when the attempt began: later events of the log came while it ran.
+    """
+
+    def __init__(self, message_id: str, attempt: int, start_seq: int, text: str = "") -> None:
+        self.message_id = message_id
+        self.attempt = attempt
+        self.start_seq = start_seq
+        self._parts: list[str] = []
+        self._starts: list[int] = []
+        self.length = 0
+        if text:
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        self._parts.append(text)
+        self._starts.append(self.length)
+        self.length += len(text)
+
+    def slice(self, start: int, end: int) -> str:
+        """Code points start..end; costs the number of parts in between."""
+        if start >= end:
+            return ""
+        first = bisect_right(self._starts, start) - 1
+        last = bisect_right(self._starts, end - 1)
+        joined = "".join(self._parts[first:last])
+        base = self._starts[first]
+        return joined[start - base : end - base]
+
+    def whole(self) -> str:
+        text = "".join(self._parts)
+        self._parts, self._starts = ([text], [0]) if text else ([], [])
+        return text
+
+
+@attrs.frozen
+class Item:
+    """One event in the feed's order; `text_length` is how long `text` was when the event came."""
+
+    type: EventType
+    data: Data
+    text: LiveText | None
+    text_length: int
+    event: Event | None = None  # set when the event is durable
+
+
+@attrs.frozen
+class Outgoing:
+    """One event for a reader. `cursor` is None for events that no reader resumes from."""
+
+    type: EventType
+    data: Data
+    cursor: Cursor | None
+
+
+class Behind(Exception):
+    """The reader's place is no longer in the feed; read the event log from its cursor and attach again."""
+
+
+class Feed:
+    """One conversation's live view. Written by its owner; read through `FeedReader`."""
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        self.clock_ms = clock_ms
+        self.text: LiveText | None = None
+        self.items: deque[Item] = deque()
+        self.first = 0  # position of items[0]
+        self.readers = 0
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.items)
+
+    def begin_text(self, text: LiveText) -> None:
+        """A new attempt starts, or an adopted one goes on with the text that it has."""
+        self.text = text
+        if text.length:
+            self._waiting.unpark_all()
+
+    def append_text(self, text: str) -> None:
+        if self.text is not None and text:
+            self.text.append(text)
+            self._waiting.unpark_all()
+
+    def end_text(self) -> None:
+        """The attempt is over; call it behind its terminal event. Without one, readers hear `restart` from the next."""
+        self.text = None
+
+    def transient(self, type: EventType, data: Data) -> None:
+        self._push(Item(type, data, self.text, self.text.length if self.text else 0))
+
+    def durable(self, event: Event) -> None:
+        """A committed event, at its place in the running text."""
+        self._push(Item(event.type, event.data, self.text, self.text.length if self.text else 0, event))
+
+    def wake(self) -> None:
+        """Have every reader look again (at a drain flag, for one)."""
+        self._waiting.unpark_all()
+
+    def forget_items(self) -> None:
+        self.first = self.end
+        self.items.clear()
+
+    async def wait(self) -> None:
+        """Until something was added since the last look; callers bound it."""
+        await self._waiting.park()
+
+    def _push(self, item: Item) -> None:
+        self.items.append(item)
+        if len(self.items) > KEPT_ITEMS or not self.readers:
+            self.first += 1
+            self.items.popleft()
+        self._waiting.unpark_all()
+
+
+class FeedReader:
+    """One reader's place: how far it is in the log, and how much it holds of the text that ran there.
+
+    `attach` BEFORE reading the event log up to its end: what is committed meanwhile is then in both, never in neither,
+    and `take` leaves out what the log had.
+    """
+
+    def __init__(self, feed: Feed, cursor: Cursor) -> None:
+        self._feed = feed
+        self._seq = cursor.seq
+        self._held = None if cursor.attempt is None else (cursor.attempt, cursor.offset or 0)
+        self._position = feed.end
+
+    @property
+    def seq(self) -> int:
+        """The newest durable event that the reader has."""
+        return self._seq
+
+    def attach(self) -> None:
+        """Take the feed's end as the reader's place."""
+        self._position = self._feed.end
+
+    def resume_behind(self, event: Event) -> None:
+        """The reader's cursor was `event` itself: it holds what had been said when that was written."""
+        self._held = _text_position(event)
+
+    def replay(self, event: Event) -> list[Outgoing]:
+        """An event of the log to be sent on, and before it the text that ran before it, if that is still known."""
+        out: list[Outgoing] = []
+        position = _text_position(event)
+        text = self._feed.text
+        if position is not None and text is not None and event.seq > text.start_seq:
+            self._follow(text, position[1], out)
+        out.append(self._pass(event))
+        return out
+
+    def take(self) -> list[Outgoing]:
+        """Everything new, text coalesced; empty when there is nothing. Raises Behind."""
+        feed = self._feed
+        out: list[Outgoing] = []
+        if self._position < feed.first:
+            raise Behind
+        while self._position < feed.end:
+            item = feed.items[self._position - feed.first]
+            event = item.event
+            if event is not None and event.seq > self._seq + 1:
+                if out:
+                    return out
+                raise Behind
+            self._position += 1
+            if event is not None and event.seq <= self._seq:
+                continue
+            if item.text is not None:
+                self._follow(item.text, item.text_length, out)
+            out.append(Outgoing(item.type, item.data, None) if event is None else self._pass(event))
+        if feed.text is not None:
+            self._follow(feed.text, feed.text.length, out)
+        return out
+
+    def _pass(self, event: Event) -> Outgoing:
+        self._seq = event.seq
+        self._held = _text_position(event)
+        return Outgoing(event.type, event.data, Cursor(event.seq))
+
+    def _follow(self, text: LiveText, length: int, out: list[Outgoing]) -> None:
+        """Emit what the reader lacks of `text` up to `length`; first `restart` when it holds another attempt's."""
+        attempt, offset = self._held or (text.attempt, 0)
+        if attempt != text.attempt:
+            offset = 0
+            out.append(
+                Outgoing(EventType.RESTART, events.restart(text.message_id, text.attempt, "attempt replaced"), None)
+            )
+        self._held = (text.attempt, offset)
+        if offset < length:
+            self._held = (text.attempt, length)
+            data = events.output(text.slice(offset, length), text.message_id, self._feed.clock_ms())
+            out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, text.attempt, length)))
+
+
+def _text_position(event: Event) -> tuple[int, int] | None:
+    """How much of the running text came before `event`; None when nothing ran behind it."""
+    return None if event.attempt is None else (event.attempt, event.text_offset or 0)
+
+
+class Feeds:
+    """The feeds of one process, by conversation. A feed lives while somebody holds it: its actor, or a reader."""
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        self._clock_ms = clock_ms
+        self._feeds: dict[ConversationRef, tuple[Feed, int]] = {}
+
+    def hold(self, ref: ConversationRef) -> Feed:
+        feed, holders = self._feeds.get(ref) or (Feed(self._clock_ms), 0)
+        self._feeds[ref] = (feed, holders + 1)
+        return feed
+
+    def let_go(self, ref: ConversationRef) -> None:
+        feed, holders = self._feeds[ref]
+        if holders == 1:
+            del self._feeds[ref]
+        else:
+            self._feeds[ref] = (feed, holders - 1)
+
+    @contextmanager
+    def reading(self, ref: ConversationRef) -> Iterator[Feed]:
+        feed = self.hold(ref)
+        feed.readers += 1
+        try:
+            yield feed
+        finally:
+            feed.readers -= 1
+            if not feed.readers:
+                feed.forget_items()
+            self.let_go(ref)
+
+    def readers(self, ref: ConversationRef) -> int:
+        held = self._feeds.get(ref)
+        return held[0].readers if held else 0
+
+    def wake_all(self) -> None:
+        """Have every reader of this process look again."""
+        for feed, _ in self._feeds.values():
+            feed.wake()

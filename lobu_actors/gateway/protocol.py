@@ -1,0 +1,71 @@
+"""The gateway: everything that an edge asks of a supervisor. Implementations: in memory, and over a link.
+
+Nothing here is needed for correctness: an accepted turn is in Postgres, and a terminal event is in the log. A call that
+is lost costs latency. So calls are bounded and never raise for a supervisor that is away; they say so in their result.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import Any, Protocol
+
+import attrs
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.gateway.feed import Feed
+from lobu_actors.store.records import Turn
+
+
+class CancelResult(StrEnum):
+    ACCEPTED = "accepted"  # `cancel` and `cancelled` events follow
+    NOTHING_TO_CANCEL = "nothing"  # no such message owed: it had ended before
+    UNREACHABLE = "unreachable"  # the owner did not take the call in time
+
+
+class AnswerResult(StrEnum):
+    ACCEPTED = "accepted"
+    ALREADY_ANSWERED = "already-answered"
+    NOT_FOUND = "not-found"
+    UNREACHABLE = "unreachable"
+
+
+@attrs.frozen
+class LiveStatus:
+    """What the owner's actor knows about a conversation right now."""
+
+    active: bool  # an actor is in memory
+    queued: int = 0
+    running: int = 0
+    streams: int = 0  # readers attached to the feed
+
+
+class Gateway(Protocol):
+    @property
+    def draining(self) -> bool:
+        """True once this host is going away: streams say `drain` and end."""
+        ...
+
+    async def accepted(self, turn: Turn) -> None:
+        """Hint that a turn was committed. Returns soon; never waits for the turn."""
+        ...
+
+    def open_feed(self, ref: ConversationRef) -> AbstractContextManager[Feed]:
+        """The live view of one conversation, kept as long as the context is open."""
+        ...
+
+    async def cancel(self, ref: ConversationRef, message_id: str | None) -> CancelResult:
+        """Cancel one message, or with None everything that is owed."""
+        ...
+
+    async def answer(self, ref: ConversationRef, question_id: str, answer: str) -> AnswerResult: ...
+
+    async def close(self, ref: ConversationRef) -> bool:
+        """Hint that the conversation was marked closing. True once `closed` is in the log."""
+        ...
+
+    async def live_status(self, ref: ConversationRef) -> LiveStatus: ...
+
+    async def host_status(self) -> dict[str, Any]:
+        """For `lobu status`: the supervisor tree, actors and workers of this host, as plain JSON."""
+        ...

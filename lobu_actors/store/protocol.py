@@ -1,0 +1,179 @@
+"""The store as its callers see it. Two implementations pass one conformance suite: `postgres` and `memory`.
+
+Authority: `accept_turn` is the only way in; `finish_run` is the only way out, and the only writer of terminal events.
+Methods that take a `Lease` write nothing unless, in the same statement, the lease row still names that host and epoch;
+they return None when it does not ("we lost"), and the caller must stop. Nothing is checked first and written later.
+
+Failure: any method may raise StoreUnavailable (nothing happened) and every write StoreOutcomeUnknown (it may have).
+Each write has a key by which it can be asked for again: `accept_turn` (message_id), `start_run` and `requeue_run`
+(run_id), `finish_run` (turn ids, run_id): calling it again with the same arguments gives the same result as the first.
+Every call has a deadline; callers may cancel at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import HostState
+from lobu_actors.store.records import (
+    Accepted,
+    Activation,
+    Agent,
+    ApiKey,
+    Conversation,
+    Event,
+    FinishRun,
+    HeldElsewhere,
+    Host,
+    Lease,
+    NewEvent,
+    NewTurn,
+    Refused,
+    RequeueRun,
+    StartRun,
+    Totals,
+    Turn,
+)
+
+
+class TenantStore(Protocol):
+    """Organizations, keys and agents."""
+
+    async def ensure_organization(self, organization_id: str) -> None: ...
+
+    async def put_api_key(self, key: ApiKey) -> None:
+        """Insert; the same hash again changes label, role and expiry and lifts no revocation."""
+        ...
+
+    async def find_api_key(self, key_hash: str) -> ApiKey | None:
+        """None when unknown, expired (database clock) or revoked."""
+        ...
+
+    async def list_api_keys(self, organization_id: str) -> list[ApiKey]: ...
+
+    async def revoke_api_key(self, organization_id: str, key_hash_prefix: str) -> int:
+        """Number of keys revoked; 0 when none matches; nothing is revoked when more than one matches (-1)."""
+        ...
+
+    async def apply_agents(self, organization_id: str, agents: Sequence[Agent]) -> None:
+        """Make the organization's configured agents be exactly these: upsert, and disable the rest. Idempotent."""
+        ...
+
+    async def find_agent(self, organization_id: str, agent_id: str | None) -> Agent | None:
+        """The agent, or with None the organization's default one; disabled ones are not found."""
+        ...
+
+    async def list_agents(self, organization_id: str) -> list[Agent]: ...
+
+
+class ConversationStore(Protocol):
+    """What an edge needs."""
+
+    async def open_conversation(
+        self, ref: ConversationRef, user_id: str, *, model: str | None = None, provider: str | None = None
+    ) -> Conversation:
+        """Make it, or give the one that is there (a closed one is opened again with generation + 1)."""
+        ...
+
+    async def find_conversation(self, organization_id: str, conversation_id: str) -> Conversation | None:
+        """By its key within one organization; with its counts of queued and running turns."""
+        ...
+
+    async def list_conversations(self, organization_id: str, *, limit: int) -> list[Conversation]: ...
+
+    async def accept_turn(self, turn: NewTurn, *, max_owed: int) -> Accepted | Refused:
+        """Turn and marker in one statement, after a synchronous commit. A known message_id gives its turn again."""
+        ...
+
+    async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None: ...
+
+    async def mark_closing(self, ref: ConversationRef) -> bool:
+        """Refuse new messages from now on; the owner's actor does the rest. False: there is no such conversation."""
+        ...
+
+    async def read_events(self, ref: ConversationRef, from_seq: int, *, limit: int) -> list[Event]:
+        """Committed events with seq >= from_seq, in order."""
+        ...
+
+    async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
+        """The newest snapshot of the current generation, verified against its sha256; None when there is none.
+
+        Raises SnapshotCorrupt when the bytes do not match their hash.
+        """
+        ...
+
+
+class ActorStore(Protocol):
+    """What the owner of a conversation needs. All but `activate` are guarded by the lease."""
+
+    async def activate(self, ref: ConversationRef, host_id: str) -> Activation | HeldElsewhere | None:
+        """Take the lease (epoch + 1) unless another live host holds it. None: no such conversation.
+
+        A host whose own row is dead or expired gets nothing and is told so by HeldElsewhere of its own id.
+        """
+        ...
+
+    async def load_owed(self, lease: Lease, *, limit: int) -> list[Turn] | None:
+        """Owed turns, oldest first."""
+        ...
+
+    async def start_run(self, lease: Lease, run: StartRun) -> list[Event] | None:
+        """Set queued turns running under a new run. Gives the `restart` events it wrote; None: lost, or not queued."""
+        ...
+
+    async def finish_run(self, lease: Lease, run: FinishRun) -> list[Event] | None:
+        """The one terminal statement. Gives the terminal events, in order.
+
+        Of several turns only those that are still owed are ended. Called again after an unknown outcome it gives the
+        events that the first call wrote. None: the lease is lost, or every turn was ended by somebody else.
+        """
+        ...
+
+    async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn] | None:
+        """End the run as `requeued` and give its turns as they now are."""
+        ...
+
+    async def append_event(self, lease: Lease, event: NewEvent) -> Event | None: ...
+
+    async def close_conversation(self, lease: Lease, reason: str) -> Event | None:
+        """Once nothing is owed: purge snapshots, append `closed`, mark it closed. None: lost, or something is owed."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give the lease up; its epoch stays. No error when it was lost already."""
+        ...
+
+
+class HostStore(Protocol):
+    """Membership. Only the database's clock judges an expiry."""
+
+    async def register_host(
+        self, host_id: str, *, name: str, link_url: str | None, version: str, ttl_seconds: float
+    ) -> None: ...
+
+    async def renew_host(self, host_id: str, *, ttl_seconds: float, state: HostState) -> bool:
+        """False: this host was declared dead and must not go on under this id."""
+        ...
+
+    async def declare_host_dead(self, host_id: str) -> None:
+        """For a host that is known to be gone: ourselves at the end, or a predecessor whose state directory we hold."""
+        ...
+
+    async def list_hosts(self) -> list[Host]: ...
+
+    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[ConversationRef]:
+        """Conversations that owe a turn (or a close) which no other live host is responsible for, oldest first."""
+        ...
+
+    async def totals(self, organization_id: str | None = None) -> Totals: ...
+
+    async def now(self) -> datetime:
+        """The database's clock; also the cheapest proof that the store is usable."""
+        ...
+
+
+class Store(TenantStore, ConversationStore, ActorStore, HostStore, Protocol):
+    """All of it."""

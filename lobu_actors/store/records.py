@@ -1,0 +1,258 @@
+"""What the store takes and gives: frozen records, no behaviour. Field names follow the columns of the data model."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from lobu_actors.contract.events import Data, EventType
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import HostState, OnBusy, Role, RunStatus, TurnStatus
+
+Json = dict[str, Any]
+
+
+@attrs.frozen
+class ApiKey:
+    key_hash: str  # sha256 of the key, hex
+    organization_id: str
+    user_id: str
+    role: Role
+    label: str
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@attrs.frozen
+class Agent:
+    organization_id: str
+    agent_id: str
+    worker: str
+    is_default: bool = False
+    owner_user_id: str | None = None
+    model: str | None = None
+    settings: Json = attrs.field(factory=dict)
+    policy: Json = attrs.field(factory=dict)  # deadlines, failure rules and guardrails as in lobu.toml
+    disabled: bool = False
+
+
+@attrs.frozen
+class Conversation:
+    ref: ConversationRef
+    user_id: str
+    created_at: datetime
+    last_activity_at: datetime
+    generation: int
+    last_seq: int  # the newest committed event's seq, 0 when there is none
+    closing: bool  # DELETE was asked for; nothing is accepted any more
+    closed: bool
+    model: str | None = None
+    provider: str | None = None
+    queued: int = 0
+    running: int = 0
+
+
+@attrs.frozen
+class NewTurn:
+    """A message to accept. `payload` holds the client's further fields, handed on to the worker as they are."""
+
+    ref: ConversationRef
+    turn_id: str
+    message_id: str
+    content: str
+    on_busy: OnBusy = OnBusy.ENQUEUE
+    payload: Json = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Turn:
+    """An accepted message."""
+
+    ref: ConversationRef
+    turn_id: str
+    message_id: str
+    content: str
+    on_busy: OnBusy
+    payload: Json
+    status: TurnStatus
+    attempt: int  # of the run that is live or comes next, from 1
+    failures: int  # attempts that were lost or failed, counted against max_attempts; a hand-over is not one
+    position: int  # turns owed before it in its conversation when it was accepted
+    first_seq: int  # newest event's seq when it was accepted: replay from here shows all of this turn
+    accepted_at: datetime
+    error_code: str | None = None
+
+
+@attrs.frozen
+class Accepted:
+    turn: Turn
+    created: bool  # False: this messageId was accepted before, nothing was written
+
+
+@attrs.frozen
+class Refused:
+    """Why `accept_turn` wrote nothing: `missing` (no such conversation), `closed`, or `full` (too many turns owed)."""
+
+    reason: str
+
+
+@attrs.frozen
+class Lease:
+    """The right to write for one actor. Every guarded statement carries it."""
+
+    ref: ConversationRef
+    host_id: str
+    epoch: int
+
+
+@attrs.frozen
+class HeldElsewhere:
+    """The lease belongs to another live host."""
+
+    host_id: str
+
+
+@attrs.frozen
+class SnapshotMark:
+    """What the newest snapshot is, without its bytes."""
+
+    generation: int
+    run_id: str
+    length: int
+    sha256: str
+
+
+@attrs.frozen
+class Activation:
+    """All that a fresh actor needs, from the statement that gave it its lease."""
+
+    lease: Lease
+    conversation: Conversation
+    agent: Agent | None
+    owed: tuple[Turn, ...]  # oldest first, running ones included
+    snapshot: SnapshotMark | None
+
+
+@attrs.frozen
+class StartRun:
+    """Begin one attempt at `turn_ids`. `restart_reason` is set when an earlier attempt may have shown output."""
+
+    run_id: str
+    turn_ids: tuple[str, ...]
+    attempt: int
+    worker_pid: int | None
+    worker_started_at: float | None  # seconds since boot, with the pid the process's identity
+    restart_events: tuple[Data, ...] = ()  # one durable `restart` a message, empty on a first attempt
+
+
+@attrs.frozen
+class Segment:
+    """New bytes of a session file: the suffix behind `base_length`, or the whole file at base_length 0."""
+
+    generation: int
+    base_length: int
+    total_length: int
+    sha256: str  # of the whole file
+    data: bytes
+
+
+@attrs.frozen
+class TurnEnd:
+    """One message's terminal event."""
+
+    turn_id: str
+    event_type: EventType
+    data: Data
+
+
+@attrs.frozen
+class FinishRun:
+    """End turns, each with its terminal event, in one guarded statement.
+
+    `run_id` is None for turns that never ran (cancelled in the queue, refused, worker could not be started).
+    """
+
+    run_id: str | None
+    status: RunStatus
+    turn_status: TurnStatus
+    ends: tuple[TurnEnd, ...]
+    error_code: str | None = None
+    exit_status: str | None = None
+    usage: Json | None = None
+    segment: Segment | None = None
+    attempt: int | None = None
+    text_offset: int | None = None
+
+
+@attrs.frozen
+class RequeueRun:
+    """Put a run's turns back to `queued` with attempt + 1; `failed` says whether the attempt counts as a failure.
+
+    `run_id` None: whatever run a predecessor left them in.
+    """
+
+    run_id: str | None
+    turn_ids: tuple[str, ...]
+    failed: bool
+    error_code: str | None = None
+    exit_status: str | None = None
+
+
+@attrs.frozen
+class Event:
+    """A durable event as it stands in the log."""
+
+    ref: ConversationRef
+    seq: int
+    turn_id: str | None
+    type: EventType
+    data: Data
+    run_id: str | None = None
+    attempt: int | None = None  # of the run that was live when it was written
+    text_offset: int | None = None  # code points of that attempt's text at that moment
+
+
+@attrs.frozen
+class NewEvent:
+    """A durable, non-terminal event of the actor's."""
+
+    type: EventType
+    data: Data
+    turn_id: str | None = None
+    run_id: str | None = None
+    attempt: int | None = None
+    text_offset: int | None = None
+
+
+@attrs.frozen
+class Host:
+    host_id: str
+    name: str
+    link_url: str | None
+    version: str
+    state: HostState
+    expires_in_seconds: float  # by the database's clock; negative when it is over
+    leases: int = 0
+
+
+@attrs.frozen
+class Totals:
+    """Counts for `lobu status`."""
+
+    conversations: int
+    queued: int
+    running: int
+    oldest_owed_seconds: float | None
+
+
+@attrs.frozen
+class RunRecord:
+    run_id: str
+    turn_ids: tuple[str, ...]
+    status: RunStatus
+    host_id: str
+    epoch: int
+    attempt: int

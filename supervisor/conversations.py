@@ -1,0 +1,141 @@
+"""The conversations of this host: their actors by key, and the gateway that an edge in this process calls.
+
+Owns no state of a conversation. Everything said here is a hint or a question to an actor; what must not get lost was
+committed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+
+from lobu_actors import telemetry
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.conversation.actor import ConversationActor
+from lobu_actors.conversation.environment import Environment
+from lobu_actors.conversation.messages import (
+    AnswerRequest,
+    CancelRequest,
+    CloseRequest,
+    DrainRequest,
+    Message,
+    Sweep,
+    TurnAccepted,
+)
+from lobu_actors.gateway.feed import Feed
+from lobu_actors.gateway.protocol import AnswerResult, CancelResult, LiveStatus
+from lobu_actors.runtime.child_spec import ChildContext
+from lobu_actors.runtime.errors import RuntimeFault
+from lobu_actors.runtime.intensity import Intensity
+from lobu_actors.runtime.mailbox import Overflow
+from lobu_actors.runtime.registry import Registry
+from lobu_actors.store.records import Turn
+
+log = structlog.get_logger(__name__)
+
+MAILBOX_CAPACITY = 1000
+ASK_SECONDS = 10.0
+ACTOR_INTENSITY = Intensity(max_restarts=5, within_seconds=30.0)
+
+
+class Conversations:
+    """A supervised child, and the in-memory implementation of `Gateway`."""
+
+    def __init__(self, environment: Environment, *, idle_seconds: float, max_actors: int) -> None:
+        self._env = environment
+        self._draining = False
+        self._registry: Registry[ConversationRef, Message] = Registry(
+            self._actor,
+            idle_seconds=idle_seconds,
+            mailbox_capacity=MAILBOX_CAPACITY,
+            overflow=Overflow.WAIT,
+            max_actors=max_actors,
+            intensity=ACTOR_INTENSITY,
+            on_crash=_on_crash,
+        )
+        self.host_status_source: Callable[[], dict[str, Any]] = dict
+
+    async def run(self, context: ChildContext) -> None:
+        await self._registry.run(context)
+
+    def snapshot(self) -> Any:
+        return self._registry.snapshot()
+
+    @property
+    def active(self) -> int:
+        return self._registry.active
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    async def accepted(self, turn: Turn) -> None:
+        self._hint(turn.ref, TurnAccepted(turn))
+
+    def sweep(self, ref: ConversationRef) -> None:
+        self._hint(ref, Sweep())
+
+    def open_feed(self, ref: ConversationRef) -> AbstractContextManager[Feed]:
+        return self._env.feeds.reading(ref)
+
+    async def cancel(self, ref: ConversationRef, message_id: str | None) -> CancelResult:
+        result = await self._ask(ref, CancelRequest(message_id))
+        return result if isinstance(result, CancelResult) else CancelResult.UNREACHABLE
+
+    async def answer(self, ref: ConversationRef, question_id: str, answer: str) -> AnswerResult:
+        result = await self._ask(ref, AnswerRequest(question_id, answer))
+        return result if isinstance(result, AnswerResult) else AnswerResult.UNREACHABLE
+
+    async def close(self, ref: ConversationRef) -> bool:
+        return await self._ask(ref, CloseRequest()) is True
+
+    async def live_status(self, ref: ConversationRef) -> LiveStatus:
+        return LiveStatus(active=ref in self._registry, streams=self._env.feeds.readers(ref))
+
+    async def host_status(self) -> dict[str, Any]:
+        return self.host_status_source()
+
+    def begin_drain(self) -> None:
+        """Streams end with `drain`, readiness fails; nothing else changes yet."""
+        self._draining = True
+        self._env.feeds.wake_all()
+
+    async def hand_over(self, grace_seconds: float) -> None:
+        """Begin no run any more; wait until those that run have ended, at most the grace. What is left goes back to
+        the queue when the registry stops."""
+        by = trio.current_time() + grace_seconds
+        for ref in list(self._registry.depths()):
+            self._registry.tell_if_active(ref, DrainRequest(by))
+
+    def _actor(self, ref: ConversationRef) -> ConversationActor:
+        return ConversationActor(
+            ref,
+            self._env,
+            put_self=partial(self._registry.put, ref),
+            tell_self=partial(self._registry.tell, ref),
+        )
+
+    def _hint(self, ref: ConversationRef, message: Message) -> None:
+        try:
+            self._registry.tell(ref, message)
+        except RuntimeFault as error:
+            telemetry.HINTS_DROPPED.inc()
+            log.warning("hint dropped, the sweeper will find it", conversation=ref.conversation_id, error=str(error))
+        telemetry.ACTIVE_ACTORS.set(self._registry.active)
+
+    async def _ask(self, ref: ConversationRef, message: Message) -> object:
+        try:
+            return await self._registry.ask(ref, message, ASK_SECONDS)
+        except RuntimeFault as error:
+            log.warning("actor did not answer", conversation=ref.conversation_id, error=str(error))
+            return None
+
+
+def _on_crash(ref: ConversationRef, error: BaseException) -> None:
+    telemetry.ACTOR_CRASHES.inc()
+    log.error("conversation actor failed", conversation=ref.conversation_id, exc_info=error)

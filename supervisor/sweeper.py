@@ -1,0 +1,55 @@
+"""Finds what is owed and that nobody works on, and wakes its actor. Never ends a turn itself: the actor decides.
+
+Makes a lost hint cost latency only, and is how a new host finds what its predecessor owed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from lobu_actors import telemetry
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.runtime.child_spec import ChildContext
+from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.protocol import HostStore
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """A supervised child. `is_active` says that an actor has the conversation in hand already."""
+
+    def __init__(
+        self,
+        store: HostStore,
+        host_id: str,
+        wake: Callable[[ConversationRef], None],
+        *,
+        interval_seconds: float,
+        batch: int,
+        older_than_seconds: float,
+    ) -> None:
+        self._store = store
+        self._host_id = host_id
+        self._wake = wake
+        self._interval_seconds = interval_seconds
+        self._batch = batch
+        self._older_than_seconds = older_than_seconds
+
+    async def run(self, context: ChildContext) -> None:
+        context.started()
+        older_than = 0.0  # at start: all that a predecessor owed
+        while not context.stopping.is_set():
+            try:
+                found = await self._store.find_owed(self._host_id, limit=self._batch, older_than_seconds=older_than)
+                for ref in found:
+                    telemetry.SWEPT.inc()
+                    self._wake(ref)
+                older_than = self._older_than_seconds
+            except StoreUnavailable as error:
+                log.warning("not swept, the store is away", error=str(error))
+            with trio.move_on_after(self._interval_seconds):
+                await context.stopping.wait()
