@@ -7,7 +7,7 @@ committed before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 MAILBOX_CAPACITY = 1000
 ASK_SECONDS = 10.0
+HAND_OVER_SECONDS = 2.0
 ACTOR_INTENSITY = Intensity(max_restarts=5, within_seconds=30.0)
 
 
@@ -106,11 +107,14 @@ class Conversations:
         self._env.feeds.wake_all()
 
     async def hand_over(self, grace_seconds: float) -> None:
-        """Begin no run any more; wait until those that run have ended, at most the grace. What is left goes back to
-        the queue when the registry stops."""
+        """Begin no run any more, and wait until those that run have ended, at most the grace. What runs longer is put
+        back to the queue: by its actor when the grace ends, at the latest when the registry stops."""
         by = trio.current_time() + grace_seconds
         for ref in list(self._registry.depths()):
-            self._registry.tell_if_active(ref, DrainRequest(by))
+            with suppress(RuntimeFault):  # a full mailbox: its actor hands over when it is stopped
+                self._registry.tell_if_active(ref, DrainRequest(by))
+        with trio.move_on_at(by + HAND_OVER_SECONDS):
+            await self._env.busy.wait_none()
 
     def _actor(self, ref: ConversationRef) -> ConversationActor:
         return ConversationActor(

@@ -20,7 +20,6 @@ from lobu_actors.store.protocol import HostStore
 
 log = structlog.get_logger(__name__)
 
-TRUST_MARGIN_SECONDS = 1.0
 RENEW_TIMEOUT_SECONDS = 3.0
 VERSION = "0.1.0"
 
@@ -33,18 +32,20 @@ class Membership:
     """A supervised child: registers at start, renews, and says goodbye at the end."""
 
     def __init__(
-        self, store: HostStore, state_dir: Path, *, ttl_seconds: float, renew_seconds: float, name: str | None = None
+        self, store: HostStore, state_dir: Path, *, ttl_seconds: float, renew_seconds: float, margin_seconds: float
     ) -> None:
-        self.host_id = new_id()
+        self.host_id = ""
         self._store = store
         self._record = state_dir / "host_id"
         self._ttl_seconds = ttl_seconds
         self._renew_seconds = renew_seconds
-        self._name = name or socket.gethostname()
+        self._margin_seconds = margin_seconds
+        self._name = socket.gethostname()
         self.state = HostState.ACTIVE
         self.trusted_until = 0.0  # trio clock
 
     async def run(self, context: ChildContext) -> None:
+        self.host_id = new_id()
         await self._take_over_predecessor()
         sent = trio.current_time()
         await self._store.register_host(
@@ -89,4 +90,4 @@ class Membership:
                 log.warning("could not say goodbye; the lease runs out by itself", error=str(error))
 
     def _trust(self, sent: float) -> None:
-        self.trusted_until = sent + self._ttl_seconds - TRUST_MARGIN_SECONDS
+        self.trusted_until = sent + self._ttl_seconds - self._margin_seconds

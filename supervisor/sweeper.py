@@ -25,7 +25,7 @@ class Sweeper:
     def __init__(
         self,
         store: HostStore,
-        host_id: str,
+        host_id: Callable[[], str],
         wake: Callable[[ConversationRef], None],
         *,
         interval_seconds: float,
@@ -44,7 +44,7 @@ class Sweeper:
         older_than = 0.0  # at start: all that a predecessor owed
         while not context.stopping.is_set():
             try:
-                found = await self._store.find_owed(self._host_id, limit=self._batch, older_than_seconds=older_than)
+                found = await self._store.find_owed(self._host_id(), limit=self._batch, older_than_seconds=older_than)
                 for ref in found:
                     telemetry.SWEPT.inc()
                     self._wake(ref)

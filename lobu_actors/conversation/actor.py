@@ -110,6 +110,7 @@ class ConversationActor(Actor[m.Message]):
                     if isinstance(result, m.LeaseLost):
                         break
             pending.extendleft(reversed(results))
+            self._env.busy.set(self._ref, self._state.run is not None)
         self._set_timer()
         return reply
 
@@ -124,7 +125,7 @@ class ConversationActor(Actor[m.Message]):
                     await self._effects.apply(effect)
             return False
         activation = await until_known(
-            "activate", lambda: self._env.store.activate(self._ref, self._env.host_id), self._env.patience_seconds
+            "activate", lambda: self._env.store.activate(self._ref, self._env.host_id()), self._env.patience_seconds
         )
         if not isinstance(activation, Activation):
             log.info("not ours", conversation=self._ref.conversation_id, found=repr(activation))
@@ -176,6 +177,7 @@ class ConversationActor(Actor[m.Message]):
         if self._ended:
             return
         self._ended = True
+        self._env.busy.set(self._ref, False)
         if self._timer is not None:
             self._timer.cancel()
         if self._effects is not None:

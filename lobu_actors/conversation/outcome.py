@@ -35,7 +35,8 @@ def finishing(state: State, run: Run) -> State:
 
 def complete_run(state: State, run: Run, text: str | None, usage: dict[str, Any] | None) -> Step:
     effect = FinishTurns(run.run_id, run.turns, TurnStatus.COMPLETED, RunStatus.COMPLETED, text=text, usage=usage)
-    return finishing(state, run), [effect]
+    # A reply proves that workers here can work: what crashed before is no loop.
+    return attrs.evolve(finishing(state, run), crashes=()), [effect]
 
 
 def cancel_run(state: State, run: Run) -> Step:

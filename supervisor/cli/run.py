@@ -1,0 +1,59 @@
+"""`lobu run`: everything on this machine, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import trio
+
+from supervisor.config.keys import ensure_keys, make_state_dir, remove_gateway_url, write_gateway_url
+from supervisor.config.load import Overrides, load_settings
+from supervisor.config.settings import Settings
+from supervisor.everything import run_everything
+from supervisor.logs import configure_logging
+from supervisor.state_lock import state_lock
+
+
+@click.command(
+    "run",
+    short_help="Run everything on this machine.",
+    epilog="Example: lobu run --port 8787, then in a second shell of the same folder: lobu chat hello",
+)
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file; default: lobu.toml, if it exists.")
+@click.option("--host", help="Address to listen on; default 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, 0 for any free one; default 8787.")
+@click.option("--database-url", help="postgres://… or a folder for the embedded server; DATABASE_URL is the same.")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path(), help="Where .lobu is kept; default: here.")
+def command(config: Path | None, host: str | None, port: int | None, database_url: str | None, data_dir: Path) -> None:
+    """Run the database, the supervisor with its workers, and the HTTP edge, until Ctrl-C.
+
+    The first Ctrl-C (or SIGTERM) drains: running turns may finish. A second one stops at once.
+    """
+    overrides = Overrides(host=host, port=port, database_url=database_url)
+    settings = load_settings(config, data_dir=data_dir, overrides=overrides)
+    configure_logging(settings.log_format)
+    make_state_dir(settings.state_dir)
+    with state_lock(settings.state_dir):
+        settings = ensure_keys(settings)
+        announced: list[str] = []
+
+        def on_ready(port: int) -> None:
+            announced.append(_announce(settings, port))
+
+        try:
+            trio.run(run_everything, settings, on_ready, click.echo)
+        finally:
+            for url in announced:
+                remove_gateway_url(settings.data_dir, url)
+
+
+def _announce(settings: Settings, port: int) -> str:
+    """Tell the person at the terminal, and later commands in this folder, where this is."""
+    host = settings.server.host
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    url = f"http://{shown}:{port}"
+    write_gateway_url(settings.data_dir, url)
+    click.echo(f"Listening on {url}")
+    click.echo('Chat with it from a second shell in this folder:  lobu chat "hello"')
+    return url

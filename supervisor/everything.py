@@ -1,0 +1,197 @@
+"""`lobu run`: everything of one machine in one process tree. The composition root: here, and only here, edge and
+supervisor meet.
+
+    lobu
+    ├── database       the embedded server, unless the URL names another
+    ├── store          schema, organization, agents, keys: usable before anything needs it
+    ├── timers, spawner, workers, host
+    └── edge
+
+Stopping goes from the bottom up: the edge first, the database last.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+import trio
+
+from edge.app import create_app
+from edge.server import serve
+from edge.settings import EdgeSettings
+from edge.tokens import JwtKeys, api_key_hash
+from lobu_actors.contract.states import HostState, Role
+from lobu_actors.runtime.child_spec import ChildContext, ChildSpec
+from lobu_actors.runtime.supervisor import Strategy, Supervisor
+from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
+from lobu_actors.store.embedded import EmbeddedServer
+from lobu_actors.store.errors import EmbeddedServerError
+from lobu_actors.store.migrate import migrate
+from lobu_actors.store.postgres.store import PostgresStore
+from lobu_actors.store.records import ApiKey
+from supervisor.config.settings import Settings
+from supervisor.host import TREE_INTENSITY, Host, log_event
+
+log = structlog.get_logger(__name__)
+
+DATABASE_STOP_SECONDS = 20.0
+
+OnReady = Callable[[int], None]
+OnProgress = Callable[[str], None]
+
+
+async def run_everything(settings: Settings, on_ready: OnReady, on_progress: OnProgress) -> None:
+    """Until SIGINT or SIGTERM, then drain; a second signal stops at once. Raises what could not be started.
+
+    `settings` have their keys already (`config.keys.ensure_keys`). `on_ready` gets the port.
+    """
+    drain = trio.Event()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_obey, signals, drain, nursery.cancel_scope)
+            async with _database(settings, on_progress) as (url, server):
+                await Everything(settings, url, server, on_ready).serve(drain)
+            nursery.cancel_scope.cancel()
+
+
+async def _obey(signals: AsyncIterator[int], drain: trio.Event, everything: trio.CancelScope) -> None:
+    async for number in signals:
+        log.info("stopping now" if drain.is_set() else "stopping", signal=signal.Signals(number).name)
+        if drain.is_set():
+            everything.cancel()
+        drain.set()
+
+
+@asynccontextmanager
+async def _database(settings: Settings, on_progress: OnProgress) -> AsyncIterator[tuple[str, EmbeddedServer | None]]:
+    """The URL to use; the embedded server, started, when it is the one. Nothing of it is left behind."""
+    database = parse_database_url(settings.database.url, settings.data_dir)
+    if not isinstance(database, EmbeddedDatabase):
+        yield database.url, None
+        return
+    server = EmbeddedServer(database.path, on_progress=on_progress)
+    try:
+        await server.start()
+        yield server.url, server
+    finally:
+        with trio.move_on_after(DATABASE_STOP_SECONDS, shield=True):
+            await server.stop("immediate")
+
+
+class Everything:
+    """The supervisor tree of one `lobu run`, on a database that accepts connections."""
+
+    def __init__(self, settings: Settings, url: str, server: EmbeddedServer | None, on_ready: OnReady) -> None:
+        self._settings = settings
+        self._url = url
+        self._server = server
+        self._on_ready = on_ready
+        self._store = PostgresStore.connect(
+            url,
+            pool_size=settings.limits.database_pool_size,
+            call_timeout_seconds=settings.limits.database_timeout_seconds,
+        )
+        self._host = Host(settings, self._store)
+        children = [
+            ChildSpec("store", self._run_store, start_timeout_seconds=60),
+            *self._host.children,
+            ChildSpec("edge", self._run_edge, shutdown_seconds=15),
+        ]
+        if server is not None:
+            watch = ChildSpec(
+                "database",
+                partial(_watch_database, server),
+                shutdown_seconds=DATABASE_STOP_SECONDS + 15,
+                start_timeout_seconds=120,
+            )
+            children.insert(0, watch)
+        self._tree = Supervisor(
+            "lobu", children, strategy=Strategy.ONE_FOR_ONE, intensity=TREE_INTENSITY, on_event=log_event
+        )
+
+    async def serve(self, drain: trio.Event) -> None:
+        """Until `drain` is set and the drain is done."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._drain_when, drain)
+                await self._tree.serve()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._store.close()
+
+    async def _drain_when(self, drain: trio.Event) -> None:
+        """Streams are told to come back; what runs may finish within the grace; the rest goes back to the queue."""
+        await drain.wait()
+        self._host.membership.state = HostState.DRAINING
+        self._host.conversations.begin_drain()
+        await self._host.conversations.hand_over(self._settings.limits.drain_grace_seconds)
+        self._tree.stop()
+
+    async def _run_store(self, context: ChildContext) -> None:
+        settings, store = self._settings, self._store
+        if self._server is not None:
+            await migrate(self._url)
+        await store.check_schema()
+        await store.ensure_organization(settings.organization_id)
+        await store.apply_agents(settings.organization_id, settings.agent_records())
+        assert settings.admin_key is not None, "run_everything is given settings that have their keys"
+        await store.put_api_key(
+            ApiKey(api_key_hash(settings.admin_key), settings.organization_id, "admin", Role.ADMIN, "admin key")
+        )
+        context.started()
+        await context.stopping.wait()
+
+    async def _run_edge(self, context: ChildContext) -> None:
+        settings = self._settings
+        edge_settings = edge_settings_of(settings)
+        keys = JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
+        app = create_app(self._store, self._host.conversations, keys, edge_settings)
+        async with trio.open_nursery() as nursery:
+            serving = partial(
+                serve,
+                app,
+                edge_settings,
+                stopping=context.stopping,
+                host=settings.server.host,
+                port=settings.server.port,
+            )
+            port = await nursery.start(serving)
+            context.started(port)
+            self._on_ready(port)
+
+
+async def _watch_database(server: EmbeddedServer, context: ChildContext) -> None:
+    """A supervised child: the server is up when this has started; fails when it ends, and then starts it again."""
+    if not server.running:
+        await server.restart()
+    context.started()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_fail_when_it_ends, server)
+        await context.stopping.wait()
+        nursery.cancel_scope.cancel()
+    await server.stop("fast", DATABASE_STOP_SECONDS)
+
+
+async def _fail_when_it_ends(server: EmbeddedServer) -> None:
+    status = await server.wait_exit()
+    raise EmbeddedServerError(f"the embedded database ended with status {status}")
+
+
+def edge_settings_of(settings: Settings) -> EdgeSettings:
+    """What of the settings concerns the edge."""
+    limits = settings.limits
+    return EdgeSettings(
+        public_url=settings.server.public_url if settings.server.port else None,
+        organization_id=settings.organization_id,
+        max_message_bytes=limits.message_max_bytes,
+        max_owed_turns=limits.queue_max_turns,
+        max_streams_per_conversation=limits.streams_per_conversation,
+        max_streams=limits.streams_per_process,
+        stream_buffer_bytes=limits.stream_buffer_bytes,
+        ping_seconds=min(limits.ping_seconds, 10.0),
+        token_lifetime_seconds=int(limits.token_ttl_seconds),
+    )

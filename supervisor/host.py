@@ -1,0 +1,153 @@
+"""One host's supervisor tree: what it consists of, in which order it starts and stops.
+
+    store -> timers -> spawner -> workers -> membership -> conversations -> sweeper -> (edge)
+
+Stopping goes the other way round: no more sweeps, actors hand over, workers end, the spawner ends. Membership,
+conversations and sweeper live and die together: a process that was declared dead joins again as a new host, with new
+actors.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+
+from lobu_actors.conversation.environment import Busy, Environment
+from lobu_actors.conversation.state import Limits as ConversationLimits
+from lobu_actors.gateway.feed import Feeds
+from lobu_actors.runtime.child_spec import ChildSpec
+from lobu_actors.runtime.intensity import Intensity
+from lobu_actors.runtime.supervisor import ChildEvent, Strategy, Supervisor
+from lobu_actors.runtime.timers import Timers
+from lobu_actors.store.protocol import Store
+from supervisor.config.settings import Settings
+from supervisor.conversations import Conversations
+from supervisor.membership import Membership
+from supervisor.spawner.link import SpawnerLink
+from supervisor.sweeper import Sweeper
+from supervisor.worker_environment import worker_environment
+from supervisor.worker_types import WorkerLimits
+from supervisor.workers import WorkerProcesses
+from supervisor.workspace import HostWorkspaces
+
+log = structlog.get_logger(__name__)
+
+MAX_ACTORS = 100_000
+SWEEP_BATCH = 500
+SWEEP_OLDER_THAN_SECONDS = 2.0  # younger debts have a hint under way
+PATIENCE_SECONDS = 3600.0  # how long a turn waits for a store that is away
+TREE_INTENSITY = Intensity(max_restarts=10, within_seconds=60.0)
+
+
+class Host:
+    """The parts of one supervisor process, over a store that is usable. `children` go into its tree in this order."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        limits = settings.limits
+        self._timers = Timers()
+        self._link = SpawnerLink()
+        workspaces = HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limits.session_file_max_bytes)
+        self.workers = WorkerProcesses(
+            self._link,
+            settings.workers,
+            workspaces,
+            lambda workspace, token: worker_environment(
+                worker_env=settings.worker_env,
+                workspace=workspace,
+                dispatcher_url=settings.server.public_url,
+                token=token,
+                session_store=settings.session_store,
+            ),
+            WorkerLimits(max_workers=limits.max_workers),
+        )
+        self.membership = Membership(
+            store,
+            settings.state_dir,
+            ttl_seconds=limits.host_ttl_seconds,
+            renew_seconds=limits.host_renew_seconds,
+            margin_seconds=limits.host_margin_seconds,
+        )
+        environment = Environment(
+            host_id=lambda: self.membership.host_id,
+            store=store,
+            workers=self.workers,
+            workspaces=workspaces,
+            feeds=Feeds(wall_clock_ms),
+            timers=self._timers,
+            busy=Busy(),
+            clock_ms=wall_clock_ms,
+            limits=ConversationLimits(
+                reply_max_chars=limits.reply_max_bytes,
+                cancel_grace_seconds=limits.cancel_grace_seconds,
+                crash_loop_max=limits.crash_loop_crashes,
+                crash_loop_seconds=limits.crash_loop_period_seconds,
+            ),
+            max_owed_turns=limits.queue_max_turns,
+            patience_seconds=PATIENCE_SECONDS,
+            handover_seconds=5.0,
+        )
+        self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
+        self.conversations.host_status_source = self.status
+        sweeper = Sweeper(
+            store,
+            lambda: self.membership.host_id,
+            self.conversations.sweep,
+            interval_seconds=limits.sweep_interval_seconds,
+            batch=SWEEP_BATCH,
+            older_than_seconds=SWEEP_OLDER_THAN_SECONDS,
+        )
+        self._host = Supervisor(
+            "host",
+            [
+                ChildSpec("membership", self.membership.run),
+                ChildSpec(
+                    "conversations", self.conversations.run, shutdown_seconds=15, subtree=self.conversations.snapshot
+                ),
+                ChildSpec("sweeper", sweeper.run),
+            ],
+            strategy=Strategy.REST_FOR_ONE,
+            intensity=TREE_INTENSITY,
+            on_event=log_event,
+        )
+
+    @property
+    def children(self) -> list[ChildSpec]:
+        return [
+            ChildSpec("timers", self._timers.run),
+            ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
+            ChildSpec("workers", self.workers.run, shutdown_seconds=8),
+            self._host.as_child(),
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """This process's own view, as plain JSON."""
+        return {
+            "hostId": self.membership.host_id,
+            "state": self.membership.state.value,
+            "actors": self.conversations.active,
+            "workers": [
+                {"workerId": info.worker_id, "worker": info.worker, "pid": info.pid, "state": info.state}
+                for info in self.workers.snapshot()
+            ],
+        }
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def log_event(event: ChildEvent) -> None:
+    """Starts and stops of the tree are debug lines; what went wrong is an error."""
+    if event.error is None:
+        log.debug("child", supervisor=event.supervisor, child=event.child_id, kind=event.kind.value)
+    else:
+        log.error(
+            "child failed",
+            supervisor=event.supervisor,
+            child=event.child_id,
+            kind=event.kind.value,
+            restarts=event.restarts,
+            exc_info=event.error,
+        )

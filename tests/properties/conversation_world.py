@@ -1,0 +1,218 @@
+"""A whole conversation as a model: a store of one conversation, its worker, and the actor's loop around `decide`.
+
+Every effect is carried out at once against the model; the model's writes have the guards that the real statements
+have. What a test does to it are the things that happen to a real one, in any order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime, timedelta
+
+import attrs
+
+from lobu_actors.contract.frames import Frame
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import OnBusy, TurnStatus
+from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.clocks import next_deadline
+from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.policy import Deadlines, FailurePolicy
+from lobu_actors.conversation.state import Limits, Moment, State
+from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
+from lobu_actors.store.records import Turn
+
+REF = ConversationRef("org", "echo", "echo_u_org")
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@attrs.define
+class World:
+    failure: FailurePolicy = attrs.field(factory=FailurePolicy)
+    capabilities: frozenset[str] = frozenset({"cancel", "ask"})
+    now: float = 1000.0
+    turns: dict[str, Turn] = attrs.field(factory=dict)  # the `turn` table
+    owed: set[str] = attrs.field(factory=set)  # the `turn_marker` table
+    terminals: dict[str, list[str]] = attrs.field(factory=dict)  # the event log's terminal events
+    live_run: str | None = None
+    lease_epoch: int = 0
+    held_epoch: int | None = None  # what this actor believes
+    state: State | None = None
+    worker: str | None = None  # a living worker process
+    worker_ready: bool = False
+    current_run: str | None = None  # as the worker knows it
+    ids: int = 0
+    begun: list[str] = attrs.field(factory=list)
+    closed: bool = False
+    replies: list[object] = attrs.field(factory=list)
+
+    def fresh(self, prefix: str) -> str:
+        self.ids += 1
+        return f"{prefix}{self.ids}"
+
+    # --- what happens to it
+
+    def accept(self, *, hint: bool) -> None:
+        turn_id = self.fresh("t")
+        at = EPOCH + timedelta(milliseconds=len(self.turns))
+        turn = Turn(REF, turn_id, f"m{turn_id}", "hi", OnBusy.ENQUEUE, {}, TurnStatus.QUEUED, 1, 0, 0, 0, at)
+        self.turns[turn_id] = turn
+        self.owed.add(turn_id)
+        if hint:
+            self.tell(m.TurnAccepted(turn))
+
+    def repeat_hint(self, index: int) -> None:
+        """A hint that comes twice, or long after its turn ended; it shows the turn as it was accepted."""
+        if self.turns:
+            turn = list(self.turns.values())[index % len(self.turns)]
+            self.tell(m.TurnAccepted(attrs.evolve(turn, status=TurnStatus.QUEUED, attempt=1, failures=0)))
+
+    def ready(self) -> None:
+        if self.worker is not None and not self.worker_ready:
+            self.worker_ready = True
+            self.tell(WorkerReady(self.worker, 1, 1.0, self.capabilities))
+
+    def say(self, frames: tuple[Frame, ...]) -> None:
+        if self.worker is not None and self.worker_ready:
+            self.tell(WorkerFrames(self.worker, frames))
+
+    def worker_dies(self, exit_code: int | None) -> None:
+        if self.worker is not None:
+            gone, reason = self.worker, Gone.EXITED if self.worker_ready else Gone.NOT_STARTED
+            self.worker, self.worker_ready, self.current_run = None, False, None
+            self.tell(WorkerGone(gone, reason, "died", exit_code))
+
+    def another_host_takes_over(self) -> None:
+        self.lease_epoch += 1
+        self.live_run = None
+
+    def actor_is_lost(self) -> None:
+        """kill -9 of the supervisor: state and worker are gone, the tables stay."""
+        self.state, self.held_epoch = None, None
+        self.worker, self.worker_ready, self.current_run = None, False, None
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        if self.state is not None and not self.state.over:
+            at = next_deadline(self.state)
+            if at is not None and at <= self.now:
+                self.tell(m.Tick())
+
+    # --- the actor's loop
+
+    def tell(self, message: m.Message) -> None:
+        pending: deque[m.Message] = deque()
+        if self.state is None or self.state.over:
+            if isinstance(message, WorkerReady | WorkerFrames | WorkerGone | m.Tick | m.DrainRequest):
+                return
+            pending.append(self._activate())
+        pending.append(message)
+        for _ in range(10_000):
+            if not pending:
+                return
+            assert self.state is not None
+            self.state, effects = decide(self.state, pending.popleft(), Moment(self.now, self.fresh("r")))
+            results = []
+            for effect in effects:
+                result = self._apply(effect)
+                if result is not None:
+                    results.append(result)
+                    if isinstance(result, m.LeaseLost):
+                        break
+            pending.extendleft(reversed(results))
+        raise AssertionError("decide never comes to rest")
+
+    def _activate(self) -> m.Message:
+        self.lease_epoch += 1
+        self.held_epoch = self.lease_epoch
+        self.live_run = None
+        self._kill()
+        self.state = State(REF, Deadlines(), self.failure, Limits(), has_agent=True)
+        return m.Recovered(tuple(self._owed()))
+
+    def _owed(self) -> list[Turn]:
+        return sorted(
+            (turn for turn in self.turns.values() if turn.turn_id in self.owed), key=lambda turn: turn.accepted_at
+        )
+
+    @property
+    def _holds(self) -> bool:
+        return self.held_epoch == self.lease_epoch
+
+    def _kill(self) -> None:
+        self.worker, self.worker_ready, self.current_run = None, False, None
+
+    def _apply(self, effect: m.Effect) -> m.Message | None:
+        match effect:
+            case m.StartWorker():
+                assert self.worker is None, "a second worker in one workspace"
+                self.worker, self.worker_ready = self.fresh("w"), False
+                return m.WorkerStarting(self.worker)
+            case m.KillWorker() | m.ShutdownWorker():
+                return self._killed()
+            case m.BeginRun(run_id, turns, attempt):
+                return self._begin(run_id, turns, attempt)
+            case m.SendTurn(run_id):
+                assert self.worker is not None
+                assert self.worker_ready
+                self.current_run = run_id
+            case m.FinishTurns():
+                return self._finish(effect)
+            case m.RequeueTurns(_, turns, failed):
+                return self._requeue(turns, failed)
+            case m.LoadOwed():
+                return m.OwedLoaded(tuple(self._owed())) if self._holds else m.LeaseLost()
+            case m.CloseConversation():
+                if not self._holds or self.owed:
+                    return m.LeaseLost()
+                self.closed = True
+                return m.ConversationClosed()
+            case m.RecordQuestion() | m.RecordAnswer() | m.RecordCancelStage():
+                return None if self._holds else m.LeaseLost()
+            case m.Reply(value):
+                self.replies.append(value)
+        return None
+
+    def _killed(self) -> m.Message | None:
+        if self.worker is None:
+            return None
+        gone = self.worker
+        self._kill()
+        return WorkerGone(gone, Gone.EXITED, "killed", None, 9)
+
+    def _begin(self, run_id: str, turns: tuple[Turn, ...], attempt: int) -> m.Message:
+        if not self._holds:
+            return m.LeaseLost()
+        if any(self.turns[turn.turn_id].status is not TurnStatus.QUEUED for turn in turns):
+            return m.BeginRefused(run_id)
+        assert self.live_run is None, "two live runs in one conversation"
+        assert all(self.turns[turn.turn_id].attempt == attempt for turn in turns)
+        self.live_run = run_id
+        self.begun += [turn.turn_id for turn in turns]
+        for turn in turns:
+            self.turns[turn.turn_id] = attrs.evolve(self.turns[turn.turn_id], status=TurnStatus.RUNNING)
+        return m.RunBegun(run_id)
+
+    def _finish(self, effect: m.FinishTurns) -> m.Message:
+        taken = [turn.turn_id for turn in effect.turns if turn.turn_id in self.owed]
+        if not self._holds or not taken:
+            return m.LeaseLost()
+        for turn_id in taken:
+            self.owed.discard(turn_id)
+            self.turns[turn_id] = attrs.evolve(self.turns[turn_id], status=effect.status)
+            self.terminals.setdefault(turn_id, []).append(effect.code or effect.status.value)
+        if effect.run_id is not None:
+            assert effect.run_id == self.live_run
+            self.live_run = None
+        return m.TurnsFinished(tuple(turn.turn_id for turn in effect.turns))
+
+    def _requeue(self, turns: tuple[Turn, ...], failed: bool) -> m.Message:
+        if not self._holds or any(turn.turn_id not in self.owed for turn in turns):
+            return m.LeaseLost()
+        self.live_run = None
+        for turn in turns:
+            now = self.turns[turn.turn_id]
+            self.turns[turn.turn_id] = attrs.evolve(
+                now, status=TurnStatus.QUEUED, attempt=now.attempt + 1, failures=now.failures + failed
+            )
+        return m.TurnsRequeued(tuple(self.turns[turn.turn_id] for turn in turns))

@@ -1,0 +1,280 @@
+"""The single steps of `decide` that a whole-life property cannot pin down: what is dropped, what is counted, codes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+
+from lobu_actors.contract.frames import Ask, Complete, Delta, Fail, Heartbeat, Status
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
+from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.clocks import next_deadline
+from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.policy import Deadlines, FailurePolicy
+from lobu_actors.conversation.state import Limits, Moment, RunPhase, State, WorkerPhase
+from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
+from lobu_actors.gateway.protocol import AnswerResult, CancelResult
+from lobu_actors.store.records import Turn
+
+REF = ConversationRef("org", "echo", "echo_u_org")
+START = 1000.0
+
+
+def turn(number: int = 1, **changes: object) -> Turn:
+    at = datetime(2026, 1, 1, 0, 0, number, tzinfo=UTC)
+    made = Turn(
+        REF, f"t{number}", f"m{number}", "hi", OnBusy.ENQUEUE, {}, TurnStatus.QUEUED, 1, 0, 0, 0, accepted_at=at
+    )
+    return attrs.evolve(made, **changes)
+
+
+def fresh(**changes: object) -> State:
+    return attrs.evolve(State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True), **changes)
+
+
+def tell(state: State, *messages: m.Message, now: float = START) -> tuple[State, list[m.Effect]]:
+    effects: list[m.Effect] = []
+    for message in messages:
+        state, more = decide(state, message, Moment(now, "r1"))
+        effects += more
+    return state, effects
+
+
+def ready(capabilities: frozenset[str] = frozenset({"cancel", "ask"})) -> WorkerReady:
+    return WorkerReady("w1", 7, 1.0, capabilities)
+
+
+def running(**changes: object) -> State:
+    """A state in which turn 1 runs as r1 in worker w1."""
+    state, _ = tell(
+        fresh(**changes), m.TurnAccepted(turn()), m.WorkerStarting("w1"), ready(), m.RunBegun("r1"), now=START
+    )
+    assert state.run is not None
+    assert state.run.phase is RunPhase.LIVE
+    return state
+
+
+def frames(*said: object) -> WorkerFrames:
+    return WorkerFrames("w1", said)  # type: ignore[arg-type]
+
+
+def only(effects: list[m.Effect], kind: type) -> list[m.Effect]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def test_a_turn_starts_a_worker_then_a_run_then_is_sent() -> None:
+    state, effects = tell(fresh(), m.TurnAccepted(turn()))
+    assert effects == [m.StartWorker()]
+    state, effects = tell(state, m.WorkerStarting("w1"))
+    assert effects == []
+    state, effects = tell(state, ready())
+    assert effects == [m.BeginRun("r1", (turn(),), 1, 7, 1.0)]
+    state, effects = tell(state, m.RunBegun("r1"))
+    assert effects == [m.SendTurn("r1", (turn(),), 1)]
+
+
+def test_frames_of_one_read_are_shown_as_one_text_and_end_the_run_once() -> None:
+    _, effects = tell(
+        running(),
+        frames(
+            Delta(run_id="r1", text="a"),
+            Delta(run_id="r1", text="b"),
+            Complete(run_id="r1", usage={"n": 1}),
+            Complete(run_id="r1"),
+            Delta(run_id="r1", text="late"),
+            Fail(run_id="r1", code="X"),
+        ),
+    )
+    assert effects == [
+        m.ShowText("ab"),
+        m.FinishTurns("r1", (turn(),), TurnStatus.COMPLETED, RunStatus.COMPLETED, usage={"n": 1}),
+        m.Dropped("after terminal"),
+        m.Dropped("after terminal"),
+        m.Dropped("after terminal"),
+    ]
+
+
+def test_a_frame_of_another_run_is_dropped_and_changes_nothing() -> None:
+    state = running()
+    after, effects = tell(state, frames(Complete(run_id="r0"), Delta(run_id="r0", text="x")), now=START + 9)
+    assert effects == [m.Dropped("other run"), m.Dropped("other run")]
+    assert after == state
+
+
+def test_frames_of_a_worker_that_is_not_ours_are_dropped() -> None:
+    state = running()
+    assert tell(state, WorkerFrames("w0", (Complete(run_id="r1"),))) == (state, [m.Dropped("stale worker", 1)])
+
+
+@pytest.mark.parametrize(
+    ("gone", "code"),
+    [
+        (WorkerGone("w1", Gone.EXITED, "", exit_code=1), "WORKER_CRASHED"),
+        (WorkerGone("w1", Gone.EXITED, "", exit_code=0), "WORKER_CRASHED"),
+        (WorkerGone("w1", Gone.EXITED, "", signal=9), "WORKER_CRASHED"),
+        (WorkerGone("w1", Gone.SOCKET_CLOSED, ""), "WORKER_CRASHED"),
+        (WorkerGone("w1", Gone.SPAWNER_LOST, ""), "WORKER_CRASHED"),
+        (WorkerGone("w1", Gone.PROTOCOL, ""), "WORKER_PROTOCOL_ERROR"),
+        (WorkerGone("w1", Gone.STALLED, ""), "WORKER_UNRESPONSIVE"),
+    ],
+)
+def test_a_worker_that_goes_ends_its_turn_with_the_right_code(gone: WorkerGone, code: str) -> None:
+    state, effects = tell(running(), gone)
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.code == code
+    state, effects = tell(state, m.TurnsFinished(("t1",)), m.TurnAccepted(turn(2)))
+    assert effects == [m.StartWorker()], "the next message gets a fresh worker"
+
+
+def test_exit_124_is_a_timeout_and_is_tried_again_silently() -> None:
+    state, effects = tell(running(), WorkerGone("w1", Gone.EXITED, "", exit_code=124))
+    [requeue] = only(effects, m.RequeueTurns)
+    assert requeue == m.RequeueTurns("r1", (turn(),), failed=True, code="SESSION_TIMEOUT", exit_status="exit 124")
+    again = turn(attempt=2, failures=1)
+    state, effects = tell(state, m.TurnsRequeued((again,)))
+    assert effects == [], "a backoff first"
+    assert next_deadline(state) == START + 1
+    state, effects = tell(state, m.Tick(), now=START + 1)
+    assert effects == [m.StartWorker()]
+    state, _ = tell(state, m.WorkerStarting("w1"), ready(), m.RunBegun("r1"), now=START + 1)
+    state, effects = tell(state, WorkerGone("w1", Gone.EXITED, "", exit_code=124), now=START + 2)
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert (finish.code, finish.status) == ("SESSION_TIMEOUT", TurnStatus.TIMEOUT)
+
+
+def test_a_worker_that_cannot_start_fails_the_oldest_turn_only() -> None:
+    state, _ = tell(fresh(), m.TurnAccepted(turn(1)), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"))
+    state, effects = tell(state, WorkerGone("w1", Gone.NOT_STARTED, "no such program"))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert (finish.run_id, finish.turns, finish.code) == (None, (turn(1),), "WORKER_STARTUP_FAILED")
+    assert state.queue == (turn(2),)
+
+
+def test_a_crash_loop_fails_all_that_wait_and_starts_nothing() -> None:
+    state = fresh(crashes=tuple(START - n for n in range(11)))
+    state, effects = tell(state, m.TurnAccepted(turn()))
+    [finish] = effects
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.code == "WORKER_CRASH_LOOP"
+    state, effects = tell(fresh(crashes=state.crashes), m.TurnAccepted(turn()), now=START + 61)
+    assert effects == [m.StartWorker()], "the window has passed"
+
+
+@pytest.mark.parametrize(
+    ("said", "after", "code"),
+    [
+        ((), 15, "WORKER_UNRESPONSIVE"),
+        ((Heartbeat(),), 120, "FIRST_OUTPUT_TIMEOUT"),
+        ((Heartbeat(), Delta(run_id="r1", text="x")), 301, "NO_PROGRESS"),
+        ((Heartbeat(), Status(run_id="r1", status="s", phase="tool", tool="bash")), 601, "TOOL_TIMEOUT"),
+    ],
+)
+def test_each_clock_has_its_code(said: tuple[object, ...], after: int, code: str) -> None:
+    state = running()
+    if said:
+        state, _ = tell(state, frames(*said), now=START + 1)
+    for second in range(2, after):  # heartbeats prove life, not progress
+        if said:
+            state, effects = tell(state, frames(Heartbeat()), m.Tick(), now=START + second)
+            assert effects == []
+    state, effects = tell(state, m.Tick(), now=START + after)
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert (finish.code, finish.status) == (code, TurnStatus.TIMEOUT)
+    assert effects[0] == m.KillWorker()
+
+
+def test_a_question_stops_all_clocks_but_its_own() -> None:
+    state, effects = tell(running(), frames(Ask(run_id="r1", question_id="q", prompt="Sure?", options=["y"])))
+    assert effects == [m.RecordQuestion(turn(), "q", "Sure?", ("y",))]
+    assert next_deadline(state) == START + 86_400
+    state, effects = tell(state, m.AnswerRequest("q", "y"), now=START + 5000)
+    assert only(effects, m.Reply) == [m.Reply(AnswerResult.ACCEPTED)]
+    assert state.run is not None
+    assert state.run.started_at == START + 5000
+    _, effects = tell(state, m.AnswerRequest("q", "n"), now=START + 5001)
+    assert effects == [m.Reply(AnswerResult.ALREADY_ANSWERED)]
+    _, effects = tell(state, m.AnswerRequest("q9", "n"))
+    assert effects == [m.Reply(AnswerResult.NOT_FOUND)]
+
+
+def test_cancel_is_bounded_by_its_grace() -> None:
+    state, effects = tell(running(), m.CancelRequest("m1"))
+    assert effects[0] == m.Reply(CancelResult.ACCEPTED)
+    assert isinstance(effects[1], m.SendFrame)
+    assert next_deadline(state) == START + 5
+    state, effects = tell(state, m.Tick(), now=START + 5)
+    assert effects[0] == m.KillWorker()
+    assert effects[1] == m.RecordCancelStage((turn(),), "worker-stopped")
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.status is TurnStatus.CANCELLED
+
+
+def test_a_completion_after_an_accepted_cancel_is_a_cancellation() -> None:
+    state, _ = tell(running(), m.CancelRequest(None))
+    _, effects = tell(state, frames(Complete(run_id="r1", text="done")))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.status is TurnStatus.CANCELLED
+
+
+def test_a_worker_without_cancel_is_killed_at_once() -> None:
+    state, _ = tell(fresh(), m.TurnAccepted(turn()), m.WorkerStarting("w1"), ready(frozenset()), m.RunBegun("r1"))
+    _, effects = tell(state, m.CancelRequest(None))
+    assert m.KillWorker() in effects
+
+
+def test_cancelling_what_is_not_owed_says_so() -> None:
+    assert tell(running(), m.CancelRequest("m9"))[1] == [m.Reply(CancelResult.NOTHING_TO_CANCEL)]
+
+
+def test_a_reply_over_the_limit_ends_the_turn() -> None:
+    _, effects = tell(running(limits=Limits(reply_max_chars=3)), frames(Delta(run_id="r1", text="four")))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.code == "REPLY_TOO_LARGE"
+    assert effects[0] == m.KillWorker()
+
+
+def test_drain_begins_nothing_and_hands_over_at_its_end() -> None:
+    state, effects = tell(running(), m.TurnAccepted(turn(2)), m.DrainRequest(START + 20))
+    assert effects == []
+    state, effects = tell(state, m.Tick(), now=START + 20)
+    assert m.RequeueTurns("r1", (turn(),), failed=False, code="DRAINED") in effects
+    idle, effects = tell(fresh(), m.DrainRequest(START + 20), m.TurnAccepted(turn()))
+    assert effects == []
+    assert idle.worker is None
+
+
+def test_a_lost_lease_ends_the_worker_and_all_writing() -> None:
+    state, effects = tell(running(), m.LeaseLost())
+    assert effects == [m.KillWorker(), m.Note("lease lost")]
+    assert state.over
+    assert state.worker is not None
+    assert state.worker.phase is WorkerPhase.ENDING
+    assert tell(state, frames(Complete(run_id="r1")))[1] == [m.Dropped("other run")]
+
+
+def test_a_lost_host_s_turn_runs_again_until_its_attempts_are_used_up() -> None:
+    lost = turn(status=TurnStatus.RUNNING)
+    _, effects = tell(fresh(), m.Recovered((lost,)))
+    assert effects == [m.RequeueTurns(None, (lost,), failed=True, code="HOST_LOST")]
+    lost = turn(status=TurnStatus.RUNNING, failures=1)
+    _, effects = tell(fresh(), m.Recovered((lost,)))
+    [finish] = effects
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.code == "HOST_LOST"
+
+
+def test_an_agent_that_is_gone_fails_its_turns() -> None:
+    _, effects = tell(fresh(has_agent=False), m.TurnAccepted(turn()))
+    [finish] = effects
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.code == "AGENT_DISABLED"
