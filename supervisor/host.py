@@ -10,6 +10,7 @@ actors.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import structlog
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 MAX_ACTORS = 100_000
 SWEEP_BATCH = 500
 SWEEP_OLDER_THAN_SECONDS = 2.0  # younger debts have a hint under way
+HANDOVER_SECONDS = 5.0
 PATIENCE_SECONDS = 3600.0  # how long a turn waits for a store that is away
 TREE_INTENSITY = Intensity(max_restarts=10, within_seconds=60.0)
 
@@ -53,13 +55,7 @@ class Host:
             self._link,
             settings.workers,
             workspaces,
-            lambda workspace, token: worker_environment(
-                worker_env=settings.worker_env,
-                workspace=workspace,
-                dispatcher_url=settings.server.public_url,
-                token=token,
-                session_store=settings.session_store,
-            ),
+            partial(_worker_environment, settings),
             WorkerLimits(max_workers=limits.max_workers),
         )
         self.membership = Membership(
@@ -78,19 +74,14 @@ class Host:
             timers=self._timers,
             busy=Busy(),
             clock_ms=wall_clock_ms,
-            limits=ConversationLimits(
-                reply_max_chars=limits.reply_max_bytes,
-                cancel_grace_seconds=limits.cancel_grace_seconds,
-                crash_loop_max=limits.crash_loop_crashes,
-                crash_loop_seconds=limits.crash_loop_period_seconds,
-            ),
+            limits=_conversation_limits(settings),
             max_owed_turns=limits.queue_max_turns,
             patience_seconds=PATIENCE_SECONDS,
-            handover_seconds=5.0,
+            handover_seconds=HANDOVER_SECONDS,
         )
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
         self.conversations.host_status_source = self.status
-        sweeper = Sweeper(
+        self._sweeper = Sweeper(
             store,
             lambda: self.membership.host_id,
             self.conversations.sweep,
@@ -98,14 +89,18 @@ class Host:
             batch=SWEEP_BATCH,
             older_than_seconds=SWEEP_OLDER_THAN_SECONDS,
         )
-        self._host = Supervisor(
+        self._actors = self._supervise_actors()
+
+    def _supervise_actors(self) -> Supervisor:
+        conversations = ChildSpec(
+            "conversations", self.conversations.run, shutdown_seconds=15, subtree=self.conversations.snapshot
+        )
+        return Supervisor(
             "host",
             [
                 ChildSpec("membership", self.membership.run),
-                ChildSpec(
-                    "conversations", self.conversations.run, shutdown_seconds=15, subtree=self.conversations.snapshot
-                ),
-                ChildSpec("sweeper", sweeper.run),
+                conversations,
+                ChildSpec("sweeper", self._sweeper.run),
             ],
             strategy=Strategy.REST_FOR_ONE,
             intensity=TREE_INTENSITY,
@@ -118,7 +113,7 @@ class Host:
             ChildSpec("timers", self._timers.run),
             ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
-            self._host.as_child(),
+            self._actors.as_child(),
         ]
 
     def status(self) -> dict[str, Any]:
@@ -132,6 +127,26 @@ class Host:
                 for info in self.workers.snapshot()
             ],
         }
+
+
+def _worker_environment(settings: Settings, workspace: str, token: str) -> dict[str, str]:
+    return worker_environment(
+        workspace=workspace,
+        dispatcher_url=settings.server.public_url,
+        token=token,
+        worker_env=settings.worker_env,
+        session_store=settings.session_store,
+    )
+
+
+def _conversation_limits(settings: Settings) -> ConversationLimits:
+    limits = settings.limits
+    return ConversationLimits(
+        reply_max_chars=limits.reply_max_bytes,
+        cancel_grace_seconds=limits.cancel_grace_seconds,
+        crash_loop_max=limits.crash_loop_crashes,
+        crash_loop_seconds=limits.crash_loop_period_seconds,
+    )
 
 
 def wall_clock_ms() -> int:

@@ -1,0 +1,103 @@
+"""The least client that can be: blocking sockets, one request at a time, so that what is measured is the server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+RECEIVE_BYTES = 65536
+
+
+class Connection:
+    """One keep-alive connection for JSON requests."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.token = token
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        payload = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {self.token}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
+        )
+        self._socket.sendall(head.encode() + payload)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += self._more()
+        head_bytes, _, rest = received.partition(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1]) for line in head_bytes.lower().split(b"\r\n") if line.startswith(b"content-length")
+        )
+        while len(rest) < length:
+            rest += self._more()
+        answer: dict[str, Any] = json.loads(rest)
+        if not answer.get("success"):
+            raise RuntimeError(f"{path} was refused: {answer}")
+        return answer
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _more(self) -> bytes:
+        data = self._socket.recv(RECEIVE_BYTES)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        return data
+
+
+class Stream:
+    """One event stream; gives (event, data, time of arrival)."""
+
+    def __init__(self, port: int, token: str, path: str) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n\r\n".encode())
+        self._buffer = b""
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any], float]]:
+        while True:
+            data = self._socket.recv(RECEIVE_BYTES)
+            arrived = time.perf_counter()
+            if not data:
+                return
+            self._buffer += data
+            *frames, self._buffer = self._buffer.split(b"\n\n")
+            for frame in frames:
+                fields = dict(line.split(": ", 1) for line in frame.decode().splitlines() if ": " in line)
+                if "data" in fields:
+                    yield fields.get("event", "message"), json.loads(fields["data"]), arrived
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Conversation:
+    """Opened, with one stream attached from its beginning."""
+
+    def __init__(self, port: int, key: str, thread: str) -> None:
+        opener = Connection(port, key)
+        opened = opener.post("/api/v1/agents", {"thread": thread})
+        opener.close()
+        self.path = f"/api/v1/agents/{opened['agentId']}"
+        self.requests = Connection(port, opened["token"])
+        self._stream = Stream(port, opened["token"], f"{self.path}/events")
+        self.events = self._stream.events()
+        next(self.events)  # connected
+
+    def send(self, content: str) -> str:
+        return str(self.requests.post(f"{self.path}/messages", {"content": content})["messageId"])
+
+    def wait_for(self, *names: str) -> float:
+        """The time of arrival of the next event with one of these names."""
+        for name, _, arrived in self.events:
+            if name in names:
+                return arrived
+        raise ConnectionError(f"the stream ended before {' or '.join(names)}")
+
+    def close(self) -> None:
+        self.requests.close()
+        self._stream.close()

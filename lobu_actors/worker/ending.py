@@ -1,0 +1,51 @@
+"""How a run begins and ends on the wire, whatever kind of handler it had.
+
+Owns the order at the end: the session file is written and closed before `complete` is sent.
+"""
+
+import traceback
+from typing import Any
+
+from lobu_actors.worker.channel import Wire
+from lobu_actors.worker.session import text_of
+from lobu_actors.worker.turn import Fail, Run
+
+CANCELLED = "CANCELLED"
+FAILED = "WORKER_FAILED"
+
+
+def begin(run: Run) -> None:
+    """Put the user's messages into the session file. Raises OSError."""
+    texts = [text_of(message.get("content")) for message in run.frame["messages"]]
+    run.session.begin(texts, again=run.frame["attempt"] > 1)
+
+
+def complete(run: Run, usage: dict[str, Any] | None) -> None:
+    """Put the reply into the session file, then report it. Raises OSError, with nothing reported."""
+    model = run.hello["settings"].get("model")
+    run.session.finish("".join(run.text), model if isinstance(model, str) else "", usage)
+    frame: Wire = {"type": "complete", "runId": run.run_id}
+    if usage is not None:
+        frame["usage"] = usage
+    run.end(frame)
+
+
+def cancelled(run: Run) -> None:
+    """Report that the handler stopped because it was told to."""
+    message = f"The turn was cancelled: {run.cancel_reason}." if run.cancel_reason else "The turn was cancelled."
+    run.end({"type": "fail", "runId": run.run_id, "code": CANCELLED, "message": message})
+
+
+def failed(run: Run, error: Exception) -> None:
+    """`Fail` as it says; anything else as WORKER_FAILED, with its traceback on stderr, which is the log."""
+    frame: Wire = {"type": "fail", "runId": run.run_id}
+    if isinstance(error, Fail):
+        frame |= {"code": error.code, "message": error.message}
+        if error.retryable is not None:
+            frame["retryable"] = error.retryable
+        if error.context is not None:
+            frame["context"] = error.context
+    else:
+        traceback.print_exception(error)
+        frame |= {"code": FAILED, "message": f"{type(error).__name__}: {error}"}
+    run.end(frame)

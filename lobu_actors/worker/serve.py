@@ -1,0 +1,134 @@
+"""A worker's life: handshake, a thread that reads and gives heartbeats, turns one after another, the end.
+
+Owns the threads and what becomes of each frame. The main thread runs the handler; the daemon thread `_listen` reads,
+so that a handler that computes for minutes can still be told to stop, and ends the process when the supervisor's end
+of the socket is closed: nobody would see what it does from then on.
+"""
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lobu_actors.worker.channel import PROTOCOL_VERSION, Channel, Disconnected, Wire
+from lobu_actors.worker.session import SessionFile
+from lobu_actors.worker.turn import Run
+
+HEARTBEAT_SECONDS = 5.0
+_CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
+
+Handler = Callable[[Any], Any]
+
+
+def serve(handler: Handler, *, name: str = "", version: str = "", steer: bool = False) -> None:
+    """Run this process as a worker until the supervisor ends it.
+
+    `handler` takes a turn. An asynchronous generator or coroutine function gets a `Turn`; a generator or plain function
+    a `BlockingTurn`. What it yields is the reply, piece by piece; a returned string is the reply, or its last piece.
+    Raises SystemExit(2) when it was not started by a supervisor.
+    """
+    number = os.environ.get("LOBU_WORKER_FD", "")
+    if not number.isdecimal():
+        print("This is a worker: a supervisor starts it, with a socket in LOBU_WORKER_FD.", file=sys.stderr)
+        raise SystemExit(2)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # stdout is a log
+    flags = _flags(handler)
+    capabilities = ["cancel", "ask", "reattach"] + (["steer"] if steer else [])
+    ready = {
+        "type": "ready",
+        "protocol": PROTOCOL_VERSION,
+        "name": name or getattr(handler, "__module__", ""),
+        "version": version,
+        "capabilities": capabilities,
+    }
+    try:
+        worker = Worker(Channel(int(number)), ready)
+        if flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR):
+            # Loaded after `ready`, while the supervisor prepares the turn.
+            from lobu_actors.worker.asynchronous import run_turns
+        else:
+            from lobu_actors.worker.blocking import run_turns
+        run_turns(worker, handler)
+    except Disconnected:
+        _leave()
+
+
+class Worker:
+    """The state that the two threads share: the hello, the run that goes on, and the turns to come."""
+
+    def __init__(self, channel: Channel, ready: Wire) -> None:
+        self.channel = channel
+        self.turns: queue.SimpleQueue[Run | None] = queue.SimpleQueue()  # None: leave
+        self._run: Run | None = None
+        early = self._await_hello()
+        self._session = SessionFile(self.hello["sessionFile"], self.hello["workspace"])
+        channel.send(ready)
+        threading.Thread(target=self._listen, args=(early,), name="lobu-worker-listen", daemon=True).start()
+
+    def _await_hello(self) -> list[Wire]:
+        while True:
+            frames = self.channel.receive(HEARTBEAT_SECONDS)
+            if frames:
+                self.hello = frames[0]
+                return frames[1:]
+
+    def _listen(self, early: list[Wire]) -> None:
+        interval = _heartbeat_interval(self.hello)
+        due = time.monotonic() + interval
+        frames = early
+        try:
+            while True:
+                for frame in frames:
+                    self._take(frame)
+                if time.monotonic() >= due:
+                    self.channel.send_if_free({"type": "heartbeat"})
+                    due = time.monotonic() + interval
+                frames = self.channel.receive(due - time.monotonic())
+        except Disconnected:
+            _leave()
+        except BaseException:
+            # Without this thread the worker could be neither cancelled nor ended: better to be seen crashing.
+            sys.excepthook(*sys.exc_info())
+            os._exit(70)
+
+    def _take(self, frame: Wire) -> None:
+        kind = frame.get("type")
+        if kind == "turn":
+            self._run = Run(self.channel, frame, self.hello, self._session)
+            self.turns.put(self._run)
+        elif kind == "shutdown":
+            self.turns.put(None)
+        elif self._run is None or frame.get("runId") != self._run.run_id:
+            return
+        elif kind == "cancel":
+            self._run.cancel(frame.get("reason", ""))
+        elif kind == "answer":
+            self._run.answer(frame["questionId"], frame["answer"])
+        elif kind == "steer":
+            self._run.steer(frame["content"])
+        elif kind == "reattach":
+            self._run.send_again(frame["textOffset"])
+
+
+def _heartbeat_interval(hello: Wire) -> float:
+    limit = hello.get("deadlines", {}).get("heartbeat_seconds")
+    return min(HEARTBEAT_SECONDS, limit / 3) if isinstance(limit, int | float) and limit > 0 else HEARTBEAT_SECONDS
+
+
+def _flags(handler: Any) -> int:
+    """The code flags of a function behind partials, methods and callable objects; `inspect` costs 3 ms to load."""
+    while hasattr(handler, "func"):
+        handler = handler.func
+    if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):
+        handler = type(handler).__call__
+    handler = getattr(handler, "__func__", handler)
+    code = getattr(handler, "__code__", None)
+    return code.co_flags if code is not None else 0
+
+
+def _leave() -> None:
+    os._exit(0)

@@ -1,0 +1,157 @@
+"""The session file as a worker writes it: JSON lines in version 3 of the pi coding agent's form.
+
+Owns how entries look and where the file may be cut. A header line, then entries with `id` and `parentId`; each turn
+adds a `message` entry of the user and, once it succeeded, one of the assistant. Every append opens and closes the file,
+so that nothing is unwritten when the turn's end is reported.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+VERSION = 3
+_MODE = 0o600
+
+Entry = dict[str, Any]
+
+
+def _now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def _line(entry: Entry) -> bytes:
+    return json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: a string, or a list of parts of which the text ones count."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+class SessionFile:
+    """One conversation's session file. Raises OSError when it cannot be read or written."""
+
+    def __init__(self, path: str, folder: str) -> None:
+        self._path = path
+        self._folder = folder
+        self._last_id: str | None = None
+        self._size = -1  # of the file as this object left it; another size means that someone else wrote it
+
+    def history(self) -> list[Entry]:
+        """The messages so far, oldest first: each with `role`, `content` and what else its writer put in."""
+        entries = (entry for _start, entry in self._entries())
+        return [
+            entry["message"]
+            for entry in entries
+            if entry.get("type") == "message" and isinstance(entry.get("message"), dict)
+        ]
+
+    def begin(self, texts: list[str], *, again: bool) -> None:
+        """Add the user's messages. `again`: first cut those that an attempt before this one left unanswered."""
+        self._catch_up(again=again)
+        for text in texts:
+            self._append({"role": "user", "content": [{"type": "text", "text": text}]})
+
+    def finish(self, text: str, model: str, usage: Entry | None) -> None:
+        """Add the assistant's reply."""
+        provider, _, name = model.rpartition("/")
+        message: Entry = {
+            "role": "assistant",
+            "content": [{"type": "text", "text": text}],
+            "api": "lobu-worker",
+            "provider": provider,
+            "model": name,
+            "stopReason": "stop",
+        }
+        if usage is not None:
+            message["usage"] = usage
+        self._append(message)
+
+    def _append(self, message: Entry) -> None:
+        identifier = os.urandom(4).hex()
+        entry = {
+            "type": "message",
+            "id": identifier,
+            "parentId": self._last_id,
+            "timestamp": _now(),
+            "message": message | {"timestamp": int(time.time() * 1000)},
+        }
+        self._write(_line(entry))
+        self._last_id = identifier
+
+    def _write(self, data: bytes) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, _MODE)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+            self._size = os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def _catch_up(self, *, again: bool) -> None:
+        """Read what is there unless this object wrote it; cut a torn last line; write the header of a new file."""
+        try:
+            size = os.stat(self._path).st_size
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+            size = 0
+        if size == 0:
+            self._write_header()
+        elif size != self._size or again:
+            self._read_last(again=again)
+
+    def _write_header(self) -> None:
+        random = os.urandom(16).hex()
+        identifier = "-".join((random[:8], random[8:12], "4" + random[13:16], "8" + random[17:20], random[20:]))
+        header = {"type": "session", "version": VERSION, "id": identifier, "timestamp": _now(), "cwd": self._folder}
+        self._write(_line(header))
+        self._last_id = None
+
+    def _read_last(self, *, again: bool) -> None:
+        entries = self._entries()
+        cut = self._whole
+        while again and entries and _role(entries[-1][1]) == "user":
+            cut = entries.pop()[0]
+        if cut != self._read_size:
+            os.truncate(self._path, cut)
+        if cut == 0:
+            self._write_header()
+            return
+        self._size = cut
+        identified = [entry["id"] for _start, entry in entries if isinstance(entry.get("id"), str)]
+        # The header's id names the session and is no entry's parent.
+        self._last_id = identified[-1] if identified and entries[-1][1].get("type") != "session" else None
+
+    def _entries(self) -> list[tuple[int, Entry]]:
+        """Each whole line that is an object, with its offset; lines that are not are skipped."""
+        try:
+            with open(self._path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            data = b""
+        self._read_size = len(data)
+        self._whole = data.rfind(b"\n") + 1
+        found: list[tuple[int, Entry]] = []
+        start = 0
+        for line in data[: self._whole].split(b"\n")[:-1]:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if isinstance(entry, dict):
+                found.append((start, entry))
+            start += len(line) + 1
+        return found
+
+
+def _role(entry: Entry) -> str | None:
+    message = entry.get("message")
+    return message.get("role") if isinstance(message, dict) else None

@@ -1,0 +1,207 @@
+"""The turn that a handler is given, and the exceptions between them.
+
+Owns a run's state as the worker sees it: the text sent so far, the questions asked, whether it is cancelled. `Run` is
+shared by the thread that reads the socket and the handler; `BlockingTurn` and `Turn` are what the handler sees of it.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lobu_actors.worker.channel import Channel, Wire
+from lobu_actors.worker.session import SessionFile, text_of
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Fail(Exception):
+    """Raise it to fail the turn with a code of your own (capital letters, digits, `_`); the worker lives on."""
+
+    def __init__(
+        self, code: str, message: str = "", retryable: bool | None = None, context: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.context = context
+
+
+class Cancelled(BaseException):
+    """The turn was cancelled while it waited here. Not an Exception, so that `except Exception` lets it through."""
+
+
+class Run:
+    """One run. The channel's lock guards `text` and `terminal`, so that what is sent again is what was sent."""
+
+    def __init__(self, channel: Channel, frame: Wire, hello: Wire, session: SessionFile) -> None:
+        self.run_id: str = frame["runId"]
+        self.frame = frame
+        self.hello = hello
+        self.session = session
+        self.text: list[str] = []
+        self.terminal: Wire | None = None
+        self.cancel_reason: str | None = None
+        self.changed = threading.Condition()
+        self.on_change: Callable[[], object] | None = None  # set by the asynchronous driver
+        self.answers: dict[str, str] = {}
+        self.steers: list[str] = []
+        self._open: dict[str, Wire] = {}
+        self._channel = channel
+
+    # --- handler's side
+
+    def send_text(self, text: str) -> None:
+        if not text:
+            return
+        with self._channel.lock:
+            self.text.append(text)
+            self.send({"type": "delta", "runId": self.run_id, "text": text})
+
+    def send(self, frame: Wire) -> None:
+        self._channel.send(frame)
+
+    def end(self, frame: Wire) -> None:
+        with self._channel.lock:
+            self.terminal = frame
+            self.send(frame)
+
+    def ask(self, prompt: str, options: Sequence[str] | None) -> str:
+        question_id = os.urandom(8).hex()
+        frame: Wire = {"type": "ask", "runId": self.run_id, "questionId": question_id, "prompt": prompt}
+        if options is not None:
+            frame["options"] = list(options)
+        with self._channel.lock:
+            self._open[question_id] = frame
+            self.send(frame)
+        return question_id
+
+    def take_answer(self, question_id: str) -> str | None:
+        answer = self.answers.pop(question_id, None)
+        if answer is not None:
+            self._open.pop(question_id, None)
+        return answer
+
+    def take_steers(self) -> list[str]:
+        taken, self.steers = self.steers, []
+        return taken
+
+    # --- reader's side
+
+    def cancel(self, reason: str) -> None:
+        self.cancel_reason = reason
+        self._notify()
+
+    def answer(self, question_id: str, answer: str) -> None:
+        self.answers[question_id] = answer
+        self._notify()
+
+    def steer(self, content: str) -> None:
+        self.steers.append(content)
+        self._notify()
+
+    def send_again(self, offset: int) -> None:
+        """For a new supervisor: the text from `offset` (in code points), the open questions, the end if it came."""
+        with self._channel.lock:
+            if rest := "".join(self.text)[offset:]:
+                self.send({"type": "delta", "runId": self.run_id, "text": rest})
+            for frame in (*self._open.values(), *((self.terminal,) if self.terminal else ())):
+                self.send(frame)
+
+    def _notify(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+        on_change = self.on_change  # once: the driver takes it back when the run ends
+        if on_change is not None:
+            on_change()
+
+
+class _BaseTurn:
+    """What both kinds of turn have in common. Nothing here waits, but for a supervisor that does not read."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.usage: dict[str, Any] | None = None  # set it to report token counts with the reply
+        self.messages: list[dict[str, Any]] = list(run.frame["messages"])
+        self.attempt: int = run.frame["attempt"]
+        self.run_id = run.run_id
+        self.settings: dict[str, Any] = run.hello["settings"]
+        self.workspace: str = run.hello["workspace"]
+
+    @property
+    def content(self) -> str:
+        """The text of all messages of this turn, with an empty line between two."""
+        return "\n\n".join(text_of(message.get("content")) for message in self.messages)
+
+    @property
+    def cancelled(self) -> bool:
+        return self._run.cancel_reason is not None
+
+    def history(self) -> list[dict[str, Any]]:
+        """The conversation's messages before this turn, from the session file, oldest first."""
+        messages = self._run.session.history()
+        return messages[: len(messages) - len(self.messages)]
+
+    def write(self, text: str) -> None:
+        """Add to the reply, as a generator's `yield` does."""
+        self._run.send_text(text)
+
+    def status(self, status: str, phase: str | None = None, tool: str | None = None) -> None:
+        """Tell what is being done; `phase` is `model`, `tool` or `waiting`."""
+        frame: Wire = {"type": "status", "runId": self.run_id, "status": status}
+        if phase is not None:
+            frame["phase"] = phase
+        if tool is not None:
+            frame["tool"] = tool
+        self._run.send(frame)
+
+    def ephemeral(self, text: str) -> None:
+        """Show a text that is no part of the reply."""
+        self._run.send({"type": "ephemeral", "runId": self.run_id, "text": text})
+
+    def log(self, message: str, level: str = "info", **fields: Any) -> None:
+        """A line for the supervisor's log."""
+        self._run.send({"type": "log", "level": level, "message": message, "fields": fields})
+
+    def take_steers(self) -> list[str]:
+        """What the user added since the turn began or since the last call; for workers that serve with `steer`."""
+        return self._run.take_steers()
+
+
+class BlockingTurn(_BaseTurn):
+    """A turn for plain functions and generators. What waits here raises Cancelled when the turn is cancelled."""
+
+    def ask(self, prompt: str, options: Sequence[str] | None = None) -> str:
+        """Ask the person and wait for the answer."""
+        run = self._run
+        question_id = run.ask(prompt, options)
+        with run.changed:
+            while (answer := run.take_answer(question_id)) is None:
+                if run.cancel_reason is not None:
+                    raise Cancelled
+                run.changed.wait()
+        return answer
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; wakes and raises Cancelled when the turn is cancelled."""
+        with self._run.changed:
+            if self._run.changed.wait_for(lambda: self._run.cancel_reason is not None, seconds):
+                raise Cancelled
+
+
+class Turn(_BaseTurn):
+    """A turn for asynchronous handlers, whose task is cancelled with the turn."""
+
+    def __init__(self, run: Run, changed: "asyncio.Event") -> None:
+        super().__init__(run)
+        self._changed = changed
+
+    async def ask(self, prompt: str, options: Sequence[str] | None = None) -> str:
+        """Ask the person and wait for the answer. Only one question waits at a time."""
+        question_id = self._run.ask(prompt, options)
+        while (answer := self._run.take_answer(question_id)) is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return answer

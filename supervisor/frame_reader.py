@@ -1,0 +1,106 @@
+"""A worker's bytes as frames: one read of its socket becomes one batch.
+
+Owns line splitting and decoding. Knows nothing of what frames mean or of processes.
+"""
+
+import socket
+
+import structlog
+import trio
+
+from lobu_actors.contract.frames import MAX_LINE_BYTES, Frame, FrameError, Unknown, decode_worker_frame
+
+READ_BYTES = 64 * 1024
+
+_log = structlog.get_logger()
+
+
+class LineTooLong(FrameError):
+    """A line over the limit; `complete` are the lines that were complete before it."""
+
+    def __init__(self, limit: int, line: bytes, complete: list[bytes]) -> None:
+        super().__init__(f"a line of more than {limit} bytes", line)
+        self.complete = complete
+
+
+class LineSplitter:
+    """Cuts a stream at LF. Holds at most `limit` bytes and one chunk; lines are given without their LF."""
+
+    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes. Raises LineTooLong, after which the splitter is of no more use."""
+        lines = data.split(b"\n")
+        if self._parts and len(lines) > 1:
+            lines[0] = b"".join((*self._parts, lines[0]))
+            self._parts, self._size = [], 0
+        tail = lines.pop()
+        if tail:
+            self._parts.append(tail)
+            self._size += len(tail)
+        for index, line in enumerate(lines):
+            if len(line) > self._limit:
+                raise LineTooLong(self._limit, line, lines[:index])
+        if self._size > self._limit:
+            raise LineTooLong(self._limit, b"".join(self._parts), lines)
+        return lines
+
+
+class EndOfFrames(Exception):
+    """The worker's end of the socket is closed, and all that it wrote was read."""
+
+
+class FrameReader:
+    """Reads one worker's frames. Not for use by two tasks."""
+
+    def __init__(self, worker_socket: socket.socket, worker_id: str, max_line_bytes: int) -> None:
+        self._socket = worker_socket
+        self._worker_id = worker_id
+        self._splitter = LineSplitter(max_line_bytes)
+        self._fault: FrameError | None = None
+
+    async def read(self) -> tuple[Frame, ...]:
+        """The frames of one read, never none; unknown ones are left out with a debug line.
+
+        Raises FrameError at a broken line, once the frames before it were given, and EndOfFrames. Always a checkpoint.
+        """
+        while True:
+            if self._fault is not None:
+                raise self._fault
+            data = await self._receive()
+            if not data:
+                raise EndOfFrames
+            frames = self._decode(data)
+            if frames:
+                return tuple(frames)
+
+    async def _receive(self) -> bytes:
+        while True:
+            # Waits even when there is something to read: a worker that never stops writing must let others run.
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                return b""
+
+    def _decode(self, data: bytes) -> list[Frame]:
+        try:
+            lines = self._splitter.feed(data)
+        except LineTooLong as error:
+            lines, self._fault = error.complete, error
+        frames: list[Frame] = []
+        try:
+            for line in lines:
+                frame = decode_worker_frame(line)
+                if isinstance(frame, Unknown):
+                    _log.debug("worker.unknown_frame", worker_id=self._worker_id, type=frame.type)
+                else:
+                    frames.append(frame)
+        except FrameError as error:
+            self._fault = error
+        return frames

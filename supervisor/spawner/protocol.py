@@ -1,0 +1,153 @@
+"""The messages between a supervisor and its spawner: one JSON object in one SOCK_SEQPACKET message, at most 128 KiB.
+
+Owns their form only: pure, no I/O. Knows nothing of who sends them or what they do to processes.
+
+SOCK_SEQPACKET keeps the boundaries of messages, so that file descriptors (SCM_RIGHTS) arrive with exactly the message
+that they belong to, and a send either happens whole or not at all.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 128 * 1024
+FDS_OF_SPAWNED = 2  # the supervisor's end of the worker's socket, then a pidfd of the worker
+WORKER_FD = 3  # where each worker finds its end of the socket; small, so that a shell can name it
+MARK = "LOBU_WORKER_ID"  # in each worker's environment; finds descendants that left its session
+
+EXEC = "exec"
+
+
+class ProtocolError(ValueError):
+    """A message that cannot be sent or is not one of this protocol; the text says why."""
+
+
+# --- supervisor -> spawner
+
+
+class Spawn(NamedTuple):
+    """Start a worker. `env` is the whole environment, but for `LOBU_WORKER_FD` and the mark, which the spawner adds.
+
+    `kind` is how: only `exec` now; forking from a preloaded process will be another value.
+    """
+
+    worker_id: str
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    kind: str = EXEC
+
+
+class Kill(NamedTuple):
+    """SIGKILL to the worker's whole process group; nothing when it is gone already."""
+
+    worker_id: str
+
+
+class Signal(NamedTuple):
+    """Any signal to the worker's whole process group; nothing when it is gone already."""
+
+    worker_id: str
+    signal: int
+
+
+class End(NamedTuple):
+    """End all workers, then the spawner itself."""
+
+
+# --- spawner -> supervisor
+
+
+class Up(NamedTuple):
+    """The spawner's first message: it takes requests."""
+
+    protocol: int
+    pid: int
+
+
+class Spawned(NamedTuple):
+    """The program was executed; carries FDS_OF_SPAWNED descriptors. `started_at` is in seconds since boot."""
+
+    worker_id: str
+    pid: int
+    started_at: float
+
+
+class SpawnFailed(NamedTuple):
+    """No process came to be. `reason` is one sentence for the operator."""
+
+    worker_id: str
+    reason: str
+
+
+class Exited(NamedTuple):
+    """The worker's leader ended and its process group was sent SIGKILL. One of `exit_code` and `signal` is set."""
+
+    worker_id: str
+    exit_code: int | None
+    signal: int | None
+
+
+class Output(NamedTuple):
+    """Whole lines of a worker's stdout and stderr; `dropped_bytes` were left out before them for lack of budget."""
+
+    worker_id: str
+    text: str
+    dropped_bytes: int
+
+
+Request = Spawn | Kill | Signal | End
+Reply = Up | Spawned | SpawnFailed | Exited | Output
+
+_REQUESTS: dict[str, type[Any]] = {"spawn": Spawn, "kill": Kill, "signal": Signal, "end": End}
+_REPLIES: dict[str, type[Any]] = {
+    "up": Up,
+    "spawned": Spawned,
+    "spawn-failed": SpawnFailed,
+    "exited": Exited,
+    "output": Output,
+}
+_NAMES: dict[type[Any], str] = {kind: name for name, kind in (_REQUESTS | _REPLIES).items()}
+
+
+def _wire(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+_FIELDS: dict[type[Any], tuple[tuple[str, str], ...]] = {
+    kind: tuple((name, _wire(name)) for name in kind._fields) for kind in _NAMES
+}
+
+
+def encode(message: Request | Reply) -> bytes:
+    """The message's bytes. Raises ProtocolError when they are more than MAX_MESSAGE_BYTES."""
+    kind = type(message)
+    wire: dict[str, Any] = {"type": _NAMES[kind]}
+    for name, key in _FIELDS[kind]:
+        wire[key] = getattr(message, name)
+    data = json.dumps(wire, separators=(",", ":")).encode("ascii")
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"a `{_NAMES[kind]}` message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    return data
+
+
+def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:
+    try:
+        wire = json.loads(data)
+        kind = kinds[wire["type"]]
+        return kind(**{name: wire[key] for name, key in _FIELDS[kind]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProtocolError(f"not a message of this protocol: {error!r}") from error
+
+
+def decode_request(data: bytes) -> Request:
+    """What a supervisor asked. Raises ProtocolError."""
+    request: Request = _decode(data, _REQUESTS)
+    return request
+
+
+def decode_reply(data: bytes) -> Reply:
+    """What a spawner said. Raises ProtocolError."""
+    reply: Reply = _decode(data, _REPLIES)
+    return reply

@@ -1,0 +1,305 @@
+"""One worker process from the wish for it to its end: spawn, handshake, frames, end.
+
+Owns the order of a worker's signals and that `WorkerGone` is the last and comes once. Knows the spawner's link and the
+worker protocol's handshake; must not know what a turn is.
+
+How the end is found: the kernel closes the worker's socket before its exit can be reported, so an EOF waits a moment
+for the report, which has the exit code. A grandchild may keep the socket open: the report then shuts our reading side,
+after which reading gives what is there and ends.
+"""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+
+import attrs
+import structlog
+import trio
+
+from lobu_actors.contract import frames
+from lobu_actors.contract.frames import FrameError
+from lobu_actors.conversation.worker_port import (
+    Deliver,
+    Gone,
+    WorkerFrames,
+    WorkerGone,
+    WorkerReady,
+    WorkerRequest,
+    WorkerSignal,
+)
+from supervisor.frame_reader import EndOfFrames, FrameReader
+from supervisor.frame_writer import BufferFull, FrameWriter, send_first
+from supervisor.spawner.connection import Exit, SpawnedProcess, SpawnerLost, SpawnFailed
+from supervisor.spawner.link import SpawnerLink
+from supervisor.spawner.protocol import Spawn
+from supervisor.worker_types import WorkerLimits
+
+_SPAWNER_LOST = "The spawner ended, and the worker with it."
+FINAL_SECONDS = 1.0  # for `WorkerGone` when the task itself is cancelled
+
+_log = structlog.get_logger()
+
+
+@attrs.frozen
+class Launch:
+    """What a worker needs to start, made just before: program, environment, folder and its first frame."""
+
+    spawn: Spawn
+    hello: frames.Hello
+
+
+@attrs.frozen
+class _Ending:
+    reason: str
+    detail: str
+
+
+class _ReceiverFailed(Exception):
+    """`deliver` raised: nobody listens to this worker any more."""
+
+
+class WorkerProcess:
+    """Implements `Worker`. `run` is its whole life, in one task of its own."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        request: WorkerRequest,
+        prepare: Callable[[], Launch],
+        link: SpawnerLink,
+        limits: WorkerLimits,
+        slots: trio.Semaphore,
+        deliver: Deliver,
+    ) -> None:
+        self.worker_id = worker_id
+        self.request = request
+        self.state = "starting"
+        self.pid: int | None = None
+        self.asked_at = time.monotonic()
+        self._prepare = prepare
+        self._link = link
+        self._limits = limits
+        self._slots = slots
+        self._deliver_to = deliver
+        self._startup = trio.CancelScope(deadline=trio.current_time() + request.startup_seconds)
+        self._process: SpawnedProcess | None = None
+        self._writer = FrameWriter(limits.send_buffer_bytes)
+        self._nursery: trio.Nursery | None = None
+        self._flushing = False
+        self._has_slot = False
+        self._cause: _Ending | None = None  # why we ended it, when we did
+
+    # --- Worker
+
+    def send(self, frame: frames.Frame) -> None:
+        """Send a frame, or keep it until the worker is ready. Ends a worker that does not read as STALLED."""
+        if self.state == "gone" or self._cause is not None:
+            return
+        try:
+            has_rest = self._writer.write(frames.encode(frame))
+        except BufferFull as error:
+            self._end(Gone.STALLED, f"The worker was ended: {error}.")
+            return
+        if has_rest:
+            self._start_flush()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole process group now; a worker that does not run yet is not started."""
+        self._end(Gone.EXITED, "The supervisor killed the worker.")
+
+    def shutdown(self, grace_seconds: float) -> None:
+        """Ask it to end, SIGKILL after the grace; a worker that is not ready yet is killed at once."""
+        if self._nursery is None:
+            self.kill()
+            return
+        self.send(frames.Shutdown(grace_seconds=grace_seconds))
+        self._nursery.start_soon(self._kill_after, grace_seconds)
+
+    # --- its life
+
+    async def run(self) -> None:
+        """Start the worker, deliver its signals, end it. Raises nothing but cancellation, under which it ends too.
+
+        `deliver` must be all or nothing when it is cancelled: the last signal is then tried once more.
+        """
+        ending = _Ending(Gone.EXITED, "The host stopped.")
+        try:
+            ending = await self._live()
+        except Exception as error:
+            _log.exception("worker.internal_error", worker_id=self.worker_id)
+            ending = _Ending(Gone.EXITED, f"The supervisor failed to handle the worker: {error!r}.")
+        finally:
+            await self._say(self._finish(ending))
+
+    async def _live(self) -> _Ending:
+        first: tuple[frames.Frame, ...] | None = None
+        ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
+        try:
+            with self._startup:
+                await self._slots.acquire()
+                self._has_slot = True
+                first = await self._start()
+        except SpawnFailed as error:
+            return _Ending(Gone.NOT_STARTED, str(error))
+        except SpawnerLost as error:
+            return _Ending(Gone.SPAWNER_LOST, str(error))
+        except EndOfFrames:
+            ending = await self._exit(_Ending(Gone.NOT_STARTED, "It closed its socket before it was ready."))
+        except FrameError as error:
+            ending = self._broken(error)
+        if first is None:
+            if self._process is not None and self._process.exit is not None and self._process.exit.lost:
+                return _Ending(Gone.SPAWNER_LOST, _SPAWNER_LOST)
+            return _Ending(Gone.NOT_STARTED, (self._cause or ending).detail)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            ending = await self._talk(first)
+            self._nursery = None
+            nursery.cancel_scope.cancel()
+        return ending
+
+    async def _start(self) -> tuple[frames.Frame, ...]:
+        """Spawn and greet; gives `ready` and what came in the same read."""
+        try:
+            launch = self._prepare()
+        except OSError as error:
+            raise SpawnFailed(f"The workspace could not be made: {error}.") from error
+        process = self._process = await self._link.spawn(launch.spawn)
+        self.pid = process.pid
+        process.on_exit = self._stop_reading
+        if process.exit is not None:
+            self._stop_reading()
+        self._reader = FrameReader(process.socket, self.worker_id, self._limits.max_line_bytes)
+        await send_first(process.socket, frames.encode(launch.hello))
+        while True:
+            batch = await self._reader.read()
+            for index, frame in enumerate(batch):
+                if isinstance(frame, frames.Ready):
+                    return batch[index:]
+                if not isinstance(frame, frames.Heartbeat | frames.Log):
+                    raise FrameError(f"`{frame.TYPE}` before `ready`", b"")
+
+    async def _talk(self, first: tuple[frames.Frame, ...]) -> _Ending:
+        ready, *rest = first
+        assert isinstance(ready, frames.Ready)
+        assert self._process is not None
+        if ready.protocol != frames.PROTOCOL_VERSION:
+            detail = f"It speaks protocol {ready.protocol}, not {frames.PROTOCOL_VERSION}."
+            self._end(Gone.NOT_STARTED, detail)
+            return await self._exit(_Ending(Gone.NOT_STARTED, detail))
+        self.state = "ready"
+        if self._writer.open(self._process.socket):
+            self._start_flush()
+        capabilities = frozenset(ready.capabilities)
+        try:
+            await self._deliver(WorkerReady(self.worker_id, self._process.pid, self._process.started_at, capabilities))
+            batch = tuple(rest)
+            while True:
+                if batch:
+                    await self._deliver(WorkerFrames(self.worker_id, batch))
+                batch = await self._reader.read()
+        except EndOfFrames:
+            pass
+        except FrameError as error:
+            broken = self._broken(error)
+            self._end(broken.reason, broken.detail)
+        except _ReceiverFailed:
+            self._end(Gone.EXITED, "Its conversation ended.")
+        return await self._exit(_Ending(Gone.SOCKET_CLOSED, "It closed its socket and was ended for that."))
+
+    # --- its end
+
+    async def _exit(self, if_alive: _Ending) -> _Ending:
+        """Wait for the report that must be near, kill if it does not come, and say how the worker ended."""
+        assert self._process is not None
+        exited = self._process.exited
+        if self._cause is None and not exited.is_set():
+            with trio.move_on_after(self._limits.exit_report_seconds):
+                await exited.wait()
+            if not exited.is_set():
+                self._end(if_alive.reason, if_alive.detail)
+        if not exited.is_set():
+            with trio.move_on_after(self._limits.killed_seconds):
+                await exited.wait()
+        how = self._process.exit
+        if how is not None and how.lost:
+            return _Ending(Gone.SPAWNER_LOST, _SPAWNER_LOST)
+        return self._cause or _Ending(Gone.EXITED, _describe(how))
+
+    def _end(self, reason: str, detail: str) -> None:
+        if self._cause is None:
+            self._cause = _Ending(reason, detail)
+        if self._process is None:
+            self._startup.cancel()
+        elif self._process.exit is None:
+            self._kill_process(self._process)
+
+    def _kill_process(self, process: SpawnedProcess) -> None:
+        # Directly, which needs no spawner that answers; and through it, for a group whose leader just ended.
+        process.kill()
+        self._link.kill(self.worker_id)
+
+    def _broken(self, error: FrameError) -> _Ending:
+        _log.warning("worker.broken_line", worker_id=self.worker_id, reason=str(error), line=repr(error.shown))
+        return _Ending(Gone.PROTOCOL, f"It sent what is not the worker protocol: {error}.")
+
+    def _stop_reading(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.socket.shutdown(socket.SHUT_RD)
+
+    def _finish(self, ending: _Ending) -> WorkerGone:
+        self.state = "gone"
+        self._nursery = None
+        how: Exit | None = None
+        if self._process is not None:
+            how = self._process.exit
+            if how is None:
+                self._kill_process(self._process)
+            self._process.on_exit = None
+            self._process.close()
+        if self._has_slot:
+            self._has_slot = False
+            self._slots.release()
+        exit_code, number = (how.exit_code, how.signal) if how is not None else (None, None)
+        return WorkerGone(self.worker_id, ending.reason, ending.detail, exit_code, number)
+
+    # --- small things
+
+    async def _say(self, gone: WorkerGone) -> None:
+        with contextlib.suppress(_ReceiverFailed):
+            try:
+                await self._deliver(gone)
+            except trio.Cancelled:
+                with trio.move_on_after(FINAL_SECONDS, shield=True):
+                    await self._deliver(gone)
+                raise
+
+    async def _deliver(self, signal: WorkerSignal) -> None:
+        try:
+            await self._deliver_to(signal)
+        except Exception as error:
+            _log.exception("worker.receiver_failed", worker_id=self.worker_id)
+            raise _ReceiverFailed from error
+
+    def _start_flush(self) -> None:
+        if self._nursery is not None and not self._flushing:
+            self._flushing = True
+            self._nursery.start_soon(self._flush)
+
+    async def _flush(self) -> None:
+        await self._writer.flush()
+        self._flushing = False
+
+    async def _kill_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.kill()
+
+
+def _describe(how: Exit | None) -> str:
+    if how is None:
+        return "It did not end after SIGKILL."
+    if how.exit_code is not None:
+        return f"It exited with code {how.exit_code}."
+    return f"It was ended by signal {how.signal}."

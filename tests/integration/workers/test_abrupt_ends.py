@@ -1,0 +1,103 @@
+"""Everything ends at a bad moment: a hanging spawner, cancelled services, many workers at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import trio
+
+from lobu_actors.conversation.worker_port import Gone
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+async def test_a_hanging_spawner_does_not_save_a_worker(host, wait_for_end):
+    client = await host.ready()
+    os.kill(host.link.pid, signal.SIGSTOP)
+    try:
+        client.worker.kill()
+        gone = await client.gone()
+        assert "did not end" in gone.detail or gone.reason == Gone.EXITED
+        await wait_for_end(client.pid)
+    finally:
+        os.kill(host.link.pid, signal.SIGCONT)
+    assert await (await host.ready()).reply("again") == "again"
+
+
+async def test_cancelling_the_service_still_ends_and_tells(tmp_path, host, wait_for_end):
+    workers = type(host.workers)(host.link, host.types, host.workspaces, host.workers._environment_of)
+    clients = [host.client(), host.client(), host.client()]
+    async with trio.open_nursery() as nursery:
+        context = type(host.workers_context)()
+        nursery.start_soon(workers.run, context)
+        await context.up.wait()
+        for client in clients:
+            client.worker = workers.start(host.request(), client.send.send)
+        await clients[0].ready()
+        await clients[1].ready()
+        clients[1].turn("hang")
+        nursery.cancel_scope.cancel()
+    for client in clients:
+        gone = await client.gone()
+        assert gone.reason in (Gone.EXITED, Gone.NOT_STARTED)
+        await client.assert_nothing_more()
+    for client in clients[:2]:
+        await wait_for_end(client.pid)
+    assert workers.snapshot() == ()
+
+
+async def test_cancelling_the_link_ends_spawner_and_workers(host, wait_for_end):
+    link = type(host.link)()
+    workers = type(host.workers)(link, host.types, host.workspaces, host.workers._environment_of)
+    client = host.client()
+    async with trio.open_nursery() as nursery:
+        contexts = [type(host.workers_context)(), type(host.workers_context)()]
+        nursery.start_soon(workers.run, contexts[0])
+        await contexts[0].up.wait()
+        async with trio.open_nursery() as link_nursery:
+            link_nursery.start_soon(link.run, contexts[1])
+            client.worker = workers.start(host.request(), client.send.send)
+            await client.ready()
+            spawner = link.pid
+            link_nursery.cancel_scope.cancel()
+        assert (await client.gone()).reason == Gone.SPAWNER_LOST
+        nursery.cancel_scope.cancel()
+    await wait_for_end(client.pid)
+    await wait_for_end(spawner)
+
+
+ENDS = ("crash", "crash mid 3", "exit0", "garbage", "hang", "kill", "outside", "spawn session", "early")
+
+
+async def test_many_workers_that_end_in_every_way_at_once(host, wait_for_end):
+    before = descriptors(os.getpid()), descriptors(host.link.pid)
+
+    async def live(how):
+        client = host.start()
+        if how == "early":
+            client.worker.kill()
+        else:
+            await client.ready()
+            assert await client.reply("hello") == "hello"
+        if how in ("crash", "crash mid 3", "exit0", "garbage", "hang"):
+            client.turn(how)
+        if how == "spawn session":
+            grandchild = int(await client.reply(how))
+        if how == "outside":
+            os.kill(client.pid, signal.SIGKILL)
+        elif how in ("kill", "hang", "spawn session"):
+            client.worker.kill()
+        await client.gone()
+        await client.assert_nothing_more()
+        if how == "spawn session":
+            await wait_for_end(grandchild)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4 * len(ENDS)):
+            nursery.start_soon(live, ENDS[number % len(ENDS)])
+    await host.start("absent").gone()
+    assert host.workers.snapshot() == ()
+    assert (descriptors(os.getpid()), descriptors(host.link.pid)) == before

@@ -1,0 +1,262 @@
+"""The SDK as a handler's author and a supervisor see it, over a real socket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lobu_actors.contract import frames
+from lobu_actors.contract.frames import (
+    Answer,
+    Ask,
+    Cancel,
+    Complete,
+    Delta,
+    Ephemeral,
+    Fail,
+    Heartbeat,
+    Log,
+    Reattach,
+    Shutdown,
+    Status,
+    Steer,
+)
+from lobu_actors.worker import channel
+
+HANDLERS = {
+    "plain": "def reply(turn):\n    return f'you said {turn.content}'",
+    "writes": "def reply(turn):\n    turn.write('you said ')\n    turn.write(turn.content)",
+    "generator": "def reply(turn):\n    yield 'you said '\n    yield None\n    yield turn.content",
+    "returns": "def reply(turn):\n    yield 'you said '\n    return turn.content",
+    "coroutine": "async def reply(turn):\n    return f'you said {turn.content}'",
+    "async generator": "async def reply(turn):\n    yield 'you said '\n    yield turn.content",
+    "method": "class A:\n    async def go(self, turn):\n        return 'you said ' + turn.content\nreply = A().go",
+    "object": "class A:\n    def __call__(self, turn):\n        return 'you said ' + turn.content\nreply = A()",
+    "partial": "import functools\nasync def go(x, turn):\n    return x + turn.content\n"
+    "reply = functools.partial(go, 'you said ')",
+}
+
+
+@pytest.mark.parametrize("kind", HANDLERS)
+def test_every_kind_of_handler_replies(program, kind):
+    worker = program(HANDLERS[kind])
+    worker.greet()
+    assert worker.reply("hi") == "you said hi"
+    assert worker.reply("a", "b") == "you said a\n\nb"
+
+
+def test_what_a_turn_knows(program):
+    worker = program(
+        "import json\ndef reply(turn):\n    return json.dumps([turn.settings['colour'], turn.workspace, turn.attempt,"
+        " turn.messages[0]['messageId'], turn.run_id, turn.cancelled])"
+    )
+    worker.greet()
+    text = worker.reply("x", attempt=2)
+    assert text == f'["blue", "{worker.folder}", 2, "m1-0", "r1", false]'
+
+
+def test_status_ephemeral_log_and_usage(program):
+    worker = program(
+        "def reply(turn):\n    turn.status('looking', phase='tool', tool='web')\n    turn.ephemeral('psst')\n"
+        "    turn.log('noted', level='debug', n=1)\n    turn.usage = {'inputTokens': 3}\n    return 'x'"
+    )
+    worker.greet()
+    run = worker.turn("x")
+    assert worker.until(Complete) == [
+        Status(run_id=run, status="looking", phase="tool", tool="web"),
+        Ephemeral(run_id=run, text="psst"),
+        Log(level="debug", message="noted", fields={"n": 1}),
+        Delta(run_id=run, text="x"),
+        Complete(run_id=run, usage={"inputTokens": 3}),
+    ]
+
+
+ASKING = {
+    "blocking": "def reply(turn):\n    yield 'a'\n    yield turn.ask('Go on?', options=['yes', 'no'])",
+    "async": "async def reply(turn):\n    yield 'a'\n    yield await turn.ask('Go on?', options=['yes', 'no'])",
+}
+
+
+@pytest.mark.parametrize("kind", ASKING)
+def test_ask(program, kind):
+    worker = program(ASKING[kind])
+    worker.greet()
+    run = worker.turn("x")
+    ask = worker.until(Ask)[-1]
+    assert (ask.prompt, ask.options) == ("Go on?", ["yes", "no"])
+    worker.say(Answer(run_id="other", question_id=ask.question_id, answer="wrong run"))
+    worker.say(Answer(run_id=run, question_id="other", answer="wrong question"))
+    worker.say(Answer(run_id=run, question_id=ask.question_id, answer="yes"))
+    assert worker.until(Complete)[0].text == "yes"
+
+
+FAILING = {
+    "blocking": "def reply(turn):\n    if turn.content == 'boom':\n        raise KeyError('gone')\n"
+    "    raise Fail('PROVIDER_AUTH', 'no key', retryable=False, context={'a': 1})",
+    "async": "async def reply(turn):\n    if turn.content == 'boom':\n        raise KeyError('gone')\n"
+    "    raise Fail('PROVIDER_AUTH', 'no key', retryable=False, context={'a': 1})",
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_exceptions_fail_the_turn_and_not_the_worker(program, kind):
+    worker = program(FAILING[kind])
+    worker.greet()
+    run = worker.turn("x")
+    assert worker.fail() == Fail(run_id=run, code="PROVIDER_AUTH", message="no key", retryable=False, context={"a": 1})
+    run = worker.turn("boom")
+    assert worker.fail() == Fail(run_id=run, code="WORKER_FAILED", message="KeyError: 'gone'")
+    output = worker.output()
+    assert "Traceback" in output
+    assert "PROVIDER_AUTH" not in output
+
+
+CANCELLABLE = {
+    "sleep": "def reply(turn):\n    turn.status('in')\n    turn.sleep(1000)",
+    "ask": "def reply(turn):\n    turn.status('in')\n    turn.ask('?')",
+    "generator": "def reply(turn):\n    turn.status('in')\n    try:\n        while True:\n            yield 'x'\n"
+    "    finally:\n        print('closed')",
+    "swallows": "def reply(turn):\n    turn.status('in')\n    try:\n        turn.sleep(1000)\n"
+    "    except Exception:\n        pass",
+    "async": "import asyncio\nasync def reply(turn):\n    turn.status('in')\n    await asyncio.sleep(1000)",
+    "async ask": "async def reply(turn):\n    turn.status('in')\n    yield await turn.ask('?')",
+}
+
+
+@pytest.mark.parametrize("kind", CANCELLABLE)
+def test_cancel(program, kind):
+    worker = program(CANCELLABLE[kind])
+    worker.greet()
+    for _ in range(2):
+        run = worker.turn("x")
+        worker.until(Status)
+        worker.say(Cancel(run_id=run, reason="user", grace_seconds=1))
+        assert worker.fail().code == "CANCELLED"
+
+
+@pytest.mark.parametrize("kind", ["sleep", "async"])
+def test_cancel_that_comes_with_the_turn(program, kind):
+    worker = program(CANCELLABLE[kind])
+    worker.greet()
+    run = worker.turn("x")
+    worker.say(Cancel(run_id=run, reason="user", grace_seconds=1))
+    assert worker.fail().code == "CANCELLED"
+
+
+def test_an_async_generator_is_closed_when_it_is_cancelled(program):
+    worker = program(
+        "import asyncio\nasync def reply(turn):\n    try:\n        yield 'x'\n        await asyncio.sleep(1000)\n"
+        "    finally:\n        turn.ephemeral('closed')"
+    )
+    worker.greet()
+    run = worker.turn("x")
+    worker.until(Delta)
+    worker.say(Cancel(run_id=run, reason="user", grace_seconds=1))
+    found = worker.until(Fail)
+    assert isinstance(found[0], Ephemeral)
+
+
+def test_steer(program):
+    worker = program(
+        "def reply(turn):\n    turn.status('in')\n    while not (steers := turn.take_steers()):\n"
+        "        turn.sleep(0.001)\n    return ','.join(steers)",
+        "serve(reply, steer=True, name='n', version='v')",
+    )
+    ready = worker.greet()
+    assert (ready.name, ready.version) == ("n", "v")
+    assert "steer" in ready.capabilities
+    run = worker.turn("x")
+    worker.until(Status)
+    worker.say(Steer(run_id=run, message_id="m", content="also this"))
+    assert worker.until(Complete)[0].text == "also this"
+
+
+def test_heartbeats_go_on_while_the_handler_blocks(program):
+    worker = program("import time\ndef reply(turn):\n    time.sleep(1000)")
+    worker.greet(heartbeat_seconds=0.03)
+    worker.turn("x")
+    assert [worker.hear() for _ in range(3)] == [Heartbeat()] * 3
+
+
+def test_reattach_gives_text_again_from_the_offset_and_then_goes_on(program):
+    worker = program("def reply(turn):\n    yield 'äbc'\n    yield 'def'\n    yield turn.ask('?')")
+    worker.greet()
+    run = worker.turn("x")
+    ask = worker.until(Ask)[-1]
+    worker.say(Reattach(run_id=run, text_offset=2))
+    assert worker.until(Ask) == [Delta(run_id=run, text="cdef"), ask]
+    worker.say(Answer(run_id=run, question_id=ask.question_id, answer="!"))
+    done = worker.until(Complete)
+    worker.say(Reattach(run_id=run, text_offset=6))
+    assert worker.until(Complete) == done
+
+
+def test_shutdown_waits_for_the_turn(program):
+    worker = program("def reply(turn):\n    return turn.ask('?')")
+    worker.greet()
+    run = worker.turn("x")
+    ask = worker.until(Ask)[-1]
+    worker.say(Shutdown(grace_seconds=10))
+    worker.say(Answer(run_id=run, question_id=ask.question_id, answer="yes"))
+    worker.until(Complete)
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("body", ["import time\ndef reply(turn):\n    time.sleep(1000)", HANDLERS["coroutine"]])
+def test_the_end_of_the_supervisor_ends_the_worker(program, body):
+    worker = program(body)
+    worker.greet()
+    worker.turn("x")
+    worker.socket.shutdown(2)
+    assert worker.wait() == 0
+
+
+def test_print_and_a_closed_stdout_break_nothing(program):
+    worker = program("def reply(turn):\n    print('noise')\n    return 'fine'")
+    worker.greet()
+    assert worker.reply("x") == "fine"
+    assert worker.output() == "noise\n"
+
+
+def test_a_handlers_exit_is_the_workers_exit(program):
+    worker = program("import sys\ndef reply(turn):\n    sys.exit(9)")
+    worker.greet()
+    worker.turn("x")
+    assert worker.wait() == 9
+
+
+def test_a_frame_over_the_limit_fails_the_turn(program):
+    worker = program("def reply(turn):\n    return 'x' * 9_000_000")
+    worker.greet()
+    worker.turn("x")
+    assert "limit" in worker.fail().message
+
+
+def test_without_a_supervisor_it_says_so():
+    done = subprocess.run(
+        [sys.executable, "-m", "lobu_actors.agents.echo"],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "supervisor starts it" in done.stderr
+
+
+def test_the_sdk_loads_neither_trio_nor_what_is_slow():
+    slow = ("trio", "asyncio", "inspect", "dataclasses", "socket", "subprocess", "attr", "uuid", "typing_extensions")
+    program = (
+        "import sys\nbefore = set(sys.modules)\nimport lobu_actors.worker\n"
+        f"print({{n.split('.')[0] for n in set(sys.modules) - before}} & {set(slow)})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_sdk_and_contract_agree_on_the_constants():
+    assert channel.PROTOCOL_VERSION == frames.PROTOCOL_VERSION
+    assert channel.MAX_LINE_BYTES == frames.MAX_LINE_BYTES
