@@ -1,0 +1,129 @@
+"""`lobu status`: hosts and counts from the shared database, and whether this folder's server takes work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+import trio
+
+from lobu_actors.client import Client, ClientError
+from lobu_actors.store.protocol import Store
+from lobu_actors.store.records import Conversation, Host, Totals
+from supervisor.cli.database import load_for_database, open_store
+from supervisor.cli.options import database_options, example, json_option, print_json
+from supervisor.config.gateway import find_gateway
+from supervisor.config.settings import Settings
+
+WATCH_SECONDS = 2.0
+GATEWAY_SECONDS = 3.0
+SHOWN_CONVERSATIONS = 10
+
+
+@attrs.frozen
+class Status:
+    hosts: list[Host]
+    totals: Totals
+    conversations: list[Conversation]  # the newest ones
+    gateway_url: str
+    gateway: str  # ready, not ready, away
+
+
+@click.command("status", epilog=example("lobu status", "lobu status --watch"))
+@click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
+@json_option
+@database_options
+def command(watch: bool, as_json: bool, config: Path | None, data_dir: Path | None, database_url: str | None) -> None:
+    """Show hosts, conversations, queued and running turns."""
+    settings = load_for_database(config, data_dir, database_url)
+
+    def show(status: Status) -> None:
+        if as_json:
+            print_json(_as_json(status))
+            return
+        if watch:
+            click.clear()
+        click.echo("\n".join(_lines(status)))
+
+    trio.run(_status, settings, show, watch)
+
+
+async def _status(settings: Settings, show: Any, watch: bool) -> None:
+    async with open_store(settings) as store:
+        while True:
+            show(await _read(settings, store))
+            if not watch:
+                return
+            await trio.sleep(WATCH_SECONDS)
+
+
+async def _read(settings: Settings, store: Store) -> Status:
+    url = find_gateway(None, settings.data_dir).url
+    return Status(
+        hosts=await store.list_hosts(),
+        totals=await store.totals(settings.organization_id),
+        conversations=await store.list_conversations(settings.organization_id, limit=SHOWN_CONVERSATIONS),
+        gateway_url=url,
+        gateway=await _gateway(url),
+    )
+
+
+async def _gateway(url: str) -> str:
+    with trio.move_on_after(GATEWAY_SECONDS):
+        try:
+            async with Client(url) as client:
+                return "ready" if await client.ready() else "not ready"
+        except ClientError:
+            pass
+    return "away"
+
+
+def _as_json(status: Status) -> dict[str, Any]:
+    return {
+        "gateway": {"url": status.gateway_url, "state": status.gateway},
+        "hosts": [
+            {
+                "hostId": host.host_id,
+                "name": host.name,
+                "state": host.state.value,
+                "version": host.version,
+                "linkUrl": host.link_url,
+                "expiresInSeconds": round(host.expires_in_seconds, 3),
+                "leases": host.leases,
+            }
+            for host in status.hosts
+        ],
+        "totals": attrs.asdict(status.totals),
+        "conversations": [
+            {
+                "key": conversation.ref.conversation_id,
+                "queued": conversation.queued,
+                "running": conversation.running,
+                "lastActivityAt": conversation.last_activity_at.isoformat(),
+            }
+            for conversation in status.conversations
+        ],
+    }
+
+
+def _lines(status: Status) -> list[str]:
+    totals = status.totals
+    oldest = "" if totals.oldest_owed_seconds is None else f", oldest owed for {totals.oldest_owed_seconds:.1f} s"
+    lines = [
+        f"gateway        {status.gateway_url}  {status.gateway}",
+        f"conversations  {totals.conversations}",
+        f"turns          {totals.running} running, {totals.queued} queued{oldest}",
+        f"hosts          {len(status.hosts)}",
+    ]
+    for host in status.hosts:
+        lease = f"{host.expires_in_seconds:.1f} s left" if host.expires_in_seconds > 0 else "expired"
+        lines.append(
+            f"  {host.name}  {host.host_id[:8]}  {host.state.value}  {host.leases} actors  {lease}  {host.version}"
+        )
+    for conversation in status.conversations:
+        lines.append(
+            f"  {conversation.ref.conversation_id}  {conversation.running} running  {conversation.queued} queued"
+        )
+    return lines

@@ -1,0 +1,131 @@
+"""The settings of one process: frozen, valid, units in the names. What they are, not where they come from.
+
+Secrets and the environment handed to workers never show in a repr, so that a settings object can be logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from lobu_actors.conversation.policy import AgentPolicy, Deadlines, FailurePolicy, Guardrail
+from lobu_actors.store.records import Agent
+from supervisor.config.values import DEFAULT_HOST, DEFAULT_PORT, STATE_FOLDER, JwtKey, LogFormat, SessionStore
+from supervisor.worker_types import WorkerType
+
+MIB = 1024 * 1024
+
+
+@attrs.frozen
+class ServerSettings:
+    """`public_url` is how clients reach the edge: no path behind the host, no slash at its end."""
+
+    public_url: str = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+
+
+@attrs.frozen
+class DatabaseSettings:
+    """`url`: `postgres://…` for a server elsewhere, `file:<absolute folder>` for the embedded one."""
+
+    url: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class AgentConfig:
+    """An `[[agents]]` table."""
+
+    id: str
+    worker: str
+    default: bool = False
+    model: str | None = None
+    settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    deadlines: Deadlines = attrs.field(factory=Deadlines)
+    failure: FailurePolicy = attrs.field(factory=FailurePolicy)
+    guardrails: tuple[Guardrail, ...] = ()
+
+    def record(self, organization_id: str) -> Agent:
+        """This agent as the store keeps it; `policy` is plain JSON that `AgentPolicy.from_json` reads back."""
+        policy = AgentPolicy(self.deadlines, self.failure, self.guardrails)
+        return Agent(
+            organization_id=organization_id,
+            agent_id=self.id,
+            worker=self.worker,
+            is_default=self.default,
+            model=self.model,
+            settings=dict(self.settings),
+            policy=policy.to_json(),
+        )
+
+
+@attrs.frozen
+class Limits:
+    """The `[limits]` table. Every number is positive; `load` checks how they must relate to each other."""
+
+    # Workers
+    max_workers: int = 256
+    worker_idle_seconds: float = 300.0
+    cancel_grace_seconds: float = 5.0
+    crash_loop_crashes: int = 10  # crashes of one conversation's worker within the period that stop its restarts
+    crash_loop_period_seconds: float = 60.0
+    session_file_max_bytes: int = 64 * MIB
+    reply_max_bytes: int = 8 * MIB
+    # Actors and hosts
+    drain_grace_seconds: float = 20.0
+    host_ttl_seconds: float = 6.0
+    host_renew_seconds: float = 2.0
+    host_margin_seconds: float = 1.0  # a host stops to trust its lease this long before the database would
+    sweep_interval_seconds: float = 1.0
+    # Store
+    database_pool_size: int = 8
+    database_timeout_seconds: float = 10.0
+    retention_days: float = 30.0
+    # Edge
+    message_max_bytes: int = MIB
+    queue_max_turns: int = 100  # turns that one conversation may owe
+    upload_max_files: int = 10
+    upload_file_max_bytes: int = 50_000_000
+    upload_total_max_bytes: int = 100_000_000
+    streams_per_conversation: int = 5
+    streams_per_process: int = 10_000
+    stream_buffer_bytes: int = 256 * 1024
+    ping_seconds: float = 15.0
+    token_ttl_seconds: float = 86_400.0
+
+
+def _read_only(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(value))
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Everything that can be set. Made by `load_settings`; `keys.ensure_keys` fills in keys that are absent."""
+
+    server: ServerSettings
+    database: DatabaseSettings
+    organization_id: str
+    workers: Mapping[str, WorkerType] = attrs.field(converter=_read_only)
+    agents: tuple[AgentConfig, ...]
+    limits: Limits
+    data_dir: Path  # absolute
+    config_file: Path | None = None  # None: there is no lobu.toml, the built-in defaults are in force
+    jwt_keys: tuple[JwtKey, ...] = attrs.field(default=(), repr=False)
+    admin_key: str | None = attrs.field(default=None, repr=False)
+    log_format: LogFormat = "text"
+    session_store: SessionStore = "snapshot"
+    worker_env: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=False)
+    allow_multi_host: bool = False
+
+    @property
+    def state_dir(self) -> Path:
+        """`<data_dir>/.lobu`: key files, the embedded server's data, sockets, workspaces."""
+        return self.data_dir / STATE_FOLDER
+
+    def agent_records(self) -> list[Agent]:
+        """What `Store.apply_agents` takes for this organization."""
+        return [agent.record(self.organization_id) for agent in self.agents]

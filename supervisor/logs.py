@@ -1,0 +1,102 @@
+"""Logging: structlog onto stderr, as text or JSON lines. Owns what must never be in a log.
+
+Two nets under the rule that nobody logs secrets or what people wrote: fields with a telling name lose their value, and
+everything that looks like a credential is masked in every value, tracebacks included.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+HIDDEN = "[hidden]"
+
+_HIDDEN_NAMES = re.compile(
+    r"(?i)(^|_|\b)(secret|token|password|passwd|authorization|cookie|api_?key|admin_?key|private_?key|credentials?|"
+    r"content|final_?text|prompt|answer|payload|body)s?$"
+)
+_CREDENTIALS = [
+    (re.compile(r"lobu_[A-Za-z0-9_-]{16,}"), f"lobu_{HIDDEN}"),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
+    (re.compile(r"(?i)\b(bearer|basic) +[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"), HIDDEN),
+    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"(?i)\b(password|sslpassword)=('[^']*'|\S+)"), rf"\1={HIDDEN}"),
+]
+
+Event = MutableMapping[str, Any]
+
+
+def configure_logging(
+    log_format: Literal["text", "json"], *, level: str = "info", stream: TextIO | None = None
+) -> None:
+    """Set up structlog and the standard library's logging (used by dependencies) for this process. Call it once."""
+    output = stream or sys.stderr
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        hide,
+    ]
+    renderer: structlog.types.Processor
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer(default=str)
+    else:
+        colors = output.isatty()
+        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=output),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Dependencies log addresses and headers at INFO; nobody here asked for that.
+    root.setLevel(max(number, logging.WARNING))
+
+
+def hide(_: object, __: str, event: Event) -> Event:
+    """The structlog processor that takes out what must not be logged."""
+    for name, value in event.items():
+        if name != "event" and _HIDDEN_NAMES.search(name) and value is not None:
+            event[name] = HIDDEN
+        else:
+            event[name] = _masked(value)
+    return event
+
+
+def mask(text: str) -> str:
+    """`text` with everything that looks like a credential replaced."""
+    for pattern, replacement in _CREDENTIALS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {
+            name: HIDDEN if isinstance(name, str) and _HIDDEN_NAMES.search(name) else _masked(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    if isinstance(value, BaseException):
+        return mask(repr(value))
+    return value
