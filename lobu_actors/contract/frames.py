@@ -132,6 +132,7 @@ class Status(Frame):
     status: str
     phase: str | None = None
     tool: str | None = None
+    code: str | None = None  # a failure that the provider reported and that the worker may yet get over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,10 +30,13 @@ def run_deadlines(run: Run, deadlines: Deadlines) -> Iterator[tuple[float, TurnE
         yield run.progress_at + deadlines.progress_seconds, TurnError.NO_PROGRESS
 
 
-def passed(run: Run, deadlines: Deadlines, now: float) -> TurnError | None:
-    """The code of the clock that ran out first, None while all still run."""
+def passed(run: Run, deadlines: Deadlines, now: float) -> str | None:
+    """The code of the clock that ran out first, None while all still run.
+
+    When the model provider had said no, its code tells more than the clock's.
+    """
     due = [deadline for deadline in run_deadlines(run, deadlines) if deadline[0] <= now]
-    return min(due)[1] if due else None
+    return (run.provider_code or min(due)[1]) if due else None
 
 
 def next_deadline(state: State) -> float | None:

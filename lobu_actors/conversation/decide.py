@@ -12,11 +12,14 @@ of one state).
 
 from __future__ import annotations
 
+from datetime import datetime
+from itertools import takewhile
+
 import attrs
 
 from lobu_actors.contract.errors import TurnError
-from lobu_actors.contract.frames import Answer, Cancel
-from lobu_actors.contract.states import TurnStatus
+from lobu_actors.contract.frames import Answer, Cancel, Steer
+from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.outcome import (
@@ -50,7 +53,7 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
         case WorkerFrames():
             return worker_frames(state, message, moment)
         case m.TurnAccepted(turn):
-            return _enqueue(state, (turn,)), []
+            return _accepted(state, turn, moment)
         case WorkerReady():
             return worker_ready(state, message, moment)
         case m.RunBegun(run_id):
@@ -87,6 +90,11 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.BeginRefused(run_id):
             known = attrs.evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
             return attrs.evolve(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
+        case m.RunJoined(turn):
+            return _run_joined(state, turn)
+        case m.JoinRefused(turn):
+            state = attrs.evolve(state, run=state.run and attrs.evolve(state.run, joining=None))
+            return state, [m.Dropped("late hint"), m.LoadOwed()]
         case m.SessionUnusable(_, code, detail):
             turns = state.run.turns if state.run else ()
             return fail_queued(attrs.evolve(state, run=None), turns, code, {"detail": detail})
@@ -127,7 +135,8 @@ def _go_on(state: State, moment: Moment) -> Step:
 
 
 def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
-    turns, queue = state.queue[:1], state.queue[1:]
+    joined = 1 + len(list(takewhile(lambda turn: turn.on_busy is OnBusy.MERGE, state.queue[1:])))
+    turns, queue = state.queue[:joined], state.queue[joined:]
     attempt = max(turn.attempt for turn in turns)
     run = Run(
         moment.fresh_id,
@@ -156,13 +165,41 @@ def _crash_loop(state: State, now: float) -> bool:
     return len(recent) > state.limits.crash_loop_max
 
 
+def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
+    """A new message; what it asks for when something runs (`onBusy`) happens here, the rest by its place in line."""
+    if state.knows(turn.turn_id):
+        return state, []
+    run = state.run
+    if run is not None and run.phase is RunPhase.LIVE:
+        if turn.on_busy is OnBusy.INTERRUPT:
+            state, effects = _stop_run(state, run, moment)
+            return _enqueue(state, (turn,)), effects
+        if turn.on_busy is OnBusy.STEER and state.worker is not None and "steer" in state.worker.capabilities:
+            return attrs.evolve(state, run=attrs.evolve(run, joining=turn)), [m.JoinRun(run.run_id, turn)]
+    return _enqueue(state, (turn,)), []
+
+
+def _run_joined(state: State, turn: Turn) -> Step:
+    """The steering message belongs to the run now, and ends with it."""
+    run = state.run
+    if run is None:
+        return state, []
+    run = attrs.evolve(run, turns=(*run.turns, turn), joining=None)
+    frame = Steer(run_id=run.run_id, message_id=turn.message_id, content=turn.content)
+    return attrs.evolve(state, run=run), [m.SendFrame(frame)]
+
+
 def _enqueue(state: State, turns: tuple[Turn, ...]) -> State:
-    """Oldest first, each once. The order is the database's: acceptance time, then id."""
+    """Each once. Who interrupts comes first; else the order is the database's: acceptance time, then id."""
     new = tuple(turn for turn in turns if not state.knows(turn.turn_id))
     if not new:
         return state
-    queue = sorted((*state.queue, *new), key=lambda turn: (turn.accepted_at, turn.turn_id))
+    queue = sorted((*state.queue, *new), key=_place_in_line)
     return attrs.evolve(state, queue=tuple(queue))
+
+
+def _place_in_line(turn: Turn) -> tuple[bool, datetime, str]:
+    return turn.on_busy is not OnBusy.INTERRUPT, turn.accepted_at, turn.turn_id
 
 
 def _recover(state: State, owed: tuple[Turn, ...]) -> Step:
@@ -191,15 +228,18 @@ def _cancel(state: State, message_id: str | None, moment: Moment) -> Step:
         state, more = cancel_queued(state, queued)
         effects += more
     if run is not None and hits_run and run.phase is RunPhase.LIVE:
-        grace = state.limits.cancel_grace_seconds
-        run = attrs.evolve(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace)
-        state = attrs.evolve(state, run=run)
-        if state.worker is not None and "cancel" in state.worker.capabilities:
-            effects.append(m.SendFrame(Cancel(run_id=run.run_id, reason="cancelled", grace_seconds=grace)))
-        else:
-            state = ending(state)
-            effects.append(m.KillWorker())
+        state, more = _stop_run(state, run, moment)
+        effects += more
     return state, effects
+
+
+def _stop_run(state: State, run: Run, moment: Moment) -> Step:
+    """Ask the worker to stop, or end it when it cannot be asked; either way the run ends within the grace."""
+    grace = state.limits.cancel_grace_seconds
+    state = attrs.evolve(state, run=attrs.evolve(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace))
+    if state.worker is not None and "cancel" in state.worker.capabilities:
+        return state, [m.SendFrame(Cancel(run_id=run.run_id, reason="cancelled", grace_seconds=grace))]
+    return ending(state), [m.KillWorker()]
 
 
 def _answer(state: State, question_id: str, answer: str, moment: Moment) -> Step:

@@ -83,6 +83,20 @@ class RunBegun:
 
 
 @attrs.frozen
+class RunJoined:
+    """The turn is part of the live run."""
+
+    turn: Turn
+
+
+@attrs.frozen
+class JoinRefused:
+    """It could not join: it is not queued any more, or the run is not live."""
+
+    turn: Turn
+
+
+@attrs.frozen
 class BeginRefused:
     """The turns were not `queued` any more (a hint that came late): drop them."""
 
@@ -130,6 +144,8 @@ Message = (
     | OwedLoaded
     | WorkerStarting
     | RunBegun
+    | RunJoined
+    | JoinRefused
     | BeginRefused
     | SessionUnusable
     | TurnsFinished
@@ -168,6 +184,14 @@ class BeginRun:
     attempt: int
     pid: int | None
     started_at: float | None
+
+
+@attrs.frozen
+class JoinRun:
+    """Commit that a steering message belongs to the live run. Answers RunJoined, JoinRefused or LeaseLost."""
+
+    run_id: str
+    turn: Turn
 
 
 @attrs.frozen
@@ -294,6 +318,7 @@ Effect = (
     | KillWorker
     | ShutdownWorker
     | BeginRun
+    | JoinRun
     | SendTurn
     | SendFrame
     | ShowText

@@ -55,7 +55,9 @@ class Run:
     tool: str | None = None
     tool_since: float = 0.0
     question: Question | None = None
+    provider_code: str | None = None  # the provider said no; nothing but output proves progress from then on
     stop_by: float | None = None  # end of the cancel grace
+    joining: Turn | None = None  # a steering message; the statement that joins it is under way
 
     @property
     def turn_ids(self) -> tuple[str, ...]:
@@ -103,7 +105,9 @@ class State:
     recent: tuple[str, ...] = ()  # turns that ended lately, so that a late hint is known for what it is
 
     def knows(self, turn_id: str) -> bool:
-        return turn_id in self.recent or any(turn.turn_id == turn_id for turn in self.owed)
+        if turn_id in self.recent or any(turn.turn_id == turn_id for turn in self.owed):
+            return True
+        return self.run is not None and self.run.joining is not None and self.run.joining.turn_id == turn_id
 
     @property
     def owed(self) -> tuple[Turn, ...]:

@@ -137,15 +137,14 @@ def _terminal(state: State, run: Run, frame: Complete | Fail, now: float) -> Ste
 def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, now: float) -> Step:
     if isinstance(frame, Delta):
         length = run.text_length + len(frame.text)
-        run = attrs.evolve(run, text_length=length, progress_at=now, tool=None)
+        run = attrs.evolve(run, text_length=length, progress_at=now, tool=None, provider_code=None)
         if length > state.limits.reply_max_chars:
             state, effects = fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
             return ending(state), [KillWorker(), *effects]
         return attrs.evolve(state, run=run), [ShowText(frame.text)]
     message_id = run.turns[0].message_id
     if isinstance(frame, Status):
-        tool = frame.tool or "tool" if frame.phase == "tool" else None
-        run = attrs.evolve(run, progress_at=now, tool=tool, tool_since=now)
+        run = _status(run, frame, now)
         return attrs.evolve(state, run=run), [
             ShowStatus(storable(frame.status), None if frame.phase is None else storable(frame.phase), message_id)
         ]
@@ -156,6 +155,16 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
     options = None if frame.options is None else tuple(storable(option) for option in frame.options)
     record = RecordQuestion(run.turns[0], question.question_id, storable(frame.prompt), options)
     return attrs.evolve(state, run=run), [record]
+
+
+def _status(run: Run, frame: Status, now: float) -> Run:
+    """A status is progress, unless it says that the provider failed, or nothing but that has been said since."""
+    if frame.code is not None:
+        return attrs.evolve(run, provider_code=known_code(frame.code), tool=None)
+    tool = frame.tool or "tool" if frame.phase == "tool" else None
+    if run.provider_code is not None and tool is None:
+        return run
+    return attrs.evolve(run, progress_at=now, tool=tool, tool_since=now, provider_code=None)
 
 
 def ending(state: State) -> State:

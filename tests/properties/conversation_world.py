@@ -52,10 +52,10 @@ class World:
 
     # --- what happens to it
 
-    def accept(self, *, hint: bool) -> None:
+    def accept(self, *, hint: bool, on_busy: OnBusy = OnBusy.ENQUEUE) -> None:
         turn_id = self.fresh("t")
         at = EPOCH + timedelta(milliseconds=len(self.turns))
-        turn = Turn(REF, turn_id, f"m{turn_id}", "hi", OnBusy.ENQUEUE, {}, TurnStatus.QUEUED, 1, 0, 0, 0, at)
+        turn = Turn(REF, turn_id, f"m{turn_id}", "hi", on_busy, {}, TurnStatus.QUEUED, 1, 0, 0, 0, at)
         self.turns[turn_id] = turn
         self.owed.add(turn_id)
         if hint:
@@ -152,6 +152,8 @@ class World:
                 return self._killed()
             case m.BeginRun(run_id, turns, attempt):
                 return self._begin(run_id, turns, attempt)
+            case m.JoinRun(run_id, turn):
+                return self._join(run_id, turn)
             case m.SendTurn(run_id):
                 assert self.worker is not None
                 assert self.worker_ready
@@ -186,12 +188,22 @@ class World:
         if any(self.turns[turn.turn_id].status is not TurnStatus.QUEUED for turn in turns):
             return m.BeginRefused(run_id)
         assert self.live_run is None, "two live runs in one conversation"
-        assert all(self.turns[turn.turn_id].attempt == attempt for turn in turns)
+        assert max(self.turns[turn.turn_id].attempt for turn in turns) == attempt
         self.live_run = run_id
         self.begun += [turn.turn_id for turn in turns]
         for turn in turns:
-            self.turns[turn.turn_id] = attrs.evolve(self.turns[turn.turn_id], status=TurnStatus.RUNNING)
+            now = self.turns[turn.turn_id]
+            self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING, attempt=attempt)
         return m.RunBegun(run_id)
+
+    def _join(self, run_id: str, turn: Turn) -> m.Message:
+        if not self._holds:
+            return m.LeaseLost()
+        now = self.turns[turn.turn_id]
+        if self.live_run != run_id or now.status is not TurnStatus.QUEUED:
+            return m.JoinRefused(turn)
+        self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING)
+        return m.RunJoined(turn)
 
     def _finish(self, effect: m.FinishTurns) -> m.Message:
         taken = [turn.turn_id for turn in effect.turns if turn.turn_id in self.owed]

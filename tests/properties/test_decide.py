@@ -16,6 +16,7 @@ from lobu_actors.contract.frames import (
     Status,
     Unknown,
 )
+from lobu_actors.contract.states import OnBusy
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.policy import FailurePolicy
 from tests.properties.conversation_world import World
@@ -29,7 +30,13 @@ def frames(run_id: str) -> st.SearchStrategy[Frame]:
         st.builds(Delta, run_id=run, text=st.text(max_size=5)),
         st.builds(Complete, run_id=run, text=st.none() | st.text(max_size=5)),
         st.builds(Fail, run_id=run, code=CODES),
-        st.builds(Status, run_id=run, status=st.just("s"), phase=st.sampled_from([None, "tool", "model"])),
+        st.builds(
+            Status,
+            run_id=run,
+            status=st.just("s"),
+            phase=st.sampled_from([None, "tool", "model"]),
+            code=st.none() | CODES,
+        ),
         st.builds(Ask, run_id=run, question_id=st.sampled_from(["q1", "q2"]), prompt=st.just("?")),
         st.builds(Ephemeral, run_id=run, text=st.just("note")),
         st.just(Heartbeat()),
@@ -37,6 +44,7 @@ def frames(run_id: str) -> st.SearchStrategy[Frame]:
     )
 
 
+ON_BUSY = st.sampled_from([OnBusy.ENQUEUE, OnBusy.MERGE, OnBusy.STEER, OnBusy.INTERRUPT])
 STEPS = st.sampled_from(
     [
         *["accept"] * 4,
@@ -61,9 +69,9 @@ STEPS = st.sampled_from(
 def take_step(world: World, step: str, data: st.DataObject) -> None:
     match step:
         case "accept":
-            world.accept(hint=True)
+            world.accept(hint=True, on_busy=data.draw(ON_BUSY))
         case "accept unheard":
-            world.accept(hint=False)
+            world.accept(hint=False, on_busy=data.draw(ON_BUSY))
         case "repeat hint":
             world.repeat_hint(data.draw(st.integers(0, 20)))
         case "ready":
@@ -113,7 +121,7 @@ def test_every_accepted_turn_ends_exactly_once(
     data: st.DataObject, steps: list[str], rule: str, max_attempts: int, can_cancel: bool
 ) -> None:
     policy = FailurePolicy(crash=rule, timeout=rule, host_lost=rule, max_attempts=max_attempts)
-    world = World(failure=policy, capabilities=frozenset({"cancel"} if can_cancel else ()))
+    world = World(failure=policy, capabilities=frozenset({"cancel", "steer"} if can_cancel else ()))
     for step in steps:
         take_step(world, step, data)
     settle(world)

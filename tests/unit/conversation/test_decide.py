@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import attrs
 import pytest
 
-from lobu_actors.contract.frames import Ask, Complete, Delta, Fail, Heartbeat, Status
+from lobu_actors.contract.frames import Ask, Complete, Delta, Fail, Heartbeat, Status, Steer
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
@@ -271,6 +271,63 @@ def test_a_lost_host_s_turn_runs_again_until_its_attempts_are_used_up() -> None:
     [finish] = effects
     assert isinstance(finish, m.FinishTurns)
     assert finish.code == "HOST_LOST"
+
+
+def test_a_provider_failure_stops_progress_and_gives_its_code() -> None:
+    state, _ = tell(running(), frames(Delta(run_id="r1", text="x")), now=START + 1)
+    state, _ = tell(state, frames(Status(run_id="r1", status="429", code="PROVIDER_QUOTA")), now=START + 2)
+    for second in range(3, 301):  # the worker goes on saying that it is busy
+        state, effects = tell(state, frames(Status(run_id="r1", status="waiting")), m.Tick(), now=START + second)
+        assert only(effects, m.FinishTurns) == []
+    _, effects = tell(state, m.Tick(), now=START + 301)
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.code == "PROVIDER_QUOTA"
+    state, _ = tell(state, frames(Delta(run_id="r1", text="y")), now=START + 300)
+    assert tell(state, m.Tick(), now=START + 302)[1] == [], "output is progress again"
+
+
+def busy(number: int, on_busy: OnBusy) -> m.TurnAccepted:
+    return m.TurnAccepted(turn(number, on_busy=on_busy))
+
+
+def test_merged_messages_share_a_run_and_each_is_processed() -> None:
+    state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.MERGE), busy(4, OnBusy.ENQUEUE))
+    assert effects == []
+    state, effects = tell(state, frames(Complete(run_id="r1")), m.TurnsFinished(("t1",)))
+    [begin] = only(effects, m.BeginRun)
+    assert isinstance(begin, m.BeginRun)
+    assert [joined.turn_id for joined in begin.turns] == ["t2", "t3"]
+    assert [waiting.turn_id for waiting in state.queue] == ["t4"]
+
+
+def test_a_steering_message_joins_the_run_once_that_is_committed() -> None:
+    state, _ = tell(
+        fresh(), m.TurnAccepted(turn()), m.WorkerStarting("w1"), ready(frozenset({"steer"})), m.RunBegun("r1")
+    )
+    steering = turn(2, on_busy=OnBusy.STEER)
+    state, effects = tell(state, m.TurnAccepted(steering))
+    assert effects == [m.JoinRun("r1", steering)]
+    assert tell(state, m.TurnAccepted(steering))[1] == [], "a second hint meanwhile changes nothing"
+    state, effects = tell(state, m.RunJoined(steering))
+    assert effects == [m.SendFrame(Steer(run_id="r1", message_id="m2", content="hi"))]
+    _, effects = tell(state, frames(Complete(run_id="r1")))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert [ended.turn_id for ended in finish.turns] == ["t1", "t2"]
+
+
+def test_a_worker_that_cannot_be_steered_gets_the_message_next() -> None:
+    state, effects = tell(running(), busy(2, OnBusy.STEER))
+    assert effects == []
+    assert [waiting.turn_id for waiting in state.queue] == ["t2"]
+
+
+def test_an_interrupt_cancels_what_runs_and_goes_first() -> None:
+    state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.INTERRUPT))
+    [cancel] = effects
+    assert isinstance(cancel, m.SendFrame)
+    assert [waiting.turn_id for waiting in state.queue] == ["t3", "t2"]
 
 
 def test_an_agent_that_is_gone_fails_its_turns() -> None:
