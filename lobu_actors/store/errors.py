@@ -19,6 +19,10 @@ class StoreRejected(StoreError):
     """The server refused the statement itself: a bug here, or a schema that does not fit. Trying again is no use."""
 
 
+class StoreDuplicate(StoreRejected):
+    """A unique key is taken: what was to be written is there already, or something else is in its place."""
+
+
 class SchemaMismatch(StoreError):
     """The database's schema is older or newer than this program; run `lobu migrate`, or the newer program."""
 

@@ -134,6 +134,7 @@ class Activation:
     agent: Agent | None
     owed: tuple[Turn, ...]  # oldest first, running ones included
     snapshot: SnapshotMark | None
+    live_run: RunRecord | None = None  # what the last owner left running; to be finished or requeued before a new run
 
 
 @attrs.frozen
@@ -256,3 +257,5 @@ class RunRecord:
     host_id: str
     epoch: int
     attempt: int
+    worker_pid: int | None = None
+    worker_started_at: float | None = None  # seconds since boot

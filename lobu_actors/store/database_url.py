@@ -1,0 +1,53 @@
+"""Reads what DATABASE_URL says: a server elsewhere, or a folder in which to run our own. Opens nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+import attrs
+
+from lobu_actors.store.errors import InvalidDatabaseUrl
+
+
+@attrs.frozen
+class ExternalDatabase:
+    """A server that somebody else runs."""
+
+    url: str
+
+
+@attrs.frozen
+class EmbeddedDatabase:
+    """A server of our own, its data in `path`/.lobu/pgdata."""
+
+    path: Path
+
+
+def parse_database_url(value: str, data_dir: Path) -> ExternalDatabase | EmbeddedDatabase:
+    """`postgres://…` is external; a path or `file:…` embedded, relative ones behind `data_dir`; empty is `data_dir`.
+
+    Raises InvalidDatabaseUrl with one sentence that says what is wrong. The value itself is not repeated: it may hold
+    a password.
+    """
+    text = value.strip()
+    scheme, colon, rest = text.partition(":")
+    if scheme in ("postgres", "postgresql") and colon:
+        if not rest.startswith("//") or len(rest) == 2:
+            raise InvalidDatabaseUrl("the database URL names no server; write postgresql://user@host/database")
+        return ExternalDatabase(text)
+    if scheme == "file" and colon:
+        text = unquote(rest.removeprefix("//"))
+        if rest.startswith("//") and not text.startswith("/"):
+            raise InvalidDatabaseUrl("a file URL of the database names a host; write file:/path or file:path")
+    elif "://" in text:
+        raise InvalidDatabaseUrl(
+            f"the database URL begins with {scheme}://, which is no PostgreSQL server; "
+            "write postgresql://…, a path, or file:path"
+        )
+    if "\0" in text:
+        raise InvalidDatabaseUrl("the database path holds a NUL character")
+    path = (data_dir / Path(text or ".").expanduser()).absolute()
+    if path.exists() and not path.is_dir():
+        raise InvalidDatabaseUrl(f"{path} is not a folder; the embedded database needs one")
+    return EmbeddedDatabase(path)

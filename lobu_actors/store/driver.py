@@ -1,0 +1,282 @@
+"""The one driver file: psycopg 3's C core waiting on trio. Owns connections, deadlines and the mapping of errors.
+
+Knows no table and no query, save what it says once to a new session.
+
+Model: a connection runs one statement at a time, in autocommit. `fetch` is the only way to use it, always under a
+deadline. A statement that does not come to its own end (cancelled, out of time, server gone) leaves the protocol in the
+middle of a message, so the connection is closed for good: the server is asked, within a bound, to drop the statement,
+and nothing is read any more. A statement that ends with an ERROR was rolled back by the server, and the connection
+stays usable.
+
+What the caller learns: StoreUnavailable only when nothing can have happened (it never left, it only read, or the
+server says that it rolled back); StoreOutcomeUnknown for a write that was sent and has no answer. Rejected: to read on
+after the cancel request in order to learn the outcome. It would take a second wait, and callers have keys to ask by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+import msgspec
+import psycopg
+import trio
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import set_json_loads
+from psycopg.types.numeric import Int8, Int8Dumper
+from psycopg.waiting import Ready, Wait
+
+from lobu_actors.store.errors import (
+    InvalidDatabaseUrl,
+    StoreDuplicate,
+    StoreError,
+    StoreOutcomeUnknown,
+    StoreRejected,
+    StoreUnavailable,
+)
+from lobu_actors.store.queries import query
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+CANCEL_SECONDS = 1.0  # how long a dead statement may keep its caller for asking the server to drop it
+PREPARED_MAX = 300  # more than there are queries, times the types that a NULL may change
+
+# SQLSTATE classes and codes after which the statement was certainly rolled back and may succeed later.
+_TRY_AGAIN = frozenset({"40001", "40P01", "40000", "55P03", "57014", "57P03", "25006"})
+_TRY_AGAIN_CLASSES = frozenset({"53", "58"})
+# The server ends the session: whether it had committed is not said.
+_SESSION_ENDED = frozenset({"57P01", "57P02", "57P04", "57P05", "25P03", "25P04"})
+
+_DEFAULTS: dict[str, str | int] = {
+    "application_name": "lobu",
+    "gssencmode": "disable",
+    "keepalives": 1,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+class Int8OnlyDumper(Int8Dumper):
+    """Every int as int8: psycopg's choice by magnitude would prepare one statement once per size."""
+
+    def upgrade(self, obj: Any, format: Any) -> Int8OnlyDumper:
+        return self
+
+    def get_key(self, obj: Any, format: Any) -> type:
+        return self.cls
+
+
+class _OneUser:
+    """In place of psycopg's lock. The pool gives a connection to one task, so waiting here would hide a bug."""
+
+    def __init__(self) -> None:
+        self._taken = False
+
+    async def __aenter__(self) -> None:
+        if self._taken:
+            raise RuntimeError("two tasks use one database connection")
+        self._taken = True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._taken = False
+
+
+async def _ready(fd: int, state: Wait) -> Ready:
+    if state == Wait.R:
+        await trio.lowlevel.wait_readable(fd)
+        return Ready.R
+    if state == Wait.W:
+        await trio.lowlevel.wait_writable(fd)
+        return Ready.W
+    ready = 0
+
+    async def wait_for(kind: Ready) -> None:
+        nonlocal ready
+        await (trio.lowlevel.wait_readable if kind == Ready.R else trio.lowlevel.wait_writable)(fd)
+        ready |= kind
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for, Ready.R)
+        nursery.start_soon(wait_for, Ready.W)
+    return Ready(ready)
+
+
+async def _drive(generator: Generator[tuple[int, Wait], Ready, T]) -> T:
+    """Drive a generator of psycopg's that names the descriptor itself (it changes while connecting)."""
+    try:
+        fd, state = next(generator)
+        while True:
+            fd, state = generator.send(await _ready(fd, state))
+    except StopIteration as stop:
+        return cast(T, stop.value)
+    finally:
+        generator.close()
+
+
+class Connection(psycopg.AsyncConnection[Row]):
+    """One session, in autocommit. Made by `open_connection`."""
+
+    def __init__(self, pgconn: Any, row_factory: Any = psycopg.rows.tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self.lock = cast(Any, _OneUser())
+        self._poll = select.poll()
+        self._poll.register(self.pgconn.socket, select.POLLIN)
+
+    async def wait(self, gen: Any, interval: float = 0, timeout: float | None = None) -> Any:
+        """psycopg's hook: drive one operation to its end. Deadlines are the caller's cancel scope."""
+        fd = self.pgconn.socket
+        try:
+            state = next(gen)
+            while True:
+                state = gen.send(await _ready(fd, state))
+        except StopIteration as stop:
+            return stop.value
+
+    async def fetch(
+        self,
+        statement: bytes,
+        params: dict[str, Any] | None,
+        *,
+        timeout_seconds: float,
+        write: bool,
+        binary: bool = False,
+    ) -> list[Row]:
+        """Run one statement and give its rows.
+
+        Raises StoreUnavailable, StoreOutcomeUnknown (only with `write`) or StoreRejected. After any other ending than
+        rows or a server's ERROR the connection is closed.
+        """
+        settled = False
+        try:
+            with trio.move_on_after(timeout_seconds):
+                rows = await self._run(statement, params, binary)
+                settled = True
+                return rows
+        except psycopg.Error as error:
+            settled = not self.closed
+            raise store_error(error, write=write) from error
+        except trio.ClosedResourceError:
+            raise _broken("the connection was closed under a statement", write) from None
+        finally:
+            if not settled:
+                await self.discard()
+        raise _broken(f"no answer from the database within {timeout_seconds:g} s", write)
+
+    async def _run(self, statement: bytes, params: dict[str, Any] | None, binary: bool) -> list[Row]:
+        cursor = await self.execute(statement, params, binary=binary)
+        if cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.TUPLES_OK:
+            return await cursor.fetchall()
+        return []
+
+    @property
+    def quiet(self) -> bool:
+        """False once the server has said something unasked or hung up. Costs one system call, sends nothing."""
+        return not self.closed and not self._poll.poll(0)
+
+    async def discard(self) -> None:
+        """Close for good; when a statement is under way, ask the server to drop it first. Bounded; never raises."""
+        if not self.closed and self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            with trio.move_on_after(CANCEL_SECONDS, shield=True):
+                # When it is gone already, closing is all that is left.
+                with contextlib.suppress(psycopg.Error, OSError):
+                    await _drive(cast(Any, self._cancel_gen()))
+        self.close_now()
+
+    def close_now(self) -> None:
+        """Close without asking anyone. A task that waits on this connection gets an error."""
+        if not self.closed:
+            trio.lowlevel.notify_closing(self.pgconn.socket)
+        self._closed = True
+        self.pgconn.finish()
+
+
+def _broken(message: str, write: bool) -> StoreError:
+    return StoreOutcomeUnknown(message) if write else StoreUnavailable(message)
+
+
+def store_error(error: psycopg.Error, *, write: bool) -> StoreError:
+    """Our error for psycopg's, for a statement that was sent."""
+    state = error.sqlstate
+    message = str(error).strip() or type(error).__name__
+    if state is None:
+        known = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+        return _broken(message, write) if known else StoreRejected(message)
+    if state in _SESSION_ENDED or state.startswith("08"):
+        return _broken(message, write)
+    if state in _TRY_AGAIN or state[:2] in _TRY_AGAIN_CLASSES:
+        return StoreUnavailable(message)
+    if state == "23505":
+        return StoreDuplicate(message)
+    return StoreRejected(f"{message} ({state})")
+
+
+async def _attempts(url: str) -> list[dict[str, Any]]:
+    """The hosts of a URL, one connection attempt each, with names resolved: libpq itself would block on DNS."""
+    try:
+        given = {**_DEFAULTS, **conninfo_to_dict(url)}
+    except psycopg.ProgrammingError as error:
+        raise InvalidDatabaseUrl(f"the database URL cannot be read: {str(error).strip()}") from None
+    hosts = str(given.get("host") or "").split(",")
+    ports = str(given.get("port") or "").split(",")
+    if given.get("hostaddr") or len(ports) not in (1, len(hosts)):
+        return [given]
+    attempts: list[dict[str, Any]] = []
+    for number, host in enumerate(hosts):
+        port = ports[number if len(ports) > 1 else 0]
+        one = {**given, "host": host, "port": port}
+        if not host or host.startswith(("/", "@")):
+            attempts.append(one)
+            continue
+        try:
+            found = await trio.socket.getaddrinfo(host, port or 5432, type=trio.socket.SOCK_STREAM)
+        except OSError:
+            continue
+        attempts.extend({**one, "hostaddr": address} for address in dict.fromkeys(str(info[4][0]) for info in found))
+    return attempts
+
+
+async def open_connection(url: str, *, timeout_seconds: float, application_name: str | None = None) -> Connection:
+    """A fresh session in autocommit, prepared. `application_name` wins over the URL's.
+
+    Raises StoreUnavailable when no host answers in time, InvalidDatabaseUrl when the URL cannot be read.
+    """
+    failures: list[str] = []
+    with trio.move_on_after(timeout_seconds):
+        for attempt in await _attempts(url):
+            if application_name is not None:
+                attempt["application_name"] = application_name
+            try:
+                return await _open_one(attempt)
+            except psycopg.Error as error:
+                failures.append(str(error).strip())
+        raise StoreUnavailable("; ".join(failures) or "the database host's name cannot be resolved")
+    raise StoreUnavailable("; ".join([*failures, f"no database connection within {timeout_seconds:g} s"]))
+
+
+async def _open_one(attempt: dict[str, Any]) -> Connection:
+    values = {key: value for key, value in attempt.items() if value not in ("", None)}
+    connection = await _drive(cast(Any, Connection._connect_gen(make_conninfo("", **values))))
+    try:
+        connection._autocommit = True
+        connection.prepare_threshold = 1
+        connection.prepared_max = PREPARED_MAX
+        connection.adapters.register_dumper(int, Int8OnlyDumper)
+        set_json_loads(msgspec.json.decode, connection)
+        await connection.execute(query("prepare_session"), prepare=False)
+    except BaseException:
+        connection.close_now()
+        raise
+    return cast(Connection, connection)
+
+
+__all__ = ["Connection", "Int8", "Row", "open_connection", "store_error"]

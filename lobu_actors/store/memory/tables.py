@@ -1,0 +1,150 @@
+"""The tables and their keys, and what several parts need to ask of them. No promise is kept here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import msgspec
+import trio
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import HostState, RunStatus
+from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Lease, RunRecord, Segment, Turn
+
+
+@attrs.define
+class ConversationRow:
+    ref: ConversationRef
+    user_id: str
+    created_at: datetime
+    last_activity_at: datetime
+    model: str | None
+    provider: str | None
+    generation: int = 1
+    closing_at: datetime | None = None
+    closed_at: datetime | None = None
+    # (event, epoch of its writer); the seq of events[i] is i + 1
+    events: list[tuple[Event, int]] = attrs.field(factory=list)
+    # (run_id, segment), in order of their commits
+    segments: list[tuple[str, Segment]] = attrs.field(factory=list)
+
+
+@attrs.define
+class MarkerRow:
+    ref: ConversationRef
+    turn_id: str
+    accepted_at: datetime
+    host_id: str | None = None
+    run_id: str | None = None
+
+
+@attrs.define
+class LeaseRow:
+    host_id: str | None
+    epoch: int
+
+
+@attrs.define
+class RunRow:
+    ref: ConversationRef
+    record: RunRecord
+    ended_epoch: int | None = None
+    error_code: str | None = None
+    exit_status: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+@attrs.define
+class HostRow:
+    host_id: str
+    name: str
+    link_url: str | None
+    version: str
+    state: HostState
+    expires_at: float
+
+
+class Tables:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.organizations: set[str] = set()
+        self.api_keys: dict[str, ApiKey] = {}
+        self.agents: dict[tuple[str, str], Agent] = {}
+        self.conversations: dict[tuple[str, str], ConversationRow] = {}
+        self.leases: dict[tuple[str, str], LeaseRow] = {}
+        self.turns: dict[tuple[str, str], Turn] = {}
+        self.turn_of_message: dict[tuple[ConversationRef, str], Turn] = {}
+        self.markers: dict[tuple[str, str], MarkerRow] = {}
+        self.runs: dict[tuple[str, str], RunRow] = {}
+        self.hosts: dict[str, HostRow] = {}
+        self._last_time = datetime.fromtimestamp(0, UTC)
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def next_time(self) -> datetime:
+        """Now, but never the same twice: the order of acceptance is the order of these."""
+        self._last_time = max(self.now(), self._last_time + timedelta(microseconds=1))
+        return self._last_time
+
+    def conversation(self, ref: ConversationRef) -> ConversationRow | None:
+        row = self.conversations.get((ref.organization_id, ref.conversation_id))
+        return row if row is not None and row.ref == ref else None
+
+    def owed(self, ref: ConversationRef) -> list[MarkerRow]:
+        found = [marker for marker in self.markers.values() if marker.ref == ref]
+        return sorted(found, key=lambda marker: (marker.accepted_at, marker.turn_id))
+
+    def put_turn(self, turn: Turn) -> Turn:
+        self.turns[turn.ref.organization_id, turn.turn_id] = turn
+        self.turn_of_message[turn.ref, turn.message_id] = turn
+        return turn
+
+    def live_runs(self, ref: ConversationRef) -> Iterator[RunRow]:
+        return (run for run in self.runs.values() if run.ref == ref and run.record.status is RunStatus.LIVE)
+
+    def host_lives(self, host_id: str | None) -> bool:
+        host = self.hosts.get(host_id) if host_id is not None else None
+        return host is not None and host.state is not HostState.DEAD and host.expires_at > self.clock()
+
+    def holds(self, lease: Lease) -> bool:
+        row = self.leases.get((lease.ref.organization_id, lease.ref.conversation_id))
+        return row is not None and row.host_id == lease.host_id and row.epoch == lease.epoch
+
+    def view(self, row: ConversationRow) -> Conversation:
+        owed = self.owed(row.ref)
+        running = sum(marker.run_id is not None for marker in owed)
+        return Conversation(
+            ref=row.ref,
+            user_id=row.user_id,
+            created_at=row.created_at,
+            last_activity_at=max([row.last_activity_at, *(marker.accepted_at for marker in owed)]),
+            generation=row.generation,
+            last_seq=len(row.events),
+            closing=row.closing_at is not None,
+            closed=row.closed_at is not None,
+            model=row.model,
+            provider=row.provider,
+            queued=len(owed) - running,
+            running=running,
+        )
+
+
+class Part:
+    """What the parts of the store have in common."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+
+async def pass_checkpoint() -> None:
+    """Where a real store would wait: other tasks run, and a cancelled caller is told before anything is written."""
+    await trio.lowlevel.checkpoint()
+
+
+def as_stored(value: Any) -> Any:
+    """What comes back after JSON: a copy, with lists for tuples."""
+    return msgspec.json.decode(msgspec.json.encode(value))

@@ -1,0 +1,88 @@
+"""Organizations, API keys and agents in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from lobu_actors.store.errors import StoreRejected
+from lobu_actors.store.memory.tables import Part, as_stored, pass_checkpoint
+from lobu_actors.store.records import Agent, ApiKey
+
+
+class TenantPart(Part):
+    """Implements `protocol.TenantStore`."""
+
+    async def ensure_organization(self, organization_id: str) -> None:
+        await pass_checkpoint()
+        self.tables.organizations.add(organization_id)
+
+    async def put_api_key(self, key: ApiKey) -> None:
+        await pass_checkpoint()
+        self._require_organization(key.organization_id)
+        known = self.tables.api_keys.get(key.key_hash)
+        if known is None:
+            key = attrs.evolve(key, created_at=self.tables.next_time(), revoked_at=None)
+        elif known.organization_id == key.organization_id:
+            key = attrs.evolve(known, label=key.label, role=key.role, expires_at=key.expires_at)
+        else:
+            return
+        self.tables.api_keys[key.key_hash] = key
+
+    async def find_api_key(self, key_hash: str) -> ApiKey | None:
+        await pass_checkpoint()
+        key = self.tables.api_keys.get(key_hash)
+        if key is None or key.revoked_at is not None:
+            return None
+        return key if key.expires_at is None or key.expires_at > self.tables.now() else None
+
+    async def list_api_keys(self, organization_id: str) -> list[ApiKey]:
+        await pass_checkpoint()
+        return [key for key in self.tables.api_keys.values() if key.organization_id == organization_id]
+
+    async def revoke_api_key(self, organization_id: str, key_hash_prefix: str) -> int:
+        await pass_checkpoint()
+        keys = self.tables.api_keys
+        matching = [
+            key
+            for key in keys.values()
+            if key.organization_id == organization_id and key.key_hash.startswith(key_hash_prefix)
+        ]
+        if len(matching) == 1:
+            key = matching[0]
+            keys[key.key_hash] = attrs.evolve(key, revoked_at=key.revoked_at or self.tables.now())
+        return len(matching) if len(matching) <= 1 else -1
+
+    async def apply_agents(self, organization_id: str, agents: Sequence[Agent]) -> None:
+        await pass_checkpoint()
+        if agents:
+            self._require_organization(organization_id)
+        given = {agent.agent_id for agent in agents}
+        for (organization, agent_id), agent in list(self.tables.agents.items()):
+            if organization == organization_id and agent_id not in given and not agent.disabled:
+                self.tables.agents[organization, agent_id] = attrs.evolve(agent, disabled=True, is_default=False)
+        for agent in agents:
+            stored = attrs.evolve(
+                agent,
+                organization_id=organization_id,
+                settings=as_stored(agent.settings),
+                policy=as_stored(agent.policy),
+            )
+            self.tables.agents[organization_id, agent.agent_id] = stored
+
+    async def find_agent(self, organization_id: str, agent_id: str | None) -> Agent | None:
+        for agent in await self.list_agents(organization_id):
+            wanted = agent.is_default if agent_id is None else agent.agent_id == agent_id
+            if wanted and not agent.disabled:
+                return agent
+        return None
+
+    async def list_agents(self, organization_id: str) -> list[Agent]:
+        await pass_checkpoint()
+        found = [agent for agent in self.tables.agents.values() if agent.organization_id == organization_id]
+        return sorted(found, key=lambda agent: agent.agent_id)
+
+    def _require_organization(self, organization_id: str) -> None:
+        if organization_id not in self.tables.organizations:
+            raise StoreRejected(f"there is no organization {organization_id}")

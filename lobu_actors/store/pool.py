@@ -1,0 +1,128 @@
+"""A bounded pool of connections. Owns who may use which connection and for how long to wait; knows no query.
+
+A permit of a fair semaphore is the right to one connection. Its holder takes the most recently used idle one (its
+caches are warm, the others age) or opens one, so there are never more connections than permits. Nothing is asked of
+the server before use; a socket on which the server has already spoken (it hung up) is seen without a round trip and
+dropped, so a restart costs the next write no unknown outcome. When a connection breaks, all idle ones go with it.
+Reconnecting again and again is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from lobu_actors.store.driver import Connection, Row, open_connection
+from lobu_actors.store.errors import StoreUnavailable
+
+
+class Pool:
+    """At most `size` connections to one database, opened when they are needed."""
+
+    def __init__(
+        self, url: str, *, size: int = 8, call_timeout_seconds: float = 10.0, application_name: str | None = None
+    ) -> None:
+        if size < 1 or call_timeout_seconds <= 0:
+            raise ValueError("a pool needs at least one connection and a positive deadline")
+        self.url = url
+        self._timeout = call_timeout_seconds
+        self._name = application_name
+        self._permits = trio.Semaphore(size, max_value=size)
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._closed = False
+
+    async def fetch(
+        self, statement: bytes, params: dict[str, Any] | None = None, *, write: bool, binary: bool = False
+    ) -> list[Row]:
+        """One statement on a connection of the pool, within the call deadline, waiting for a connection included.
+
+        Raises StoreUnavailable when it was never sent; else as `Connection.fetch`.
+        """
+        deadline = trio.current_time() + self._timeout
+        try:
+            self._permits.acquire_nowait()
+        except trio.WouldBlock:
+            await self._wait_for_permit()
+        try:
+            connection = self._take_idle() or await self._open(deadline - trio.current_time())
+            return await self._use(connection, statement, params, deadline - trio.current_time(), write, binary)
+        finally:
+            self._permits.release()
+
+    async def _wait_for_permit(self) -> None:
+        with trio.move_on_after(self._timeout) as scope:
+            await self._permits.acquire()
+        if scope.cancelled_caught:
+            raise StoreUnavailable(f"no free database connection within {self._timeout:g} s")
+
+    def _take_idle(self) -> Connection | None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.quiet:
+                return connection
+            connection.close_now()
+            self._drop_idle()
+        return None
+
+    async def _open(self, timeout_seconds: float) -> Connection:
+        connection = await open_connection(
+            self.url, timeout_seconds=max(timeout_seconds, 0), application_name=self._name
+        )
+        if self._closed:
+            connection.close_now()
+            raise StoreUnavailable("the store is closed")
+        return connection
+
+    async def _use(
+        self, connection: Connection, statement: bytes, params: Any, timeout_seconds: float, write: bool, binary: bool
+    ) -> list[Row]:
+        self._busy.add(connection)
+        try:
+            if timeout_seconds <= 0:  # waiting took it all; sent now, a write would have an unknown outcome for nothing
+                raise StoreUnavailable(f"no free database connection within {self._timeout:g} s")
+            return await connection.fetch(
+                statement, params, timeout_seconds=timeout_seconds, write=write, binary=binary
+            )
+        finally:
+            self._busy.discard(connection)
+            if connection.closed:
+                self._drop_idle()
+            elif self._closed:
+                connection.close_now()
+            else:
+                self._idle.append(connection)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of one's own, outside the bound, closed at the end: for migrations, LISTEN, session locks."""
+        connection = await open_connection(self.url, timeout_seconds=self._timeout, application_name=self._name)
+        try:
+            yield connection
+        finally:
+            connection.close_now()
+
+    def _drop_idle(self) -> None:
+        for connection in self._idle:
+            connection.close_now()
+        self._idle.clear()
+
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
+    @property
+    def busy_count(self) -> int:
+        return len(self._busy)
+
+    def close(self) -> None:
+        """Close every connection; statements under way fail, later calls raise StoreUnavailable. Repeatable."""
+        self._closed = True
+        self._drop_idle()
+        for connection in list(self._busy):
+            connection.close_now()

@@ -1,0 +1,90 @@
+"""What an edge does, on Postgres: conversations, accepting turns, reading events and snapshots."""
+
+from __future__ import annotations
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import TurnStatus
+from lobu_actors.store.errors import StoreRejected
+from lobu_actors.store.postgres.rows import Part, ref_params, to_conversation, to_event, to_json, to_turn
+from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, Turn
+from lobu_actors.store.snapshots import join_segments
+
+ROUNDS = 5  # how often to look again when what refused a statement is gone by the time it is looked at
+
+
+class ConversationPart(Part):
+    """Implements `protocol.ConversationStore`."""
+
+    async def open_conversation(
+        self, ref: ConversationRef, user_id: str, *, model: str | None = None, provider: str | None = None
+    ) -> Conversation:
+        """Found first, since most are resumed. A closed one is reopened for its own agent and user only."""
+        params = ref_params(ref) | {"user_id": user_id, "model": model, "provider": provider}
+        for _ in range(ROUNDS):
+            found = await self.find_conversation(ref.organization_id, ref.conversation_id)
+            if found is None:
+                rows = await self.write("insert_conversation_if_new", params)
+                if rows:
+                    return to_conversation(ref.organization_id, rows[0])
+            elif found.closed and found.ref == ref and found.user_id == user_id:
+                await self.write("reopen_conversation_if_closed", params)
+            else:
+                return found
+        raise StoreRejected("the conversation is opened and closed too fast to be found")
+
+    async def find_conversation(self, organization_id: str, conversation_id: str) -> Conversation | None:
+        params = {"organization_id": organization_id, "conversation_id": conversation_id}
+        rows = await self.read("find_conversation", params)
+        return to_conversation(organization_id, rows[0]) if rows else None
+
+    async def list_conversations(self, organization_id: str, *, limit: int) -> list[Conversation]:
+        rows = await self.read("list_conversations", {"organization_id": organization_id, "limit": limit})
+        return [to_conversation(organization_id, row) for row in rows]
+
+    async def accept_turn(self, turn: NewTurn, *, max_owed: int) -> Accepted | Refused:
+        """One round trip when it is accepted. Accepts at the same moment may exceed `max_owed` by their number."""
+        params = ref_params(turn.ref) | {
+            "turn_id": turn.turn_id,
+            "message_id": turn.message_id,
+            "content": turn.content,
+            "on_busy": turn.on_busy.value,
+            "payload": to_json(turn.payload),
+            "max_owed": max_owed,
+        }
+        for _ in range(ROUNDS):
+            rows = await self.write("accept_turn_if_open_and_not_full", params)
+            if rows:
+                return Accepted(_new_turn(turn, *rows[0]), created=True)
+            known = await self.find_turn(turn.ref, turn.message_id)
+            if known is not None:
+                return Accepted(known, created=False)
+            state = await self.read("explain_refusal", ref_params(turn.ref))
+            if not state:
+                return Refused("missing")
+            [(closing, owed)] = state
+            if closing:
+                return Refused("closed")
+            if owed >= max_owed:
+                return Refused("full")
+        raise StoreRejected("this turn_id belongs to another message")
+
+    async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None:
+        rows = await self.read("find_turn_by_message", ref_params(ref) | {"message_id": message_id})
+        return to_turn(ref, rows[0]) if rows else None
+
+    async def mark_closing(self, ref: ConversationRef) -> bool:
+        return bool(await self.write("mark_closing", ref_params(ref)))
+
+    async def read_events(self, ref: ConversationRef, from_seq: int, *, limit: int) -> list[Event]:
+        rows = await self.read("read_events", ref_params(ref) | {"from_seq": from_seq, "limit": limit})
+        return [to_event(ref, row) for row in rows]
+
+    async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
+        return join_segments(await self.read("read_newest_snapshot", ref_params(ref), binary=True))
+
+
+def _new_turn(turn: NewTurn, position: int, first_seq: int, accepted_at: object) -> Turn:
+    return Turn(
+        turn.ref, turn.turn_id, turn.message_id, turn.content, turn.on_busy, turn.payload, TurnStatus.QUEUED,
+        attempt=1, failures=0, position=position, first_seq=first_seq, accepted_at=accepted_at,  # type: ignore[arg-type]
+    )  # fmt: skip

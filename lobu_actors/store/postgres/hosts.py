@@ -1,0 +1,51 @@
+"""Membership and cluster-wide questions on Postgres. Every expiry is judged by the database's clock."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import HostState
+from lobu_actors.store.postgres.rows import Part, to_host
+from lobu_actors.store.records import Host, Totals
+
+
+class HostPart(Part):
+    """Implements `protocol.HostStore`."""
+
+    async def register_host(
+        self, host_id: str, *, name: str, link_url: str | None, version: str, ttl_seconds: float
+    ) -> None:
+        params = {
+            "host_id": host_id,
+            "name": name,
+            "link_url": link_url,
+            "version": version,
+            "ttl_seconds": float(ttl_seconds),
+        }
+        await self.write("register_host", params)
+
+    async def renew_host(self, host_id: str, *, ttl_seconds: float, state: HostState) -> bool:
+        params = {"host_id": host_id, "ttl_seconds": float(ttl_seconds), "state": state.value}
+        return bool(await self.write("renew_host_unless_dead", params))
+
+    async def declare_host_dead(self, host_id: str) -> None:
+        await self.write("declare_host_dead", {"host_id": host_id})
+
+    async def list_hosts(self) -> list[Host]:
+        return [to_host(row) for row in await self.read("list_hosts")]
+
+    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[ConversationRef]:
+        """What nobody holds comes first, then our own idle ones, then our own running ones; each oldest first."""
+        params = {"host_id": host_id, "limit": limit, "older_than_seconds": float(older_than_seconds)}
+        return [ConversationRef(*row) for row in await self.read("find_owed", params)]
+
+    async def totals(self, organization_id: str | None = None) -> Totals:
+        [row] = await self.read("totals", {"organization_id": organization_id})
+        return Totals(*row)
+
+    async def now(self) -> datetime:
+        [(now,)] = await self.read("now")
+        if not isinstance(now, datetime):
+            raise TypeError("the database's clock is not a time")
+        return now

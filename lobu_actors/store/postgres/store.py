@@ -1,0 +1,43 @@
+"""Puts the parts together. Owns the pool's life and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from lobu_actors.store.errors import SchemaMismatch
+from lobu_actors.store.migrate import pending
+from lobu_actors.store.pool import Pool
+from lobu_actors.store.postgres.actors import ActorPart
+from lobu_actors.store.postgres.conversations import ConversationPart
+from lobu_actors.store.postgres.hosts import HostPart
+from lobu_actors.store.postgres.tenants import TenantPart
+
+if TYPE_CHECKING:
+    from lobu_actors.store.protocol import Store
+
+
+class PostgresStore(TenantPart, ConversationPart, ActorPart, HostPart):
+    """Implements `protocol.Store`. Usable at once: connections are opened when they are needed."""
+
+    @classmethod
+    def connect(
+        cls, url: str, *, pool_size: int = 8, call_timeout_seconds: float = 10.0, application_name: str | None = None
+    ) -> Self:
+        """A store on a database whose schema is migrated (`check_schema` says so). Opens nothing yet."""
+        pool = Pool(url, size=pool_size, call_timeout_seconds=call_timeout_seconds, application_name=application_name)
+        return cls(pool)
+
+    async def check_schema(self) -> None:
+        """Raises SchemaMismatch unless the schema is the one that this program was written for."""
+        missing = await pending(self.pool.url)
+        if missing:
+            raise SchemaMismatch(f"the database lacks {', '.join(missing)}; run `lobu migrate`")
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+if TYPE_CHECKING:
+
+    def _implements(store: PostgresStore) -> Store:
+        return store

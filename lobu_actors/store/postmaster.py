@@ -1,0 +1,110 @@
+"""What is running on a data directory: reads `postmaster.pid` and /proc, and ends a server that an earlier life left.
+
+Knows nothing of how a server is started. Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import attrs
+import trio
+
+from lobu_actors.store.errors import EmbeddedServerError
+
+IMMEDIATE_SECONDS = 10.0
+POLL_SECONDS = 0.02
+
+
+@attrs.frozen
+class PidFile:
+    """The lines of `postmaster.pid` that matter here. A server that is still starting has written only some."""
+
+    pid: int
+    socket_dir: Path | None
+    ready: bool
+
+
+def read_pid_file(pgdata: Path) -> PidFile | None:
+    """None when there is none, or when it is being written."""
+    try:
+        lines = (pgdata / "postmaster.pid").read_text().splitlines()
+        pid = int(lines[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    socket_dir = Path(lines[4]) if len(lines) > 4 and lines[4] else None
+    return PidFile(abs(pid), socket_dir, len(lines) > 7 and lines[7].strip() == "ready")
+
+
+def processes_of(pgdata: Path) -> list[int]:
+    """Processes of a server on this directory: postmaster and children work in it, and their program is `postgres`."""
+    home = os.path.realpath(pgdata)
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{entry}/cwd") == home and _program(entry) == "postgres":
+                    found.append(int(entry))
+    return found
+
+
+def _program(pid: str) -> str:
+    return os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+
+
+async def end_earlier_server(pgdata: Path, timeout_seconds: float) -> str | None:
+    """Stop a server that outlived its starter, wait for its children, remove a pid file that names another program.
+
+    The pid file also holds the key of the shared memory, by which a starting server sees that orphaned children of a
+    dead one still use the data, and cleans up after it. So one whose process is dead is left to the server; one whose
+    number is taken by another program, which the server would mistake for its like, is removed, and only when no
+    process works in the directory any more.
+    Gives what was done, for the log. Raises EmbeddedServerError when something does not end.
+    """
+    found = await trio.to_thread.run_sync(read_pid_file, pgdata)
+    running = await trio.to_thread.run_sync(processes_of, pgdata)
+    done = None
+    if found is not None and found.pid in running:
+        done = f"stopped a server (pid {found.pid}) that was still running on this data"
+        await _stop_foreign(found.pid, timeout_seconds)
+    with trio.move_on_after(timeout_seconds) as scope:
+        while True:
+            if not await trio.to_thread.run_sync(processes_of, pgdata):
+                break
+            await trio.sleep(POLL_SECONDS)
+    if scope.cancelled_caught:
+        raise EmbeddedServerError(f"processes of an earlier database server still use {pgdata}; end them first")
+    if await trio.to_thread.run_sync(_remove_misleading_pid_file, pgdata):
+        done = done or "removed the pid file of a server that is gone"
+    return done
+
+
+def _remove_misleading_pid_file(pgdata: Path) -> bool:
+    found = read_pid_file(pgdata)
+    if found is None or not os.path.exists(f"/proc/{found.pid}"):
+        return False
+    (pgdata / "postmaster.pid").unlink(missing_ok=True)
+    return True
+
+
+async def _stop_foreign(pid: int, timeout_seconds: float) -> None:
+    """Fast, then immediate: both leave data that the next start recovers."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        for number, seconds in ((signal.SIGINT, timeout_seconds), (signal.SIGQUIT, IMMEDIATE_SECONDS)):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+            with trio.move_on_after(seconds) as scope:
+                await trio.lowlevel.wait_readable(descriptor)
+            if not scope.cancelled_caught:
+                return
+    finally:
+        trio.lowlevel.notify_closing(descriptor)
+        os.close(descriptor)
+    raise EmbeddedServerError(f"an earlier database server (pid {pid}) does not stop; end it first")

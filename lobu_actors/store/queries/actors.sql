@@ -1,0 +1,380 @@
+-- What the owner of a conversation does. Every write begins with `held`: the lease row, locked FOR SHARE where host and
+-- epoch are still the caller's. A takeover (an UPDATE of that row) waits for this statement's commit, or has come first
+-- and then `held` is empty and nothing happens: every further step depends on it. A check without the lock is NOT safe
+-- under READ COMMITTED.
+
+-- name: acquire_lease_unless_held_by_live_host
+-- Takes the lease under the next epoch; says what was there: conversation, own live host row, new epoch, holder before.
+-- Hosts are judged at the time of the statement's snapshot: a wait for the row's lock makes no live host look dead.
+WITH me AS MATERIALIZED (
+    SELECT host_id FROM host
+    WHERE host_id = %(host_id)s AND state <> 'dead' AND expires_at > statement_timestamp()
+), here AS MATERIALIZED (
+    SELECT 1 FROM conversation
+    WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
+        AND conversation_id = %(conversation_id)s
+), taken AS (
+    INSERT INTO actor_lease AS l (organization_id, kind, key, host_id, epoch)
+    SELECT %(organization_id)s, 'conversation', %(conversation_id)s, me.host_id, 1 FROM me, here
+    ON CONFLICT (organization_id, kind, key) DO UPDATE
+    SET host_id = EXCLUDED.host_id, epoch = l.epoch + 1, acquired_at = clock_timestamp()
+    WHERE l.host_id IS NULL OR l.host_id = EXCLUDED.host_id OR NOT EXISTS (
+        SELECT 1 FROM host h
+        WHERE h.host_id = l.host_id AND h.state <> 'dead' AND h.expires_at > statement_timestamp())
+    RETURNING epoch
+)
+SELECT EXISTS (SELECT 1 FROM here), EXISTS (SELECT 1 FROM me), (SELECT epoch FROM taken), (
+    SELECT l.host_id FROM actor_lease l
+    WHERE l.organization_id = %(organization_id)s AND l.kind = 'conversation' AND l.key = %(conversation_id)s);
+
+-- name: load_activation
+-- What a fresh actor needs to know besides its queue: conversation, agent, newest snapshot's mark, live run.
+SELECT c.agent_id, c.conversation_id, c.user_id, c.created_at, greatest(c.last_activity_at, o.newest), c.generation,
+    c.next_event_seq - 1, c.closing_at IS NOT NULL, c.closed_at IS NOT NULL, c.model, c.provider, o.queued, o.running,
+    a.organization_id, a.agent_id, a.worker, a.is_default, a.owner_user_id, a.model, a.settings, a.policy, a.disabled,
+    s.generation, s.run_id, s.total_length, s.sha256,
+    r.run_id, r.turn_ids, r.status, r.host_id, r.epoch, r.attempt, r.worker_pid, r.worker_started_at
+FROM conversation c
+CROSS JOIN LATERAL (
+    SELECT max(m.accepted_at) AS newest, count(*) FILTER (WHERE m.run_id IS NULL) AS queued,
+        count(m.run_id) AS running
+    FROM turn_marker m
+    WHERE m.organization_id = c.organization_id AND m.agent_id = c.agent_id
+        AND m.conversation_id = c.conversation_id
+) o
+LEFT JOIN agent a ON a.organization_id = c.organization_id AND a.agent_id = c.agent_id
+LEFT JOIN LATERAL (
+    SELECT t.generation, t.run_id, t.total_length, t.sha256 FROM transcript_segment t
+    WHERE t.organization_id = c.organization_id AND t.agent_id = c.agent_id
+        AND t.conversation_id = c.conversation_id AND t.generation = c.generation
+    ORDER BY t.seq DESC LIMIT 1
+) s ON true
+LEFT JOIN run r ON r.organization_id = c.organization_id AND r.agent_id = c.agent_id
+    AND r.conversation_id = c.conversation_id AND r.status = 'live'
+WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
+    AND c.conversation_id = %(conversation_id)s;
+
+-- name: load_owed_if_lease_held
+-- Owed turns, oldest first; one row of NULLs when nothing is owed, none when the lease is lost.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+)
+SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code
+FROM held
+LEFT JOIN (
+    SELECT turn_id, accepted_at FROM turn_marker
+    WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
+        AND conversation_id = %(conversation_id)s
+    ORDER BY accepted_at, turn_id LIMIT %(limit)s
+) m ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM turn WHERE organization_id = %(organization_id)s AND turn_id = m.turn_id LIMIT 1
+) t ON true
+ORDER BY m.accepted_at, m.turn_id;
+
+-- name: start_run_if_lease_held
+-- Begins a run of turns that are all queued (owed, and in no run), routes their markers, appends `restart` events.
+-- No row when refused.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+    FOR SHARE
+), queued AS MATERIALIZED (
+    SELECT m.turn_id FROM held, turn_marker m
+    WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s
+        AND m.conversation_id = %(conversation_id)s AND m.turn_id = ANY (%(turn_ids)s::text[]) AND m.run_id IS NULL
+    FOR NO KEY UPDATE OF m
+), started AS (
+    INSERT INTO run (organization_id, run_id, agent_id, conversation_id, turn_ids, host_id, epoch, attempt, worker_pid,
+        worker_started_at)
+    SELECT %(organization_id)s, %(run_id)s, %(agent_id)s, %(conversation_id)s, %(turn_ids)s::text[], %(host_id)s,
+        %(epoch)s, %(attempt)s, %(worker_pid)s, %(worker_started_at)s::float8
+    FROM (SELECT count(*) AS n FROM queued) q WHERE q.n = cardinality(%(turn_ids)s::text[])
+    ON CONFLICT DO NOTHING
+    RETURNING run_id
+), moved AS (
+    UPDATE turn t SET status = 'running', attempt = %(attempt)s, started_at = clock_timestamp(), error_code = NULL
+    FROM started
+    WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[])
+), routed AS (
+    UPDATE turn_marker m SET host_id = %(host_id)s, run_id = started.run_id
+    FROM started
+    WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
+        AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s
+), restart AS MATERIALIZED (
+    SELECT x.data, x.no, (%(turn_ids)s::text[])[x.no] AS turn_id
+    FROM jsonb_array_elements(%(restart_events)s::jsonb) WITH ORDINALITY AS x (data, no)
+), seqs AS (
+    UPDATE conversation c SET next_event_seq = next_event_seq + n.n
+    FROM (SELECT count(*) AS n FROM restart, started) n
+    WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
+        AND c.conversation_id = %(conversation_id)s AND n.n > 0
+    RETURNING c.next_event_seq - n.n AS first
+), events AS (
+    INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id,
+        attempt, text_offset, epoch)
+    SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, seqs.first + restart.no - 1, restart.turn_id,
+        'restart', restart.data, %(run_id)s, %(attempt)s, 0, %(epoch)s
+    FROM seqs, restart
+    RETURNING seq, turn_id, type, data, run_id, attempt, text_offset
+)
+SELECT e.seq, e.turn_id, e.type, e.data, e.run_id, e.attempt, e.text_offset
+FROM started LEFT JOIN events e ON true
+ORDER BY e.seq;
+
+-- name: find_started_run
+-- What start_run wrote earlier under this very lease, while that run lives and the lease is held.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+)
+SELECT e.seq, e.turn_id, e.type, e.data, e.run_id, e.attempt, e.text_offset
+FROM held
+JOIN run r ON r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.status = 'live'
+    AND r.host_id = %(host_id)s AND r.epoch = %(epoch)s
+LEFT JOIN conversation_event e ON e.organization_id = %(organization_id)s AND e.agent_id = %(agent_id)s
+    AND e.conversation_id = %(conversation_id)s
+    AND e.run_id = r.run_id AND e.type = 'restart' AND e.seq > (
+        SELECT min(t.first_seq) FROM turn t
+        WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[]))
+ORDER BY e.seq;
+
+-- name: finish_run_if_lease_held
+-- The terminal statement. The markers decide: what is taken here is ended here, and nothing else is.
+-- Without a run id, a predecessor's live run ends with the last of its turns.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+    FOR SHARE
+), live AS MATERIALIZED (
+    SELECT r.run_id FROM held, run r
+    WHERE r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.agent_id = %(agent_id)s
+        AND r.conversation_id = %(conversation_id)s AND r.status = 'live'
+    FOR NO KEY UPDATE OF r
+), fit AS MATERIALIZED (
+    SELECT 1 FROM held WHERE %(run_id)s::text IS NULL
+    UNION ALL SELECT 1 FROM live
+), wanted AS MATERIALIZED (
+    SELECT x.no, x.e ->> 'turn_id' AS turn_id, x.e ->> 'type' AS type, x.e -> 'data' AS data
+    FROM jsonb_array_elements(%(ends)s::jsonb) WITH ORDINALITY AS x (e, no)
+), taken AS (
+    DELETE FROM turn_marker m USING fit, wanted w
+    WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
+        AND m.turn_id = w.turn_id AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s
+    RETURNING w.no, w.turn_id, w.type, w.data, m.run_id AS was_in
+), won AS MATERIALIZED (
+    SELECT count(*) AS n FROM taken
+), ended AS (
+    UPDATE turn t SET status = %(turn_status)s, error_code = %(error_code)s, ended_at = clock_timestamp()
+    FROM taken
+    WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[])
+        AND t.turn_id = taken.turn_id
+), run_ended AS (
+    UPDATE run r SET status = %(status)s, error_code = %(error_code)s, exit_status = %(exit_status)s,
+        usage = %(usage)s::jsonb, ended_at = clock_timestamp(), ended_epoch = %(epoch)s
+    FROM (SELECT DISTINCT coalesce(%(run_id)s::text, was_in) AS run_id FROM taken) w
+    WHERE r.organization_id = %(organization_id)s AND r.agent_id = %(agent_id)s
+        AND r.conversation_id = %(conversation_id)s AND r.run_id = w.run_id AND r.status = 'live'
+        AND (%(run_id)s::text IS NOT NULL OR NOT EXISTS (
+            SELECT 1 FROM turn_marker o
+            WHERE o.organization_id = %(organization_id)s AND o.agent_id = %(agent_id)s
+                AND o.conversation_id = %(conversation_id)s
+                AND o.run_id = w.run_id AND o.turn_id <> ALL (%(turn_ids)s::text[])))
+), seqs AS (
+    UPDATE conversation c SET next_event_seq = next_event_seq + won.n, last_activity_at = clock_timestamp()
+    FROM won
+    WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
+        AND c.conversation_id = %(conversation_id)s AND won.n > 0
+    RETURNING c.next_event_seq - won.n AS first
+), segment AS (
+    INSERT INTO transcript_segment (organization_id, agent_id, conversation_id, generation, run_id, seq, base_length,
+        total_length, sha256, data)
+    SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, %(generation)s, %(run_id)s, seqs.first,
+        %(base_length)s, %(total_length)s, %(sha256)s, %(segment)s::bytea
+    FROM seqs WHERE %(segment)s::bytea IS NOT NULL
+), events AS (
+    INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id,
+        attempt, text_offset, epoch)
+    SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s,
+        seqs.first + row_number() OVER (ORDER BY t.no) - 1, t.turn_id, t.type, t.data, %(run_id)s, %(attempt)s,
+        %(text_offset)s, %(epoch)s
+    FROM seqs, taken t
+    RETURNING seq, turn_id, type, data, run_id, attempt, text_offset
+)
+SELECT seq, turn_id, type, data, run_id, attempt, text_offset FROM events ORDER BY seq;
+
+-- name: find_finished_run
+-- Terminal events that an earlier call with the same arguments wrote. The epoch names one activation of one actor, so
+-- same turn, type, data, run and epoch can only be that call's.
+SELECT e.seq, e.turn_id, e.type, e.data, e.run_id, e.attempt, e.text_offset
+FROM jsonb_to_recordset(%(ends)s::jsonb) AS w (turn_id text, type text, data jsonb)
+JOIN conversation_event e ON e.organization_id = %(organization_id)s AND e.turn_id = w.turn_id AND e.type = w.type
+    AND e.data = w.data
+WHERE e.turn_id = ANY (%(turn_ids)s::text[]) AND e.type IN ('complete', 'agent-error', 'cancelled')
+    AND e.agent_id = %(agent_id)s AND e.conversation_id = %(conversation_id)s AND e.epoch = %(epoch)s
+    AND e.run_id IS NOT DISTINCT FROM %(run_id)s::text
+ORDER BY e.seq;
+
+-- name: requeue_run_if_lease_held
+-- Ends a live run as `requeued` and puts those of its turns that are still owed back into the queue.
+-- Without a run id: whatever run of this conversation is live.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+    FOR SHARE
+), ended AS (
+    UPDATE run r SET status = 'requeued', error_code = %(error_code)s, exit_status = %(exit_status)s,
+        ended_at = clock_timestamp(), ended_epoch = %(epoch)s
+    FROM held
+    WHERE r.organization_id = %(organization_id)s AND r.agent_id = %(agent_id)s
+        AND r.conversation_id = %(conversation_id)s AND r.status = 'live'
+        AND (%(run_id)s::text IS NULL OR r.run_id = %(run_id)s)
+    RETURNING r.run_id
+), fit AS MATERIALIZED (
+    SELECT 1 FROM held WHERE %(run_id)s::text IS NULL
+    UNION ALL SELECT 1 FROM ended WHERE %(run_id)s::text IS NOT NULL
+), owed AS (
+    UPDATE turn_marker m SET host_id = NULL, run_id = NULL
+    FROM fit
+    WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
+        AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s
+    RETURNING m.turn_id
+), moved AS (
+    UPDATE turn t SET status = 'queued', attempt = attempt + 1, failures = failures + %(failures)s,
+        error_code = %(error_code)s
+    FROM owed
+    WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[])
+        AND t.turn_id = owed.turn_id AND t.status = 'running'
+    RETURNING t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code
+), now AS (
+    SELECT * FROM moved
+    UNION ALL
+    SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code
+    FROM owed JOIN turn t ON t.organization_id = %(organization_id)s AND t.turn_id = owed.turn_id
+    WHERE t.turn_id = ANY (%(turn_ids)s::text[]) AND t.status = 'queued'
+)
+SELECT now.* FROM fit LEFT JOIN now ON true
+ORDER BY now.accepted_at, now.turn_id;
+
+-- name: find_requeued_run
+-- The turns, as they now are, of a run that was requeued under this very lease (without a run id: of any run).
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+)
+SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code
+FROM held
+LEFT JOIN (
+    turn_marker m JOIN turn t ON t.organization_id = m.organization_id AND t.turn_id = m.turn_id
+        AND t.turn_id = ANY (%(turn_ids)s::text[])
+) ON m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
+    AND m.conversation_id = %(conversation_id)s
+WHERE %(run_id)s::text IS NULL OR EXISTS (
+    SELECT 1 FROM run r
+    WHERE r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.status = 'requeued'
+        AND r.ended_epoch = %(epoch)s AND r.conversation_id = %(conversation_id)s)
+ORDER BY t.accepted_at, t.turn_id;
+
+-- name: append_event_if_lease_held
+-- Appends one durable event that ends nothing; the same event again under the same lease violates its unique key.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+    FOR SHARE
+), seqs AS (
+    UPDATE conversation c SET next_event_seq = next_event_seq + 1, last_activity_at = clock_timestamp()
+    FROM held
+    WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
+        AND c.conversation_id = %(conversation_id)s
+    RETURNING c.next_event_seq - 1 AS first
+)
+INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id, attempt,
+    text_offset, epoch, append_key)
+SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, seqs.first, %(turn_id)s, %(type)s, %(data)s::jsonb,
+    %(run_id)s, %(attempt)s, %(text_offset)s, %(epoch)s, %(append_key)s
+FROM seqs
+RETURNING seq, turn_id, type, data, run_id, attempt, text_offset;
+
+-- name: find_appended_event
+-- The event that an earlier call with the same arguments appended under this very lease.
+SELECT seq, turn_id, type, data, run_id, attempt, text_offset
+FROM conversation_event
+WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s AND conversation_id = %(conversation_id)s
+    AND epoch = %(epoch)s AND append_key = %(append_key)s;
+
+-- name: mark_closing_if_lease_held
+-- As mark_closing, by the owner.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+    FOR SHARE
+), locked AS MATERIALIZED (
+    SELECT c.closing_at FROM held, conversation c
+    WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
+        AND c.conversation_id = %(conversation_id)s
+    FOR UPDATE OF c
+), marked AS (
+    UPDATE conversation SET closing_at = clock_timestamp()
+    FROM locked
+    WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
+        AND conversation_id = %(conversation_id)s AND locked.closing_at IS NULL
+)
+SELECT 1 FROM locked;
+
+-- name: close_conversation_if_lease_held
+-- Closes a conversation that is marked and owes nothing: purges its snapshots, appends `closed`. The mark was committed
+-- before this statement's snapshot, so every accept that it let through is in that snapshot too.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+    FOR SHARE
+), closed AS (
+    UPDATE conversation c
+    SET closed_at = clock_timestamp(), next_event_seq = next_event_seq + 1, last_activity_at = clock_timestamp()
+    FROM held
+    WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
+        AND c.conversation_id = %(conversation_id)s AND c.closing_at IS NOT NULL AND c.closed_at IS NULL
+        AND NOT EXISTS (
+            SELECT 1 FROM turn_marker m
+            WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s
+                AND m.conversation_id = %(conversation_id)s)
+    RETURNING c.next_event_seq - 1 AS first
+), purged AS (
+    DELETE FROM transcript_segment s USING closed
+    WHERE s.organization_id = %(organization_id)s AND s.agent_id = %(agent_id)s
+        AND s.conversation_id = %(conversation_id)s
+)
+INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, type, data, epoch)
+SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, closed.first, 'closed', %(data)s::jsonb, %(epoch)s
+FROM closed
+RETURNING seq, turn_id, type, data, run_id, attempt, text_offset;
+
+-- name: find_closed_event
+-- The `closed` event that this very lease wrote to a conversation that is closed.
+SELECT e.seq, e.turn_id, e.type, e.data, e.run_id, e.attempt, e.text_offset
+FROM conversation c
+JOIN conversation_event e ON e.organization_id = %(organization_id)s AND e.agent_id = %(agent_id)s
+    AND e.conversation_id = %(conversation_id)s AND e.seq = c.next_event_seq - 1
+WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
+    AND c.conversation_id = %(conversation_id)s
+    AND c.closed_at IS NOT NULL AND e.type = 'closed' AND e.epoch = %(epoch)s;
+
+-- name: release_lease_if_held
+-- Gives the lease up; the row and its epoch stay.
+UPDATE actor_lease SET host_id = NULL
+WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+    AND host_id = %(host_id)s AND epoch = %(epoch)s;

@@ -1,0 +1,224 @@
+"""The embedded server's life, for real: new data, stop and start, crashes, leftovers, two at once."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from lobu_actors.store.driver import open_connection
+from lobu_actors.store.embedded import EmbeddedServer, find_programs, running_url
+from lobu_actors.store.errors import EmbeddedServerError, StoreUnavailable
+from lobu_actors.store.postmaster import processes_of, read_pid_file
+from lobu_actors.store.server_files import SOCKET_PREFIX
+
+
+async def ask(url, statement=b"SELECT 1"):
+    connection = await open_connection(url, timeout_seconds=10)
+    try:
+        return await connection.fetch(statement, None, timeout_seconds=10, write=True)
+    finally:
+        connection.close_now()
+
+
+@pytest.fixture
+async def servers():
+    """Makes servers that are stopped afterwards, whatever happened."""
+    made = []
+
+    def make(folder, **options):
+        made.append(EmbeddedServer(folder, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        await server.stop("immediate")
+
+
+def pgdata(folder: Path) -> Path:
+    return folder / ".lobu" / "pgdata"
+
+
+async def test_new_stop_start_again(servers, server_folder):
+    said = []
+    server = servers(server_folder, on_progress=said.append)
+    with pytest.raises(EmbeddedServerError, match="not running"):
+        _ = server.url
+    await server.start()
+    assert any("making a new database" in sentence for sentence in said)
+    await ask(server.url, b"CREATE TABLE t AS SELECT 7 AS x")
+    assert await ask(server.url, b"SHOW listen_addresses") == [("",)]
+    assert await ask(server.url, b"SHOW fsync") == [("on",)]
+    assert running_url(server_folder) == server.url
+    with pytest.raises(EmbeddedServerError, match="already"):
+        await server.start()
+    await server.stop()
+    await server.stop()
+    assert processes_of(pgdata(server_folder)) == []
+    assert running_url(server_folder) is None
+    said.clear()
+    await server.start()
+    assert said == []
+    assert await ask(server.url, b"SELECT x FROM t") == [(7,)]
+
+
+async def test_nobody_else_may_enter(servers, server_folder):
+    server = servers(server_folder)
+    await server.start()
+    found = read_pid_file(pgdata(server_folder))
+    for folder in (found.socket_dir, pgdata(server_folder)):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    owner = os.stat(f"/proc/{server.pid}").st_uid
+    assert owner != 0
+    assert pgdata(server_folder).stat().st_uid == owner
+    assert os.getpgid(server.pid) == server.pid
+
+
+async def test_a_deep_folder_gets_its_socket_elsewhere(servers, server_folder):
+    deep = server_folder / ("d" * 60) / ("e" * 60)
+    server = servers(deep)
+    await server.start()
+    socket_dir = read_pid_file(pgdata(deep)).socket_dir
+    assert socket_dir.name.startswith(SOCKET_PREFIX)
+    assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
+    assert await ask(server.url) == [(1,)]
+    await server.stop()
+    assert not socket_dir.exists()
+
+
+async def test_a_killed_server_is_seen_and_restarted(servers, server_folder):
+    server = servers(server_folder)
+    await server.start()
+    await ask(server.url, b"CREATE TABLE t AS SELECT 7 AS x")
+    url = server.url
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                assert await server.wait_exit() == -signal.SIGKILL
+                await server.restart()
+
+            nursery.start_soon(watch)
+            os.kill(server.pid, signal.SIGKILL)
+    assert server.url == url
+    assert await ask(url, b"SELECT x FROM t") == [(7,)]
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_restarting_ends_sessions_and_keeps_data(servers, server_folder, mode):
+    server = servers(server_folder)
+    await server.start()
+    await ask(server.url, b"CREATE TABLE t AS SELECT 7 AS x")
+    connection = await open_connection(server.url, timeout_seconds=10)
+    await server.restart(mode)
+    with pytest.raises(StoreUnavailable):
+        await connection.fetch(b"SELECT 1", None, timeout_seconds=10, write=False)
+    assert await ask(server.url, b"SELECT x FROM t") == [(7,)]
+
+
+KILLED = """
+import os, signal, sys, trio
+from pathlib import Path
+from lobu_actors.store.embedded import EmbeddedServer
+
+async def main():
+    server = EmbeddedServer(Path(sys.argv[1]))
+    await server.start()
+    print(server.url, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+trio.run(main)
+"""
+
+
+async def test_the_server_of_a_killed_life_is_stopped_first(servers, server_folder):
+    life = await trio.run_process(
+        [sys.executable, "-c", KILLED, str(server_folder)], capture_stdout=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert life.returncode == -signal.SIGKILL
+    left = read_pid_file(pgdata(server_folder)).pid
+    assert left in processes_of(pgdata(server_folder))
+    await ask(life.stdout.decode().strip(), b"CREATE TABLE t AS SELECT 7 AS x")
+    said = []
+    server = servers(server_folder, on_progress=said.append)
+    await server.start()
+    assert server.pid != left
+    assert any(f"pid {left}" in sentence for sentence in said)
+    assert await ask(server.url, b"SELECT x FROM t") == [(7,)]
+
+
+@pytest.mark.parametrize("whose", ["dead", "another program's"])
+async def test_a_stale_pid_file_is_removed(servers, server_folder, whose):
+    server = servers(server_folder)
+    await server.start()
+    found = (pgdata(server_folder) / "postmaster.pid").read_text().splitlines()
+    await server.stop()
+    dead = await trio.run_process([sys.executable, "-c", "import os; print(os.getpid())"], capture_stdout=True)
+    found[0] = dead.stdout.decode().strip() if whose == "dead" else str(os.getpid())
+    (pgdata(server_folder) / "postmaster.pid").write_text("\n".join(found) + "\n")
+    assert running_url(server_folder) is None
+    await server.start()
+    assert await ask(server.url) == [(1,)]
+
+
+async def test_two_processes_do_not_share_a_folder(servers, server_folder):
+    first, second = servers(server_folder), servers(server_folder)
+    await first.start()
+    with pytest.raises(EmbeddedServerError, match=f"pid {os.getpid()}"):
+        await second.start()
+    await second.stop()
+    assert await ask(first.url) == [(1,)]
+    await first.stop()
+    await second.start()
+
+
+async def test_half_a_cluster_is_made_again(servers, server_folder):
+    half = server_folder / ".lobu" / "pgdata.new" / "base"
+    half.mkdir(parents=True)
+    server = servers(server_folder)
+    await server.start()
+    assert await ask(server.url) == [(1,)]
+    assert not half.exists()
+
+
+async def test_a_failed_start_says_why_and_leaves_nothing(servers, server_folder):
+    server = servers(server_folder, settings={"shared_buffers": "nonsense"})
+    with pytest.raises(EmbeddedServerError, match=r"(?s)postgres\.log.*nonsense"):
+        await server.start()
+    assert processes_of(pgdata(server_folder)) == []
+    await servers(server_folder).start()
+
+
+async def test_a_start_that_takes_too_long(servers, server_folder):
+    server = servers(server_folder)
+    await server.start()
+    await server.stop()
+    slow = servers(server_folder, start_timeout_seconds=0)
+    with pytest.raises(EmbeddedServerError, match="within 0 s"):
+        await slow.start()
+    assert processes_of(pgdata(server_folder)) == []
+
+
+async def test_a_cancelled_start_leaves_nothing(servers, server_folder):
+    server = servers(server_folder)
+    with trio.move_on_after(0.05):
+        await server.start()
+    with pytest.raises(EmbeddedServerError):
+        _ = server.url
+    assert processes_of(pgdata(server_folder)) == []
+    await server.start()
+    assert await ask(server.url) == [(1,)]
+
+
+async def test_a_folder_that_cannot_be_used(servers, server_folder):
+    (server_folder / "file").write_text("")
+    with pytest.raises(EmbeddedServerError, match="cannot be used"):
+        await servers(server_folder / "file").start()
+
+
+def test_the_programs_are_there():
+    assert (find_programs() / "initdb").exists()

@@ -1,0 +1,78 @@
+"""Migrations on a real server."""
+
+import pytest
+import trio
+
+from lobu_actors.store import migrate as module
+from lobu_actors.store.driver import open_connection
+from lobu_actors.store.errors import SchemaMismatch, StoreRejected
+from lobu_actors.store.migrate import Migration, known_migrations, migrate, pending
+from lobu_actors.store.postgres import PostgresStore
+
+NAMES = [migration.name for migration in known_migrations()]
+
+
+@pytest.fixture
+async def empty_url(database_url):
+    """The same database without its schema."""
+    await run(database_url, b"DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return database_url
+
+
+async def run(url, statement):
+    connection = await open_connection(url, timeout_seconds=10)
+    try:
+        return await connection.fetch(statement, None, timeout_seconds=30, write=True)
+    finally:
+        connection.close_now()
+
+
+async def test_a_new_database_gets_everything_once(empty_url):
+    assert await pending(empty_url) == NAMES
+    store = PostgresStore.connect(empty_url)
+    with pytest.raises(SchemaMismatch, match="lobu migrate"):
+        await store.check_schema()
+    assert await migrate(empty_url) == NAMES
+    assert await migrate(empty_url) == []
+    assert await pending(empty_url) == []
+    await store.check_schema()
+    assert await store.list_hosts() == []
+    assert (await store.totals()).conversations == 0
+    store.close()
+
+
+async def test_two_at_once_do_not_collide(empty_url):
+    done = []
+
+    async def one() -> None:
+        done.extend(await migrate(empty_url))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(one)
+    assert sorted(done) == NAMES
+
+
+async def test_a_newer_database_is_not_touched(database_url):
+    await run(database_url, b"INSERT INTO schema_migration (version, name) VALUES (9999, '9999_future')")
+    with pytest.raises(SchemaMismatch, match="9999_future"):
+        await migrate(database_url)
+    with pytest.raises(SchemaMismatch, match="newer program"):
+        await pending(database_url)
+
+
+async def test_a_failed_migration_leaves_nothing(database_url, monkeypatch):
+    bad = Migration(len(NAMES) + 1, "bad", b"CREATE TABLE half (x int); SELEKT")
+    monkeypatch.setattr(module, "known_migrations", lambda: [*known_migrations(), bad])
+    with pytest.raises(StoreRejected):
+        await migrate(database_url)
+    assert await pending(database_url) == ["bad"]
+    assert await run(database_url, b"SELECT to_regclass('half') IS NULL") == [(True,)]
+
+
+async def test_first_statistics_touch_no_data(database_url):
+    """Forgotten and applied again on a database that is in use, they change nothing."""
+    await run(database_url, b"INSERT INTO organization (organization_id) VALUES ('acme')")
+    await run(database_url, b"DELETE FROM schema_migration WHERE version = 2")
+    assert await migrate(database_url) == ["0002_first_statistics"]
+    assert await run(database_url, b"SELECT organization_id FROM organization") == [("acme",)]

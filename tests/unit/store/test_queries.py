@@ -1,0 +1,39 @@
+"""The format of query files, and that the shipped ones keep to it."""
+
+import re
+
+import pytest
+
+from lobu_actors.store.queries import MAX_QUERY_BYTES, parse_queries, query, query_names
+
+
+def test_a_query_is_its_statement_without_comments():
+    text = "-- a file\n\n-- name: one\n-- What it does.\nSELECT 1, -- one\n    2;\n-- name: two\n-- Does.\nSELECT 3;\n"
+    assert parse_queries(text, "x.sql") == {"one": b"SELECT 1, -- one\n2", "two": b"SELECT 3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("-- name: one\nSELECT 1;", "description"),
+        ("-- name: one\n-- What it does.\n", "statement"),
+        ("-- name: one\n-- D.\nSELECT 1;\n-- name: one\n-- D.\nSELECT 1;", "twice"),
+        ("-- name: one\n-- D.\nSELECT '" + "x" * MAX_QUERY_BYTES + "';", "longer"),
+    ],
+)
+def test_what_does_not_fit_is_refused(text, says):
+    with pytest.raises(ValueError, match=says):
+        parse_queries(text, "x.sql")
+
+
+def test_guards_are_in_the_names_of_statements_that_ask_for_the_lease():
+    for name in query_names():
+        statement = query(name)
+        if b"FOR SHARE" in statement:
+            assert name.endswith("_if_lease_held"), name
+        assert not re.search(rb"%(?!\(|%)", statement), name
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(KeyError):
+        query("nothing")
