@@ -19,16 +19,16 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.actor import ConversationActor
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.messages import (
-    AnswerRequest,
     CancelRequest,
     CloseRequest,
     DrainRequest,
     Message,
+    QuestionAnswered,
     Sweep,
     TurnAccepted,
 )
 from lobu_actors.gateway.feed import Feed
-from lobu_actors.gateway.protocol import AnswerResult, CancelResult, LiveStatus
+from lobu_actors.gateway.protocol import CancelResult, LiveStatus
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.runtime.errors import RuntimeFault
 from lobu_actors.runtime.intensity import Intensity
@@ -88,9 +88,8 @@ class Conversations:
         result = await self._ask(ref, CancelRequest(message_id))
         return result if isinstance(result, CancelResult) else CancelResult.UNREACHABLE
 
-    async def answer(self, ref: ConversationRef, question_id: str, answer: str) -> AnswerResult:
-        result = await self._ask(ref, AnswerRequest(question_id, answer))
-        return result if isinstance(result, AnswerResult) else AnswerResult.UNREACHABLE
+    async def answered(self, ref: ConversationRef, question_id: str, answer: str) -> None:
+        self._hint(ref, QuestionAnswered(question_id, answer))
 
     async def close(self, ref: ConversationRef) -> bool:
         return await self._ask(ref, CloseRequest()) is True

@@ -65,8 +65,14 @@ class Effects:
                 return self._start_worker()
             case m.RequeueTurns():
                 return await self._writes.requeue(effect)
-            case m.RecordQuestion() | m.RecordAnswer() | m.RecordCancelStage():
+            case m.RecordQuestion():
+                return await self._writes.ask(effect)
+            case m.RecordAnswer() | m.RecordCancelStage():
                 return await self._writes.record(effect)
+            case m.JoinRun():
+                return await self._writes.join(effect)
+            case m.LoadAnswers(question_ids):
+                return await self._writes.load_answers(question_ids)
             case m.LoadOwed():
                 return await self._writes.load_owed()
             case m.CloseConversation():

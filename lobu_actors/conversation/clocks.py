@@ -17,8 +17,8 @@ def run_deadlines(run: Run, deadlines: Deadlines) -> Iterator[tuple[float, TurnE
     """Every clock that runs now, with the code of its passing."""
     if run.phase is not RunPhase.LIVE:
         return
-    if run.question is not None and not run.question.answered:
-        yield run.question.asked_at + deadlines.question_seconds, TurnError.QUESTION_TIMEOUT
+    if run.questions:
+        yield run.waiting_since + deadlines.question_seconds, TurnError.QUESTION_TIMEOUT
         return
     yield run.started_at + deadlines.turn_seconds, TurnError.TURN_TIMEOUT
     yield run.heard_at + deadlines.heartbeat_seconds, TurnError.WORKER_UNRESPONSIVE
@@ -45,6 +45,8 @@ def next_deadline(state: State) -> float | None:
     run = state.run
     if run is not None:
         times += [at for at, _ in run_deadlines(run, state.deadlines)]
+        if run.questions:
+            times.append(run.answers_at)
         if run.stop_by is not None:
             times.append(run.stop_by)
         if state.drain_by is not None:

@@ -18,7 +18,7 @@ from itertools import takewhile
 import attrs
 
 from lobu_actors.contract.errors import TurnError
-from lobu_actors.contract.frames import Answer, Cancel, Steer
+from lobu_actors.contract.frames import Cancel, Steer
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.clocks import passed
@@ -30,10 +30,11 @@ from lobu_actors.conversation.outcome import (
     fail_run,
     finishing,
 )
+from lobu_actors.conversation.questions import answered, look
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
-from lobu_actors.gateway.protocol import AnswerResult, CancelResult
+from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.records import Turn
 
 KEPT_RECENT = 32
@@ -81,8 +82,10 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
             return state, [m.LoadOwed()]
         case m.CancelRequest(message_id):
             return _cancel(state, message_id, moment)
-        case m.AnswerRequest(question_id, answer):
-            return _answer(state, question_id, answer, moment)
+        case m.QuestionAnswered(question_id, answer):
+            return answered(state, [(question_id, answer)], moment)
+        case m.AnswersLoaded(answers):
+            return answered(state, answers, moment)
         case m.CloseRequest():
             return _close(state)
         case m.DrainRequest(by):
@@ -242,28 +245,6 @@ def _stop_run(state: State, run: Run, moment: Moment) -> Step:
     return ending(state), [m.KillWorker()]
 
 
-def _answer(state: State, question_id: str, answer: str, moment: Moment) -> Step:
-    run = state.run
-    if run is None or run.question is None or run.question.question_id != question_id:
-        return state, [m.Reply(AnswerResult.NOT_FOUND)]
-    if run.question.answered:
-        return state, [m.Reply(AnswerResult.ALREADY_ANSWERED)]
-    # The turn's clock stood still while a person was asked.
-    run = attrs.evolve(
-        run,
-        question=attrs.evolve(run.question, answered=True),
-        started_at=run.started_at + moment.now - run.question.asked_at,
-        progress_at=moment.now,
-        heard_at=moment.now,
-    )
-    state = attrs.evolve(state, run=run)
-    return state, [
-        m.RecordAnswer(run.turns[0], question_id, answer),
-        m.SendFrame(Answer(run_id=run.run_id, question_id=question_id, answer=answer)),
-        m.Reply(AnswerResult.ACCEPTED),
-    ]
-
-
 def _close(state: State) -> Step:
     state = attrs.evolve(state, closing=True)
     effects: list[m.Effect] = []
@@ -288,7 +269,7 @@ def _tick(state: State, moment: Moment) -> Step:
         return state, [m.KillWorker(), m.RequeueTurns(run.run_id, run.turns, failed=False, code="DRAINED")]
     code = passed(run, state.deadlines, moment.now)
     if code is None:
-        return state, []
+        return look(state, run, moment)
     state, effects = fail_run(ending(state), run, code, now=moment.now)
     return state, [m.KillWorker(), *effects]
 

@@ -33,7 +33,9 @@ class CancelRequest:
 
 
 @attrs.frozen
-class AnswerRequest:
+class QuestionAnswered:
+    """The store took this answer as the first."""
+
     question_id: str
     answer: str
 
@@ -75,6 +77,11 @@ class WorkerStarting:
     """A worker was asked for under this id."""
 
     worker_id: str
+
+
+@attrs.frozen
+class AnswersLoaded:
+    answers: tuple[tuple[str, str], ...]  # (question id, answer)
 
 
 @attrs.frozen
@@ -136,13 +143,14 @@ Message = (
     TurnAccepted
     | Sweep
     | CancelRequest
-    | AnswerRequest
+    | QuestionAnswered
     | CloseRequest
     | DrainRequest
     | Tick
     | Recovered
     | OwedLoaded
     | WorkerStarting
+    | AnswersLoaded
     | RunBegun
     | RunJoined
     | JoinRefused
@@ -229,6 +237,7 @@ class ShowEphemeral:
 @attrs.frozen
 class RecordQuestion:
     turn: Turn
+    run_id: str
     question_id: str
     prompt: str
     options: tuple[str, ...] | None
@@ -275,6 +284,13 @@ class RequeueTurns:
 
 
 @attrs.frozen
+class LoadAnswers:
+    """Answers AnswersLoaded."""
+
+    question_ids: tuple[str, ...]
+
+
+@attrs.frozen
 class LoadOwed:
     """Answers OwedLoaded or LeaseLost."""
 
@@ -312,7 +328,7 @@ class Note:
     fields: dict[str, Any] = attrs.field(factory=dict)
 
 
-Record = RecordQuestion | RecordAnswer | RecordCancelStage
+Record = RecordAnswer | RecordCancelStage
 Effect = (
     StartWorker
     | KillWorker
@@ -325,11 +341,11 @@ Effect = (
     | ShowStatus
     | ShowEphemeral
     | RecordQuestion
-    | RecordAnswer
-    | RecordCancelStage
+    | Record
     | FinishTurns
     | RequeueTurns
     | LoadOwed
+    | LoadAnswers
     | CloseConversation
     | RemoveWorkspace
     | Reply

@@ -35,9 +35,10 @@ class RunPhase(StrEnum):
 
 @attrs.frozen
 class Question:
+    """An open one. Its id outside is ours, since a worker's own ids are unique in its run only."""
+
     question_id: str
-    asked_at: float
-    answered: bool = False
+    worker_question_id: str
 
 
 @attrs.frozen
@@ -54,7 +55,10 @@ class Run:
     text_length: int = 0  # code points
     tool: str | None = None
     tool_since: float = 0.0
-    question: Question | None = None
+    questions: tuple[Question, ...] = ()  # open ones
+    asked: int = 0  # ever in this run
+    waiting_since: float = 0.0  # when the first of the open questions was asked
+    answers_at: float = 0.0  # when the store is asked whether somebody answered elsewhere
     provider_code: str | None = None  # the provider said no; nothing but output proves progress from then on
     stop_by: float | None = None  # end of the cancel grace
     joining: Turn | None = None  # a steering message; the statement that joins it is under way

@@ -26,7 +26,6 @@ from lobu_actors.conversation.messages import (
     Effect,
     KillWorker,
     Note,
-    RecordQuestion,
     RemoveWorkspace,
     ShowEphemeral,
     ShowStatus,
@@ -41,7 +40,8 @@ from lobu_actors.conversation.outcome import (
     fail_queued,
     fail_run,
 )
-from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State, WorkerPhase
+from lobu_actors.conversation.questions import ask
+from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 
 _TAKES_FRAMES = (RunPhase.LIVE, RunPhase.STOPPING)
@@ -150,11 +150,7 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
         ]
     if isinstance(frame, Ephemeral):
         return attrs.evolve(state, run=run), [ShowEphemeral(storable(frame.text), message_id)]
-    question = Question(storable(frame.question_id), asked_at=now)
-    run = attrs.evolve(run, question=question, progress_at=now)
-    options = None if frame.options is None else tuple(storable(option) for option in frame.options)
-    record = RecordQuestion(run.turns[0], question.question_id, storable(frame.prompt), options)
-    return attrs.evolve(state, run=run), [record]
+    return ask(state, run, frame, now)
 
 
 def _status(run: Run, frame: Status, now: float) -> Run:

@@ -26,6 +26,7 @@ from lobu_actors.store.records import (
     FinishRun,
     Lease,
     NewEvent,
+    NewQuestion,
     RequeueRun,
     StartRun,
     Turn,
@@ -97,6 +98,38 @@ class Writes:
             return _lost("requeue_run")
         self._output.end()
         return m.TurnsRequeued(tuple(turns))
+
+    async def join(self, effect: m.JoinRun) -> m.Message:
+        join = partial(self._store.join_run, self._lease, effect.run_id, effect.turn.turn_id)
+        joined = await until_known("join_run", join, self._patience)
+        if joined is None:
+            return _lost("join_run")
+        return m.RunJoined(effect.turn) if joined else m.JoinRefused(effect.turn)
+
+    async def ask(self, effect: m.RecordQuestion) -> m.Message | None:
+        options = None if effect.options is None else list(effect.options)
+        attempt, text_offset = self._output.position
+        question = NewQuestion(
+            question_id=effect.question_id,
+            run_id=effect.run_id,
+            turn_id=effect.turn.turn_id,
+            prompt=effect.prompt,
+            options=effect.options,
+            data=events.question(effect.question_id, effect.prompt, options, effect.turn.message_id),
+            attempt=attempt,
+            text_offset=text_offset,
+        )
+        ask = partial(self._store.ask_question, self._lease, question)
+        written = await until_known("ask_question", ask, self._patience)
+        if written is None:
+            return _lost("ask_question")
+        self._output.publish([written])
+        return None
+
+    async def load_answers(self, question_ids: tuple[str, ...]) -> m.Message:
+        find = partial(self._store.find_answers, self._lease.ref, question_ids)
+        answers = await until_known("find_answers", find, self._patience)
+        return m.AnswersLoaded(tuple(answers.items()))
 
     async def load_owed(self) -> m.Message:
         turns = await self._owed()
@@ -182,9 +215,6 @@ def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
 
 def _recorded(effect: m.Record) -> list[tuple[EventType, Data, Turn]]:
     match effect:
-        case m.RecordQuestion(turn, question_id, prompt, options):
-            choices = None if options is None else list(options)
-            return [(EventType.QUESTION, events.question(question_id, prompt, choices, turn.message_id), turn)]
         case m.RecordAnswer(turn, question_id, answer):
             return [(EventType.QUESTION_ANSWERED, events.question_answered(question_id, answer), turn)]
         case m.RecordCancelStage(turns, stage):

@@ -23,13 +23,6 @@ class CancelResult(StrEnum):
     UNREACHABLE = "unreachable"  # the owner did not take the call in time
 
 
-class AnswerResult(StrEnum):
-    ACCEPTED = "accepted"
-    ALREADY_ANSWERED = "already-answered"
-    NOT_FOUND = "not-found"
-    UNREACHABLE = "unreachable"
-
-
 @attrs.frozen
 class LiveStatus:
     """What the owner's actor knows about a conversation right now."""
@@ -58,7 +51,9 @@ class Gateway(Protocol):
         """Cancel one message, or with None everything that is owed."""
         ...
 
-    async def answer(self, ref: ConversationRef, question_id: str, answer: str) -> AnswerResult: ...
+    async def answered(self, ref: ConversationRef, question_id: str, answer: str) -> None:
+        """Hint that this answer was stored as the first. Lost, it is found within seconds."""
+        ...
 
     async def close(self, ref: ConversationRef) -> bool:
         """Hint that the conversation was marked closing. True once `closed` is in the log."""

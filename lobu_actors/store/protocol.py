@@ -22,6 +22,7 @@ from lobu_actors.store.records import (
     Accepted,
     Activation,
     Agent,
+    AnswerOutcome,
     ApiKey,
     Conversation,
     Event,
@@ -30,6 +31,7 @@ from lobu_actors.store.records import (
     Host,
     Lease,
     NewEvent,
+    NewQuestion,
     NewTurn,
     Refused,
     RequeueRun,
@@ -98,6 +100,12 @@ class ConversationStore(Protocol):
         """Committed events with seq >= from_seq, in order."""
         ...
 
+    async def answer_question(
+        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
+    ) -> AnswerOutcome:
+        """The first answer wins; the same one again, by the same user, is accepted again. The owner is told later."""
+        ...
+
     async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
         """The newest snapshot of the current generation, verified against its sha256; None when there is none.
 
@@ -134,6 +142,21 @@ class ActorStore(Protocol):
 
     async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn] | None:
         """End the run as `requeued` and give its turns as they now are."""
+        ...
+
+    async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
+        """Make a queued turn part of a live run. False: it is not queued or the run is not live. None: lost.
+
+        Called again after an unknown outcome it gives the first call's answer.
+        """
+        ...
+
+    async def ask_question(self, lease: Lease, question: NewQuestion) -> Event | None:
+        """Record a question and append its event. None: lost, or the run is not live. By question_id, once."""
+        ...
+
+    async def find_answers(self, ref: ConversationRef, question_ids: Sequence[str]) -> dict[str, str]:
+        """The answers that were given so far."""
         ...
 
     async def append_event(self, lease: Lease, event: NewEvent) -> Event | None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 import attrs
@@ -94,7 +95,8 @@ class Accepted:
 
 @attrs.frozen
 class Refused:
-    """Why `accept_turn` wrote nothing: `missing` (no such conversation), `closed`, or `full` (too many turns owed)."""
+    """Why `accept_turn` wrote nothing: `missing` (no such conversation), `closed`, `full` (too many turns owed), or
+    `busy` (something is owed, and the message asked to be rejected then)."""
 
     reason: str
 
@@ -247,6 +249,27 @@ class Totals:
     queued: int
     running: int
     oldest_owed_seconds: float | None
+
+
+@attrs.frozen
+class NewQuestion:
+    """A question of a live run to a person; `data` is its event's."""
+
+    question_id: str  # unique in the organization
+    run_id: str
+    turn_id: str
+    prompt: str
+    options: tuple[str, ...] | None
+    data: Data
+    attempt: int | None
+    text_offset: int | None
+
+
+class AnswerOutcome(StrEnum):
+    ACCEPTED = "accepted"
+    ALREADY_ANSWERED = "already-answered"  # by another answer, which stays
+    WITHDRAWN = "withdrawn"  # its turn has ended
+    NOT_FOUND = "not-found"
 
 
 @attrs.frozen

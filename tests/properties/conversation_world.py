@@ -76,6 +76,10 @@ class World:
         if self.worker is not None and self.worker_ready:
             self.tell(WorkerFrames(self.worker, frames))
 
+    def answer(self, index: int) -> None:
+        """A person answers; sometimes to what is not asked any more."""
+        self.tell(m.QuestionAnswered(f"{self.current_run}-{index}", "yes"))
+
     def worker_dies(self, exit_code: int | None) -> None:
         if self.worker is not None:
             gone, reason = self.worker, Gone.EXITED if self.worker_ready else Gone.NOT_STARTED
@@ -164,6 +168,8 @@ class World:
                 return self._requeue(turns, failed)
             case m.LoadOwed():
                 return m.OwedLoaded(tuple(self._owed())) if self._holds else m.LeaseLost()
+            case m.LoadAnswers():
+                return m.AnswersLoaded(())
             case m.CloseConversation():
                 if not self._holds or self.owed:
                     return m.LeaseLost()

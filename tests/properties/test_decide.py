@@ -90,7 +90,7 @@ def take_step(world: World, step: str, data: st.DataObject) -> None:
             ids = [turn.message_id for turn in world.turns.values()] or ["none"]
             world.tell(m.CancelRequest(data.draw(st.sampled_from(ids))))
         case "answer":
-            world.tell(m.AnswerRequest(data.draw(st.sampled_from(["q1", "q2"])), "yes"))
+            world.answer(data.draw(st.integers(0, 3)))
         case "lease lost":
             world.another_host_takes_over()
         case "supervisor killed":

@@ -156,6 +156,23 @@ class ActorPart(Part):
                 )
         return self._still_owed(lease, run.turn_ids)
 
+    async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
+        await pass_checkpoint()
+        if not self.tables.holds(lease):
+            return None
+        organization = lease.ref.organization_id
+        run = next((live for live in self.tables.live_runs(lease.ref) if live.record.run_id == run_id), None)
+        turn = self.tables.turns.get((organization, turn_id))
+        if run is None or turn is None or turn.ref != lease.ref:
+            return False
+        marker = self.tables.markers.get((organization, turn_id))
+        if turn.status is TurnStatus.QUEUED and marker is not None:
+            attempt = run.record.attempt
+            self.tables.put_turn(attrs.evolve(turn, status=TurnStatus.RUNNING, attempt=attempt, error_code=None))
+            marker.host_id, marker.run_id = lease.host_id, run_id
+            run.record = attrs.evolve(run.record, turn_ids=(*run.record.turn_ids, turn_id))
+        return marker is not None and marker.run_id == run_id
+
     async def append_event(self, lease: Lease, event: NewEvent) -> Event | None:
         if event.type not in DURABLE_EVENTS or event.type in TERMINAL_EVENTS:
             raise ValueError(f"{event.type} is not an event that append_event may write")

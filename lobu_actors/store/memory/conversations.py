@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import TurnStatus
+from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.store.errors import StoreRejected
 from lobu_actors.store.memory.tables import ConversationRow, MarkerRow, Part, as_stored, pass_checkpoint
 from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, Turn
@@ -53,6 +53,8 @@ class ConversationPart(Part):
         if row.closing_at is not None:
             return Refused("closed")
         owed = len(self.tables.owed(turn.ref))
+        if owed and turn.on_busy is OnBusy.REJECT:
+            return Refused("busy")
         if owed >= max_owed:
             return Refused("full")
         if (turn.ref.organization_id, turn.turn_id) in self.tables.turns:

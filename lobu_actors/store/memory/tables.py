@@ -58,6 +58,17 @@ class RunRow:
 
 
 @attrs.define
+class QuestionRow:
+    ref: ConversationRef
+    run_id: str
+    turn_id: str
+    event: Event
+    epoch: int
+    answer: str | None = None
+    answered_by: str | None = None
+
+
+@attrs.define
 class HostRow:
     host_id: str
     name: str
@@ -80,6 +91,7 @@ class Tables:
         self.markers: dict[tuple[str, str], MarkerRow] = {}
         self.runs: dict[tuple[str, str], RunRow] = {}
         self.hosts: dict[str, HostRow] = {}
+        self.questions: dict[tuple[str, str], QuestionRow] = {}
         self._last_time = datetime.fromtimestamp(0, UTC)
 
     def now(self) -> datetime:

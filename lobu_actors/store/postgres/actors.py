@@ -119,6 +119,11 @@ class ActorPart(Part):
         # Nothing moved: lost, or moved by an earlier call.
         return turns or _turns(lease, await self.read("find_requeued_run", params))
 
+    async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
+        params = lease_params(lease) | {"run_id": run_id, "turn_id": turn_id}
+        [(held, joined)] = await self.write("join_run_if_lease_held", params)
+        return bool(joined) if held else None
+
     async def append_event(self, lease: Lease, event: NewEvent) -> Event | None:
         """The same event again under the same lease, equal in every field, gives the first one: nothing is appended.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import TurnStatus
+from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.store.errors import StoreRejected
 from lobu_actors.store.postgres.rows import Part, ref_params, to_conversation, to_event, to_json, to_turn
 from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, Turn
@@ -64,6 +64,8 @@ class ConversationPart(Part):
             [(closing, owed)] = state
             if closing:
                 return Refused("closed")
+            if owed and turn.on_busy is OnBusy.REJECT:
+                return Refused("busy")
             if owed >= max_owed:
                 return Refused("full")
         raise StoreRejected("this turn_id belongs to another message")

@@ -10,13 +10,14 @@ from lobu_actors.store.pool import Pool
 from lobu_actors.store.postgres.actors import ActorPart
 from lobu_actors.store.postgres.conversations import ConversationPart
 from lobu_actors.store.postgres.hosts import HostPart
+from lobu_actors.store.postgres.questions import QuestionPart
 from lobu_actors.store.postgres.tenants import TenantPart
 
 if TYPE_CHECKING:
     from lobu_actors.store.protocol import Store
 
 
-class PostgresStore(TenantPart, ConversationPart, ActorPart, HostPart):
+class PostgresStore(TenantPart, ConversationPart, ActorPart, QuestionPart, HostPart):
     """Implements `protocol.Store`. Usable at once: connections are opened when they are needed."""
 
     @classmethod

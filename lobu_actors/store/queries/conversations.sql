@@ -68,7 +68,7 @@ WITH open AS MATERIALIZED (
         position, first_seq)
     SELECT %(organization_id)s, %(turn_id)s, %(agent_id)s, %(conversation_id)s, %(message_id)s, %(content)s,
         %(on_busy)s, %(payload)s::jsonb, owed.n, open.next_event_seq - 1
-    FROM open, owed WHERE owed.n < %(max_owed)s
+    FROM open, owed WHERE owed.n < %(max_owed)s AND (owed.n = 0 OR %(on_busy)s <> 'reject')
     ON CONFLICT DO NOTHING
     RETURNING position, first_seq, accepted_at
 ), marked AS (

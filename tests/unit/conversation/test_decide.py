@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import attrs
 import pytest
 
-from lobu_actors.contract.frames import Ask, Complete, Delta, Fail, Heartbeat, Status, Steer
+from lobu_actors.contract.frames import Answer, Ask, Complete, Delta, Fail, Heartbeat, Status, Steer
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
@@ -16,7 +16,7 @@ from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Limits, Moment, RunPhase, State, WorkerPhase
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
-from lobu_actors.gateway.protocol import AnswerResult, CancelResult
+from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.records import Turn
 
 REF = ConversationRef("org", "echo", "echo_u_org")
@@ -192,16 +192,28 @@ def test_each_clock_has_its_code(said: tuple[object, ...], after: int, code: str
 
 def test_a_question_stops_all_clocks_but_its_own() -> None:
     state, effects = tell(running(), frames(Ask(run_id="r1", question_id="q", prompt="Sure?", options=["y"])))
-    assert effects == [m.RecordQuestion(turn(), "q", "Sure?", ("y",))]
-    assert next_deadline(state) == START + 86_400
-    state, effects = tell(state, m.AnswerRequest("q", "y"), now=START + 5000)
-    assert only(effects, m.Reply) == [m.Reply(AnswerResult.ACCEPTED)]
+    assert effects == [m.RecordQuestion(turn(), "r1", "r1-0", "Sure?", ("y",))]
+    state, effects = tell(state, m.Tick(), now=START + 5000)
+    assert effects == [m.LoadAnswers(("r1-0",))], "nobody told, so look; but no clock has passed"
+    state, effects = tell(state, m.AnswersLoaded((("r1-0", "y"),)), now=START + 5000)
+    assert effects == [
+        m.RecordAnswer(turn(), "r1-0", "y"),
+        m.SendFrame(Answer(run_id="r1", question_id="q", answer="y")),
+    ]
     assert state.run is not None
-    assert state.run.started_at == START + 5000
-    _, effects = tell(state, m.AnswerRequest("q", "n"), now=START + 5001)
-    assert effects == [m.Reply(AnswerResult.ALREADY_ANSWERED)]
-    _, effects = tell(state, m.AnswerRequest("q9", "n"))
-    assert effects == [m.Reply(AnswerResult.NOT_FOUND)]
+    assert state.run.started_at == START + 5000, "the turn's clock stood still"
+    assert tell(state, m.QuestionAnswered("r1-0", "y"), now=START + 5001)[1] == [], "handed over once"
+
+
+def test_several_questions_may_be_open_and_each_has_an_id_of_its_own() -> None:
+    ask = Ask(run_id="r1", question_id="same", prompt="?")
+    state, effects = tell(running(), frames(ask, ask))
+    assert [effect.question_id for effect in effects if isinstance(effect, m.RecordQuestion)] == ["r1-0", "r1-1"]
+    state, _ = tell(state, m.QuestionAnswered("r1-1", "b"), now=START + 10)
+    state, effects = tell(state, m.Tick(), now=START + 86_400)
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.code == "QUESTION_TIMEOUT"
 
 
 def test_cancel_is_bounded_by_its_grace() -> None:

@@ -1,0 +1,65 @@
+"""Questions to a person, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lobu_actors.contract.events import EventType
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.store.memory.actors import ActorPart
+from lobu_actors.store.memory.tables import QuestionRow, pass_checkpoint
+from lobu_actors.store.records import AnswerOutcome, Event, Lease, NewEvent, NewQuestion
+
+
+class QuestionPart(ActorPart):
+    """Implements the questions of `protocol.ActorStore` and `protocol.ConversationStore`."""
+
+    async def ask_question(self, lease: Lease, question: NewQuestion) -> Event | None:
+        await pass_checkpoint()
+        row = self.tables.conversation(lease.ref)
+        known = self.tables.questions.get((lease.ref.organization_id, question.question_id))
+        if known is not None:
+            return known.event if known.ref == lease.ref and known.epoch == lease.epoch else None
+        live = {run.record.run_id for run in self.tables.live_runs(lease.ref)}
+        if row is None or not self.tables.holds(lease) or question.run_id not in live:
+            return None
+        event = self._append(
+            row,
+            lease,
+            NewEvent(
+                EventType.QUESTION,
+                question.data,
+                question.turn_id,
+                question.run_id,
+                question.attempt,
+                question.text_offset,
+            ),
+        )
+        made = QuestionRow(lease.ref, question.run_id, question.turn_id, event, lease.epoch)
+        self.tables.questions[lease.ref.organization_id, question.question_id] = made
+        return event
+
+    async def answer_question(
+        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
+    ) -> AnswerOutcome:
+        await pass_checkpoint()
+        row = self.tables.questions.get((ref.organization_id, question_id))
+        if row is None or row.ref != ref:
+            return AnswerOutcome.NOT_FOUND
+        if row.answer is not None:
+            same = (row.answer, row.answered_by) == (answer, answered_by)
+            return AnswerOutcome.ACCEPTED if same else AnswerOutcome.ALREADY_ANSWERED
+        marker = self.tables.markers.get((ref.organization_id, row.turn_id))
+        if marker is None or marker.run_id != row.run_id:
+            return AnswerOutcome.WITHDRAWN
+        row.answer, row.answered_by = answer, answered_by
+        return AnswerOutcome.ACCEPTED
+
+    async def find_answers(self, ref: ConversationRef, question_ids: Sequence[str]) -> dict[str, str]:
+        await pass_checkpoint()
+        found = {}
+        for question_id in question_ids:
+            row = self.tables.questions.get((ref.organization_id, question_id))
+            if row is not None and row.ref == ref and row.answer is not None:
+                found[question_id] = row.answer
+        return found
