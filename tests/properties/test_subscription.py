@@ -62,23 +62,21 @@ class Scenario:
         self.pasts: list[View] = [View()]
         self.readers: list[Reader] = []
         self.questions = 0
+        self.lost = False  # something was committed of which this feed is never told
 
     async def step(self, world: EdgeWorld, name: str, number: int, text: str) -> None:
         owner = self.owner
         if name == "accept" and len(self.queued) < 4:
             self.queued.append(await world.message(self.ref))
-        elif name == "say" and self.running is not None and owner.text is not None and not self.ending:
+        elif name == "say" and self.running is not None and self.may_talk:
             self.said[self.running.message_id, self.attempt] += text
             owner.say(text)
-        elif name == "status" and self.running is not None and not self.ending:
+        elif name == "status" and self.may_talk:
             owner.status(text)
-        elif name == "question" and self.running is not None and not self.ending:
-            self.questions += 1
-            await owner.commit_question(self.running, f"q{self.questions}")
         elif name == "read":
             await self.read(number)
         elif name == "join":
-            await self.join(self.pasts[number % len(self.pasts)])
+            await self.join(self.pasts[-1 - number % len(self.pasts)])
         elif name == "tell":
             owner.tell()
             self.forget_ended()
@@ -86,8 +84,9 @@ class Scenario:
             await self.move(name, number)
 
     @property
-    def ending(self) -> bool:
-        return any(event.run_id == self.owner.run_id and event.attempt is None for event in self.owner.untold)
+    def may_talk(self) -> bool:
+        """An actor shows nothing between a commit and the telling, nor once another host has written for it."""
+        return self.running is not None and not self.owner.untold and not self.lost
 
     async def move(self, name: str, number: int) -> None:
         """Steps of an owner that has told all that it committed."""
@@ -104,14 +103,18 @@ class Scenario:
             await self.begin()
         elif name == "drop" and self.queued:
             await owner.commit_queued_end(self.queued.pop())
+        elif name == "question" and self.running is not None:
+            self.questions += 1
+            await owner.commit_question(self.running, f"q{self.questions}")
         elif name == "lose" and self.running is not None:
-            # Committed by this owner, and never told to this feed.
+            self.lost = True
             self.questions += 1
             await owner.commit_question(self.running, f"q{self.questions}")
             owner.last_seq = owner.untold.pop().seq
 
     async def begin(self) -> None:
         assert self.running is not None
+        self.lost = False
         self.said[self.running.message_id, self.attempt] = ""
         await self.owner.begin(self.running, self.attempt)
 
@@ -192,12 +195,13 @@ class Scenario:
 
 
 NAMES = [
-    *["say"] * 4, *["read"] * 6, *["tell"] * 3, "join", "join", "accept", "accept", "begin", "begin", "end", "status",
-    "question", "retry", "drop", "lose",
+    *["say"] * 4, *["read"] * 6, *["tell"] * 3, *["join"] * 3, "accept", "accept", "begin", "begin", "end", "status",
+    "question", "question", "retry", "drop", "lose",
 ]  # fmt: skip
 STEPS = st.lists(
     st.tuples(st.sampled_from(NAMES), st.integers(0, 30), st.sampled_from(["a", "bcd", "é\n", "😀x", "12345678"])),
-    max_size=60,
+    min_size=20,
+    max_size=80,
 )
 
 

@@ -1,0 +1,90 @@
+"""The one section of the edge that must not be torn: commit a message, then hint the owner, in commit order.
+
+It is shielded, so a client that hangs up in the middle changes nothing, and has a deadline, so nothing waits forever.
+A commit whose outcome is unknown is asked for again by its key until the deadline. Must not know HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from edge import metrics
+from edge.settings import EdgeSettings
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import TERMINAL_TURN_STATUSES
+from lobu_actors.gateway.protocol import Gateway
+from lobu_actors.store.errors import StoreOutcomeUnknown, StoreUnavailable
+from lobu_actors.store.protocol import ConversationStore
+from lobu_actors.store.records import Accepted, NewTurn, Refused
+
+_FIRST_BACKOFF_SECONDS = 0.05
+_MAX_BACKOFF_SECONDS = 1.0
+
+
+@attrs.define
+class _Lane:
+    lock: trio.Lock = attrs.field(factory=trio.Lock)
+    users: int = 0
+
+
+class Acceptance:
+    """Accepts messages. Those of one conversation go one at a time, so that hints come in the order of commits."""
+
+    def __init__(self, store: ConversationStore, gateway: Gateway, settings: EdgeSettings) -> None:
+        self._store = store
+        self._gateway = gateway
+        self._settings = settings
+        self._lanes: dict[ConversationRef, _Lane] = {}
+
+    async def accept(self, turn: NewTurn) -> Accepted | Refused:
+        """Once this has begun to write, a cancelled caller does not stop it; it takes at most `accept_seconds` twice.
+
+        Raises StoreUnavailable: nothing is known to be accepted; the same message_id may be sent again.
+        """
+        async with self._lane(turn.ref):
+            outcome: Accepted | Refused | None = None
+            with trio.move_on_after(self._settings.accept_seconds, shield=True):
+                outcome = await self._commit(turn)
+                if isinstance(outcome, Accepted) and outcome.turn.status not in TERMINAL_TURN_STATUSES:
+                    await self._gateway.accepted(outcome.turn)
+            if outcome is None:
+                raise StoreOutcomeUnknown("the store did not answer in time")
+            return outcome
+
+    async def _commit(self, turn: NewTurn) -> Accepted | Refused:
+        backoff = _FIRST_BACKOFF_SECONDS
+        while True:
+            try:
+                return await self._store.accept_turn(turn, max_owed=self._settings.max_owed_turns)
+            except StoreOutcomeUnknown:
+                metrics.MESSAGES.labels("asked-again").inc()
+                await trio.sleep(backoff)
+                backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
+
+    @asynccontextmanager
+    async def _lane(self, ref: ConversationRef) -> AsyncIterator[None]:
+        lane = self._lanes.setdefault(ref, _Lane())
+        lane.users += 1
+        try:
+            await self._enter(lane.lock)
+            try:
+                yield
+            finally:
+                lane.lock.release()
+        finally:
+            lane.users -= 1
+            if not lane.users:
+                del self._lanes[ref]
+
+    async def _enter(self, lock: trio.Lock) -> None:
+        try:
+            lock.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.move_on_after(self._settings.accept_seconds) as scope:
+                await lock.acquire()
+            if scope.cancelled_caught:
+                raise StoreUnavailable("too many messages of this conversation are waiting to be stored") from None

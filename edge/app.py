@@ -1,0 +1,53 @@
+"""Puts the HTTP application together: routes at `/` and under `/lobu`, limits, one error form. Decides nothing else."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from edge import metrics
+from edge.asgi import Outermost
+from edge.body import EdgeRequest, discard_body
+from edge.errors import handle_errors
+from edge.links import ALIAS_PREFIX
+from edge.routes import blueprints
+from edge.services import Services
+from edge.settings import EdgeSettings
+from edge.tokens import JwtKeys
+from lobu_actors.gateway.protocol import Gateway
+from lobu_actors.store.protocol import Store
+
+_EXTENSION = "lobu"
+
+
+def create_app(store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings) -> QuartTrio:
+    """An ASGI app. It reads no environment, and holds nothing that must be closed; `edge.server.serve` runs it."""
+    app = QuartTrio("edge", static_folder=None)
+    app.request_class = EdgeRequest
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_message_bytes
+    app.config["BODY_TIMEOUT"] = settings.body_seconds
+    app.url_map.merge_slashes = False  # a redirect would lose a POST's body
+    services = Services.build(store, gateway, keys, settings)
+    app.extensions[_EXTENSION] = services
+    for blueprint in blueprints(services):
+        app.register_blueprint(blueprint)
+        app.register_blueprint(blueprint, url_prefix=ALIAS_PREFIX, name=f"{blueprint.name}_alias")
+    handle_errors(app)
+
+    @app.after_request
+    async def finish(response: Response) -> Response:
+        if response.status_code >= 400:
+            await discard_body(settings.linger_seconds)
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        metrics.REQUESTS.labels(route.removeprefix(ALIAS_PREFIX), str(response.status_code)).inc()
+        return response
+
+    app.asgi_app = Outermost(app.asgi_app, settings.stalled_reader_seconds)  # type: ignore[method-assign]
+    return app
+
+
+def services_of(app: QuartTrio) -> Services:
+    """What `create_app` made for `app`."""
+    return cast(Services, app.extensions[_EXTENSION])

@@ -1,0 +1,30 @@
+"""The addresses that answers carry. Must not know what is behind them."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from quart import request
+
+from edge.settings import EdgeSettings
+
+ALIAS_PREFIX = "/lobu"
+_HOST = re.compile(r"[A-Za-z0-9.\-_]+(?::\d{1,5})?\Z|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?\Z")
+
+
+def conversation_url(settings: EdgeSettings, key: str, tail: str = "") -> str:
+    """Under the configured public address, else under the one that this request was sent to.
+
+    A Host that is no host name gives a path alone: nothing of it is repeated.
+    """
+    prefix = ALIAS_PREFIX if request.path.startswith(ALIAS_PREFIX + "/") else ""
+    path = f"{prefix}/api/v1/agents/{quote(key, safe='@:')}{tail}"
+    if settings.public_url is not None:
+        return settings.public_url.rstrip("/") + path
+    host = request.headers.get("Host", "")
+    return f"{request.scheme}://{host}{path}" if _HOST.match(host) else path
+
+
+def query_value(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,220 @@
+"""The interface's own description, OpenAPI 3.1, written by hand. A test compares it with the routes: all, and no more.
+
+Pure data; the served document and the readable page are made from it once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge.openapi_schemas import SCHEMAS, SSE_EVENTS
+from lobu_actors.contract.errors import ApiError
+
+Json = dict[str, Any]
+
+_KEY = "/api/v1/agents/{key}"
+
+_STATUS_TEXT = {
+    200: "Done.",
+    201: "Opened.",
+    202: "Accepted; what follows is told by events.",
+    204: "The conversation is closed and everything of it was read.",
+    400: "The request is not right.",
+    401: "No valid credentials.",
+    403: "These credentials do not open this.",
+    404: "There is no such thing for these credentials.",
+    409: "Not in this state.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    429: "Too many; see Retry-After.",
+    503: "Not now; see Retry-After.",
+}
+
+
+def _refusals(*statuses: int) -> Json:
+    reference = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {str(status): {"description": _STATUS_TEXT[status], "content": reference} for status in statuses}
+
+
+def _answer(schema: str, status: int = 200) -> Json:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {str(status): {"description": _STATUS_TEXT[status], "content": content}}
+
+
+def _body(schema: str, *, required: bool = True) -> Json:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def _path_parameter(name: str, description: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+
+
+def _query(name: str, description: str, *, where: str = "query") -> Json:
+    return {"name": name, "in": where, "required": False, "description": description, "schema": {"type": "string"}}
+
+
+_KEY_PARAMETER = _path_parameter("key", "The conversation id, as the opening answered it in `agentId`.")
+_OPEN: Json = {"security": []}
+
+
+def _conversations() -> Json:
+    return {
+        "/api/v1/agents": {
+            "post": {
+                "operationId": "openConversation",
+                "summary": "Open or resume a conversation",
+                "description": "Needs an API key. `dryRun` checks everything and answers 200 without writing.",
+                **_body("OpenRequest", required=False),
+                "responses": _answer("Opened", 201)
+                | _answer("DryRun")
+                | _refusals(400, 401, 403, 404, 409, 413, 415, 503),
+            }
+        },
+        _KEY: {
+            "parameters": [_KEY_PARAMETER],
+            "get": {
+                "operationId": "showConversation",
+                "summary": "Show a conversation's state",
+                "responses": _answer("Shown") | _refusals(401, 403, 404, 503),
+            },
+            "delete": {
+                "operationId": "endConversation",
+                "summary": "End a conversation",
+                "description": "Cancels what runs; its events end with `closed`. Repeating it changes nothing.",
+                "responses": _answer("Ended") | _refusals(401, 403, 404, 503),
+            },
+        },
+    }
+
+
+def _messages() -> Json:
+    return {
+        f"{_KEY}/messages": {
+            "parameters": [_KEY_PARAMETER],
+            "post": {
+                "operationId": "sendMessage",
+                "summary": "Send a message",
+                "description": "Answers after the message is durable; from then on one terminal event is owed. The "
+                "same `messageId` again gets the same answer and nothing new. After a 503, send again with the "
+                "`details.messageId` of the answer.",
+                **_body("MessageRequest"),
+                "responses": _answer("Receipt") | _refusals(400, 401, 403, 404, 409, 413, 415, 429, 503),
+            },
+        },
+        f"{_KEY}/cancel": {
+            "parameters": [_KEY_PARAMETER],
+            "post": {
+                "operationId": "cancelMessages",
+                "summary": "Cancel one message, or all that are owed",
+                "description": "A staged receipt: `accepted` now, then `cancel` events and the terminal `cancelled`; "
+                "or `nothing-to-cancel` when everything meant had ended before.",
+                **_body("CancelRequest", required=False),
+                "responses": _answer("CancelReceipt", 202) | _refusals(400, 401, 403, 404, 413, 415, 503),
+            },
+        },
+        f"{_KEY}/questions/{{question_id}}/answer": {
+            "parameters": [_KEY_PARAMETER, _path_parameter("question_id", "The `questionId` of the event.")],
+            "post": {
+                "operationId": "answerQuestion",
+                "summary": "Answer a worker's question",
+                "description": "The first answer wins.",
+                **_body("AnswerRequest"),
+                "responses": _answer("Success") | _refusals(400, 401, 403, 404, 409, 413, 415, 503),
+            },
+        },
+    }
+
+
+def _stream() -> Json:
+    stream = {"description": _events_text(), "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    return {
+        f"{_KEY}/events": {
+            "parameters": [_KEY_PARAMETER],
+            "get": {
+                "operationId": "readEvents",
+                "summary": "Read the event stream",
+                "description": "Server-Sent Events. From any id ever sent, a reader gets exactly what it lacks.",
+                "parameters": [
+                    _query("since", "Where to go on: an id of an earlier event."),
+                    _query("messageId", "End the stream behind this message's terminal event."),
+                    _query("Last-Event-ID", "As `since`, which it overrules.", where="header"),
+                ],
+                "responses": {"200": stream, "204": {"description": _STATUS_TEXT[204]}}
+                | _refusals(400, 401, 403, 404, 429, 503),
+            },
+        }
+    }
+
+
+def _events_text() -> str:
+    lines = [f"- `{name}`: {text}" for name, text in SSE_EVENTS.items()]
+    return "\n".join(["Events, each with one JSON object as data:", *lines])
+
+
+def _operations() -> Json:
+    def plain(kind: str, description: str) -> Json:
+        return {"200": {"description": description, "content": {kind: {"schema": {"type": "string"}}}}}
+
+    ok = _answer("Health")
+    return {
+        "/health/live": {"get": {**_OPEN, "operationId": "live", "summary": "Is the process alive?", "responses": ok}},
+        "/health/ready": {
+            "get": {
+                **_OPEN,
+                "operationId": "ready",
+                "summary": "Does it take messages?",
+                "responses": ok | _refusals(503),
+            }
+        },
+        "/metrics": {
+            "get": {
+                **_OPEN,
+                "operationId": "metrics",
+                "summary": "Metrics",
+                "responses": plain("text/plain", "Prometheus text."),
+            }
+        },
+        "/openapi.json": {
+            "get": {
+                **_OPEN,
+                "operationId": "openapi",
+                "summary": "This document",
+                "responses": plain("application/json", "OpenAPI 3.1."),
+            }
+        },
+        "/docs": {
+            "get": {
+                **_OPEN,
+                "operationId": "docs",
+                "summary": "This document, to be read",
+                "responses": plain("text/html", "A page."),
+            }
+        },
+    }
+
+
+def document() -> Json:
+    """A fresh OpenAPI document as plain JSON values."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Lobu conversations",
+            "version": "1",
+            "description": "Every address is served under `/lobu` too. Failures have the form of `Error`; "
+            f"its codes are {', '.join(f'`{code}`' for code in ApiError)}.",
+        },
+        "servers": [{"url": "/"}, {"url": "/lobu"}],
+        "security": [{"bearer": []}],
+        "paths": _conversations() | _messages() | _stream() | _operations(),
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key (`lobu_…`), or a conversation's token as its opening answered it.",
+                }
+            },
+        },
+    }

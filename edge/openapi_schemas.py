@@ -1,0 +1,115 @@
+"""The shapes of requests, answers and events, as the OpenAPI document shows them. Pure data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lobu_actors.contract.errors import ApiError
+from lobu_actors.contract.states import OnBusy
+
+Json = dict[str, Any]
+
+_TEXT: Json = {"type": "string"}
+_FLAG: Json = {"type": "boolean"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_EPOCH_MS: Json = {"type": "integer", "description": "Milliseconds since 1970."}
+
+
+def _object(required: list[str], **properties: Json) -> Json:
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _success(**properties: Json) -> Json:
+    return _object(["success", *properties], success={"const": True}, **properties)
+
+
+def _or_null(kind: Json) -> Json:
+    return kind | {"type": [kind["type"], "null"]}
+
+
+SCHEMAS: dict[str, Json] = {
+    "Error": _object(
+        ["success", "error", "code"],
+        success={"const": False},
+        error=_TEXT | {"description": "One sentence."},
+        code={"type": "string", "enum": [code.value for code in ApiError]},
+        details={"type": "object"},
+    ),
+    "Success": _success(),
+    "OpenRequest": _object(
+        [],
+        agentId=_TEXT | {"description": "Absent: the organization's default agent."},
+        userId=_TEXT | {"description": "Absent: the API key's user."},
+        thread=_TEXT | {"description": "Absent: this user's one conversation with the agent that has no thread."},
+        forceNew=_FLAG | {"description": "A new conversation, under a thread that is made up."},
+        provider=_TEXT,
+        model=_TEXT,
+        dryRun=_FLAG,
+    ),
+    "Opened": _success(
+        agentId=_TEXT | {"description": "The conversation id."},
+        token=_TEXT,
+        expiresAt=_EPOCH_MS,
+        sseUrl=_TEXT,
+        messagesUrl=_TEXT,
+        threadId=_or_null(_TEXT),
+    ),
+    "DryRun": _success(dryRun={"const": True}, agentId=_TEXT, threadId=_or_null(_TEXT)),
+    "Shown": _success(
+        agent=_object(
+            ["agentId", "userId", "status", "createdAt", "lastActivity", "hasActiveConnection", "queued", "running"],
+            agentId=_TEXT,
+            userId=_TEXT,
+            status={"type": "string", "enum": ["idle", "queued", "running", "closing", "closed"]},
+            createdAt=_EPOCH_MS,
+            lastActivity=_EPOCH_MS,
+            hasActiveConnection=_FLAG,
+            queued=_COUNT,
+            running=_COUNT,
+        )
+    ),
+    "Ended": _success(closed=_FLAG | {"description": "False: it is being ended; `closed` follows in its events."}),
+    "MessageRequest": {
+        **_object(
+            ["content"],
+            content=_TEXT | {"minLength": 1},
+            message=_TEXT | {"description": "Older name of `content`.", "deprecated": True},
+            messageId=_TEXT | {"pattern": "^[\\x21-\\x7e]{1,200}$"},
+            onBusy={"type": "string", "enum": [value.value for value in OnBusy], "default": OnBusy.ENQUEUE.value},
+            model=_TEXT,
+            platform=_TEXT,
+        ),
+        "additionalProperties": True,
+        "description": "Fields that are not known here are handed on to the worker.",
+    },
+    "Receipt": _success(
+        messageId=_TEXT,
+        agentId=_TEXT,
+        turnId=_TEXT,
+        queued={"const": True},
+        position=_COUNT | {"description": "Messages that were owed before this one."},
+        eventsUrl=_TEXT | {"description": "A stream of this message alone, from its acceptance to its terminal event."},
+    ),
+    "CancelRequest": _object([], messageId=_TEXT | {"description": "Absent: everything that is owed."}),
+    "CancelReceipt": _success(stage={"type": "string", "enum": ["accepted", "nothing-to-cancel"]}),
+    "AnswerRequest": _object(["answer"], answer=_TEXT | {"minLength": 1}),
+    "Health": _success(status={"type": "string"}),
+}
+
+SSE_EVENTS: dict[str, str] = {
+    "connected": "first; `{agentId, timestamp}`",
+    "output": 'new text; `{type: "delta", content, messageId, timestamp}`',
+    "status": 'what a worker is at; `{type: "status", status, phase?, messageId, timestamp}`',
+    "ephemeral": 'a remark that is no part of the reply; `{type: "ephemeral", content, messageId, timestamp}`',
+    "question": "a worker waits for an answer; `{questionId, prompt, options, messageId}`",
+    "question-answered": "`{questionId, answer}`",
+    "cancel": "a stage of cancelling; `{stage, messageId}`",
+    "restart": "forget this message's output so far; `{messageId, attempt, reason}`",
+    "complete": "terminal; `{type, messageId, processedMessageIds, finalText, usage?, timestamp}`",
+    "agent-error": "terminal; `{type, error, errorCode, errorContext?, messageId, processedMessageIds, timestamp}`; "
+    "the same again follows as `error`, for older readers",
+    "cancelled": "terminal; `{messageId, processedMessageIds, finalText, timestamp}`",
+    "gap": "the cursor is older than what is kept; `{from, to, reason}`",
+    "drain": "this server is going; reconnect; `{reconnectInMs}`",
+    "closed": "last; `{reason}`",
+}

@@ -1,0 +1,75 @@
+"""Reading a request: its JSON body within the limits, and single fields of it. Must not know what they are for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import request
+
+from edge.errors import Refusal, invalid_field
+from edge.settings import EdgeSettings
+from edge.wire import BadJson, BadShape, BadText, Json, decode_object
+from lobu_actors.contract.errors import ApiError
+from lobu_actors.contract.ids import is_message_id
+
+
+async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json:
+    """The request's JSON object; `optional`: no body means an empty one.
+
+    Raises Refusal (400, 415), and werkzeug's 408 and 413 for a body that is late or too large.
+    """
+    if request.content_length is None and "Transfer-Encoding" not in request.headers:
+        if optional:
+            return {}
+        raise Refusal(400, ApiError.INVALID_JSON, "The request has no body; send a JSON object.")
+    if not optional or request.content_length != 0:
+        _require_json()
+    raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    if optional and not raw:
+        return {}
+    try:
+        return decode_object(raw, settings.max_json_depth)
+    except BadText as error:
+        raise Refusal(400, ApiError.INVALID_TEXT, str(error)) from None
+    except BadShape as error:
+        raise Refusal(400, ApiError.INVALID_FIELD, str(error)) from None
+    except BadJson as error:
+        raise Refusal(400, ApiError.INVALID_JSON, str(error)) from None
+
+
+def text_field(body: Json, name: str, *, max_length: int = 200) -> str | None:
+    """A short text, or None when it is absent or null."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= max_length:
+        raise invalid_field(name, f"`{name}` must be a text of 1 to {max_length} characters.")
+    return value
+
+
+def flag_field(body: Json, name: str) -> bool:
+    value: Any = body.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise invalid_field(name, f"`{name}` must be true or false.")
+    return value
+
+
+def message_id_of(value: Any) -> str | None:
+    """A client's messageId, checked; None when there is none."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not is_message_id(value):
+        raise invalid_field("messageId", "`messageId` must be 1 to 200 visible ASCII characters.")
+    return value
+
+
+def _require_json() -> None:
+    kind = (request.mimetype or "").lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise Refusal(
+            415,
+            ApiError.UNSUPPORTED_MEDIA_TYPE,
+            "This address takes JSON; send it with Content-Type: application/json.",
+        )

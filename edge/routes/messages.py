@@ -1,0 +1,97 @@
+"""Take a message in. The answer says that it is durable, nothing more; the reply comes over the event stream."""
+
+from __future__ import annotations
+
+import trio
+from quart import Blueprint, Response
+
+from edge import metrics
+from edge.errors import Refusal, conversation_not_found, invalid_field, store_unavailable
+from edge.links import conversation_url, query_value
+from edge.request import message_id_of, read_object
+from edge.services import Services
+from edge.wire import Json, json_response
+from lobu_actors.contract.errors import ApiError
+from lobu_actors.contract.ids import ConversationRef, new_id
+from lobu_actors.contract.states import OnBusy
+from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.records import Conversation, NewTurn, Refused, Turn
+
+_OWN_FIELDS = frozenset({"content", "message", "messageId", "onBusy"})
+_QUEUE_RETRY_SECONDS = 5
+
+
+def routes(services: Services) -> Blueprint:
+    blueprint = Blueprint("messages", __name__)
+
+    @blueprint.post("/api/v1/agents/<key>/messages")
+    async def send_message(key: str) -> Response:
+        began = trio.current_time()
+        # What never changes about a conversation is remembered; that it is there and open, the write itself checks.
+        _, conversation = await services.conversation(key, fresh=False)
+        turn = _new_turn(conversation.ref, await read_object(services.settings))
+        try:
+            outcome = await services.acceptance.accept(turn)
+        except StoreUnavailable:
+            metrics.MESSAGES.labels("store-unavailable").inc()
+            # With the id that it got, the message can be sent again without being taken in twice.
+            raise store_unavailable({"messageId": turn.message_id}) from None
+        if isinstance(outcome, Refused):
+            metrics.MESSAGES.labels(outcome.reason).inc()
+            raise _refusal(services, conversation, outcome)
+        metrics.MESSAGES.labels("accepted" if outcome.created else "repeated").inc()
+        metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
+        return json_response(_receipt(services, outcome.turn))
+
+    return blueprint
+
+
+def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
+    content = body.get("content")
+    if content is None:
+        content = body.get("message")
+    if not isinstance(content, str) or not content.strip():
+        raise invalid_field("content", "`content` must be a text that is not empty.")
+    return NewTurn(
+        ref=ref,
+        turn_id=new_id(),
+        message_id=message_id_of(body.get("messageId")) or new_id(),
+        content=content,
+        on_busy=_on_busy(body.get("onBusy")),
+        payload={name: value for name, value in body.items() if name not in _OWN_FIELDS},
+    )
+
+
+def _on_busy(value: object) -> OnBusy:
+    if value is None:
+        return OnBusy.ENQUEUE
+    if not isinstance(value, str) or value not in OnBusy.__members__.values():
+        raise invalid_field("onBusy", f"`onBusy` must be one of {', '.join(OnBusy)}.")
+    return OnBusy(value)
+
+
+def _refusal(services: Services, conversation: Conversation, refused: Refused) -> Refusal:
+    if refused.reason == "closed":
+        return Refusal(409, ApiError.CONVERSATION_CLOSED, "This conversation was ended; open it again.")
+    if refused.reason == "busy":
+        return Refusal(409, ApiError.CONVERSATION_BUSY, "Another message is being worked on, and onBusy is reject.")
+    if refused.reason == "full":
+        limit = services.settings.max_owed_turns
+        sentence = f"This conversation has {limit} unanswered messages already; wait for a reply."
+        return Refusal(429, ApiError.QUEUE_FULL, sentence, retry_after_seconds=_QUEUE_RETRY_SECONDS)
+    services.tenancy.forget(conversation)
+    return conversation_not_found()
+
+
+def _receipt(services: Services, turn: Turn) -> Json:
+    key = turn.ref.conversation_id
+    tail = f"/events?messageId={query_value(turn.message_id)}&since={turn.first_seq}"
+    return {
+        "success": True,
+        "messageId": turn.message_id,
+        "agentId": key,
+        "turnId": turn.turn_id,
+        "queued": True,
+        "position": turn.position,
+        "eventsUrl": conversation_url(services.settings, key, tail),
+    }

@@ -1,0 +1,109 @@
+"""The event stream's route: where to begin, who may, and how many at once. What is sent is the subscription's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+
+from quart import Blueprint, Response, request
+from quart.wrappers.response import ResponseBody
+
+from edge import sse
+from edge.errors import Refusal
+from edge.request import message_id_of
+from edge.services import Services
+from edge.subscription import Subscription
+from lobu_actors.contract.errors import ApiError
+from lobu_actors.contract.events import Cursor, parse_cursor
+from lobu_actors.store.records import Conversation, Turn
+
+
+class StreamBody(ResponseBody):
+    """A subscription as a response body. Not a generator, so there is no cleanup that could need to wait."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def __aenter__(self) -> StreamBody:
+        return self
+
+    async def __aexit__(self, exc_type: type, exc_value: BaseException, tb: TracebackType) -> None:
+        pass
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._subscription.next_chunk()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+
+def routes(services: Services) -> Blueprint:
+    blueprint = Blueprint("stream", __name__)
+
+    @blueprint.get("/api/v1/agents/<key>/events")
+    async def events(key: str) -> Response:
+        _, conversation = await services.conversation(key)
+        start = _start()
+        turn = await _followed_turn(services, conversation)
+        if request.method == "HEAD":
+            return _stream_response(b"")
+        if _is_over(conversation, start):
+            return Response(status=204)
+        held = services.held()
+        held.enter_context(services.streams.place(conversation.ref))
+        feed = held.enter_context(services.gateway.open_feed(conversation.ref))
+        held.enter_context(services.streams.waking(feed))
+        subscription = Subscription(
+            conversation,
+            services.store,
+            feed,
+            services.settings,
+            start=start,
+            turn=turn,
+            draining=services.draining,
+        )
+        return _stream_response(StreamBody(subscription))
+
+    return blueprint
+
+
+def _start() -> Cursor | None:
+    """Last-Event-ID says where the reader really is, so it wins over the address that it first used."""
+    text = request.headers.get("Last-Event-ID") or request.args.get("since")
+    if not text:
+        return None
+    try:
+        return parse_cursor(text)
+    except ValueError as error:
+        raise Refusal(400, ApiError.INVALID_CURSOR, f"This is no place in the stream: {error}.") from None
+
+
+async def _followed_turn(services: Services, conversation: Conversation) -> Turn | None:
+    message_id = message_id_of(request.args.get("messageId"))
+    if message_id is None:
+        return None
+    turn = await services.store.find_turn(conversation.ref, message_id)
+    if turn is None:
+        raise Refusal(404, ApiError.MESSAGE_NOT_FOUND, "This conversation has no such message.")
+    return turn
+
+
+def _is_over(conversation: Conversation, start: Cursor | None) -> bool:
+    """A browser that comes back behind `closed`: 204 is how to tell its EventSource to stay away."""
+    reconnected = bool(request.headers.get("Last-Event-ID"))
+    return reconnected and conversation.closed and start is not None and start.seq >= conversation.last_seq
+
+
+def _stream_response(body: StreamBody | bytes) -> Response:
+    response = Response(body, content_type=sse.CONTENT_TYPE)
+    response.timeout = None
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.http_version in {"1.0", "1.1"}:  # HTTP/2 forbids the header
+        # A pipelined second request would hide that the reader went away.
+        response.headers["Connection"] = "close"
+    return response

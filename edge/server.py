@@ -1,0 +1,160 @@
+"""Serves the app: our own listening sockets and accept loop around Hypercorn's per-connection protocol.
+
+Why not Hypercorn's own `serve`: it sends with an unbounded shield, so one reader that has stalled holds a shutdown up
+until the kernel gives the reader up, and it knows no way to cut. Here every accepted socket is known, a fault in one
+connection ends that connection only, and a stop is a short list of bounded steps:
+
+1. streams say `drain` and end, the listeners close, idle connections close;
+2. requests under way get `stop_grace_seconds`;
+3. what is left is cut at its socket, which ends even a shielded send; then it is cancelled.
+
+Uses Hypercorn's `TCPServer` and `WorkerContext`, which are not its public interface: the dependency is pinned to a
+minor version, and the integration tests drive every step of the above.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+from quart_trio import QuartTrio
+
+from edge import metrics
+from edge.app import services_of
+from edge.listening import bind, configure
+from edge.settings import EdgeSettings
+
+_log = structlog.get_logger(__name__)
+
+# SO_LINGER on, for 0 seconds: what the reader did not take is thrown away with the connection.
+_NO_LINGER = struct.pack("ii", 1, 0)
+_LAST_SECONDS = 5.0  # for handlers to end once their connection is gone
+
+
+async def serve(
+    app: QuartTrio,
+    settings: EdgeSettings,
+    *,
+    stopping: trio.Event,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    sockets: Sequence[socket.socket] | None = None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stopping` is set, then stop in order and return. Reports the port through `task_status`.
+
+    `sockets`: listening sockets to take over instead of binding `host` and `port`. Raises PortTaken, CannotListen.
+    """
+    if sockets is None:
+        sockets = await bind(host, port, settings)
+    for raw in sockets:
+        configure(raw, settings)
+    connections = _Connections(app, settings)
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(raw)) for raw in sockets]
+    try:
+        async with trio.open_nursery() as nursery:
+            await connections.start_app(nursery)
+            async with trio.open_nursery() as handlers:
+                accepting = partial(trio.serve_listeners, connections.handle, listeners, handler_nursery=handlers)
+                async with trio.open_nursery() as acceptors:
+                    acceptors.start_soon(accepting)
+                    task_status.started(sockets[0].getsockname()[1])
+                    await stopping.wait()
+                    acceptors.cancel_scope.cancel()
+                await connections.stop(listeners)
+                handlers.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
+            await connections.stop_app()
+            nursery.cancel_scope.cancel()
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+class _Connections:
+    """The open connections of one server."""
+
+    def __init__(self, app: QuartTrio, settings: EdgeSettings) -> None:
+        self._services = services_of(app)
+        self._settings = settings
+        self._config = _hypercorn_config(settings)
+        self._context = WorkerContext(None)
+        self._app = wrap_app(app, 0, "asgi")
+        self._state: dict[str, object] = {}
+        self._lifespan = Lifespan(self._app, self._config, self._state)
+        self._open: set[trio.SocketStream] = set()
+        self._all_gone = trio.Event()
+
+    async def start_app(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self._lifespan.handle_lifespan)
+        await self._lifespan.wait_for_startup()
+
+    async def stop_app(self) -> None:
+        await self._lifespan.wait_for_shutdown()
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """One connection, from its accept to its end. Its faults are logged and end here."""
+        if len(self._open) >= self._settings.max_connections:
+            stream.socket.close()
+            return
+        self._open.add(stream)
+        metrics.CONNECTIONS_OPEN.inc()
+        state = ConnectionState(self._state.copy())
+        try:
+            # Hypercorn annotates TLS streams; it tells plain ones by what they lack.
+            await TCPServer(self._app, self._config, self._context, state, stream).run()  # type: ignore[arg-type]
+        except Exception:
+            _log.exception("connection failed")
+        finally:
+            stream.socket.close()
+            self._open.discard(stream)
+            metrics.CONNECTIONS_OPEN.dec()
+            if not self._open:
+                self._all_gone.set()
+
+    async def stop(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Takes at most `stop_grace_seconds`; afterwards no connection can hold its handler up."""
+        for listener in listeners:
+            listener.socket.close()
+        self._services.streams.stop()
+        await self._context.terminated.set()
+        with trio.move_on_after(self._settings.stop_grace_seconds):
+            while self._open:
+                self._all_gone = trio.Event()
+                await self._all_gone.wait()
+        if self._open:
+            _log.warning("cutting connections that outlived the stop grace", connections=len(self._open))
+            metrics.CONNECTIONS_CUT.inc(len(self._open))
+        for stream in list(self._open):
+            _cut(stream)
+
+
+def _cut(stream: trio.SocketStream) -> None:
+    """End a connection at once, even under a send that waits inside a shield."""
+    try:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        stream.socket.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        stream.socket.close()  # it is gone already; whoever waits on it hears so now
+
+
+def _hypercorn_config(settings: EdgeSettings) -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = logging.getLogger("lobu.edge.connection")
+    config.include_server_header = False
+    config.keep_alive_timeout = settings.keep_alive_seconds
+    config.keep_alive_max_requests = settings.keep_alive_max_requests
+    config.h11_max_incomplete_size = settings.max_header_bytes
+    config.startup_timeout = config.shutdown_timeout = 10.0
+    return config

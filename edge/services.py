@@ -1,0 +1,60 @@
+"""What every route works with, in one value; made once by `create_app`. No globals, no lookups by name."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import attrs
+from quart import request
+
+from edge.accepting import Acceptance
+from edge.auth import Authenticator, Principal
+from edge.settings import EdgeSettings
+from edge.streams import Streams
+from edge.tenancy import Tenancy
+from edge.tokens import JwtKeys
+from lobu_actors.gateway.protocol import Gateway
+from lobu_actors.store.protocol import Store
+from lobu_actors.store.records import Conversation
+
+# The ASGI scope's entry for what a request holds until it is over; see `edge.asgi`.
+HELD = "lobu.held"
+
+
+@attrs.frozen
+class Services:
+    store: Store
+    gateway: Gateway
+    keys: JwtKeys
+    settings: EdgeSettings
+    authenticate: Authenticator
+    tenancy: Tenancy
+    acceptance: Acceptance
+    streams: Streams
+
+    @classmethod
+    def build(cls, store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings) -> Services:
+        return cls(
+            store=store,
+            gateway=gateway,
+            keys=keys,
+            settings=settings,
+            authenticate=Authenticator(store, keys, settings),
+            tenancy=Tenancy(store, settings),
+            acceptance=Acceptance(store, gateway, settings),
+            streams=Streams(settings),
+        )
+
+    def draining(self) -> bool:
+        return self.streams.stopping or self.gateway.draining
+
+    async def conversation(self, key: str, *, fresh: bool = True) -> tuple[Principal, Conversation]:
+        """The caller, and the conversation if it may use it. Raises Refusal 401, 403, 404; StoreUnavailable."""
+        principal = await self.authenticate()
+        return principal, await self.tenancy.authorize(principal, key, fresh=fresh)
+
+    def held(self) -> ExitStack:
+        """What the current request holds; let go when its connection is done with it, whatever way it ends."""
+        held = request.scope[HELD]  # type: ignore[literal-required]
+        assert isinstance(held, ExitStack)
+        return held

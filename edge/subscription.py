@@ -1,0 +1,312 @@
+"""One reader of one conversation: what it lacks from the event log, then the live view, as chunks of bytes.
+
+Pull model: `next_chunk` is called when the connection has room for more, so a slow reader holds one chunk and what one
+`take` gave, and nothing queues up behind it. No task, no nursery, nothing to clean up.
+
+Where truth is: the log has every durable event; the feed is a hint with the text in between. So the feed is attached
+before the log is read to its end, whatever the feed cannot give is read from the log again, and the log is polled at
+a slow beat in case a hint was lost. A store that is away only makes the stream wait, with pings; past its patience
+the connection is broken off, never ended cleanly, since a clean end would read as a finished reply.
+
+Must not know HTTP, tenants, or how a connection is written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from edge import metrics, sse
+from edge.settings import EdgeSettings
+from lobu_actors.contract import events
+from lobu_actors.contract.events import TERMINAL_EVENTS, Cursor, EventType
+from lobu_actors.contract.states import TERMINAL_TURN_STATUSES
+from lobu_actors.gateway.feed import Behind, Feed, FeedReader, LiveText, Outgoing
+from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.protocol import ConversationStore
+from lobu_actors.store.records import Conversation, Event, Turn
+
+FRAME_CHARS = 16 << 10  # of text in one output frame: at most 96 KiB when every character is escaped
+TRIMMED = "older than what is kept"
+UNKNOWN = "unknown cursor"
+_FIRST_BACKOFF_SECONDS = 0.1
+_MAX_BACKOFF_SECONDS = 5.0
+_LIVELY_SECONDS = 30.0  # after the last sign of life, how long the quicker poll goes on
+
+
+class StreamBroken(Exception):
+    """The stream cannot go on truthfully; the connection must be cut without a clean end."""
+
+
+class Subscription:
+    """Not shared: one caller, one `next_chunk` at a time."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        store: ConversationStore,
+        feed: Feed,
+        settings: EdgeSettings,
+        *,
+        start: Cursor | None,
+        turn: Turn | None = None,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Follow `turn` to its terminal event, or else the conversation until it is closed.
+
+        `conversation` and `turn` were read in this request. `start` None: at `turn`'s beginning, else at the log's.
+        """
+        self._conversation = conversation
+        self._ref = conversation.ref
+        self._store = store
+        self._feed = feed
+        self._settings = settings
+        self._draining = draining
+        self._turn = turn
+        self._from_beginning = start is None and turn is None
+        # What had ended may have done so before the cursor that was asked for; then there is no more to say.
+        self._turn_had_ended = turn is not None and turn.status in TERMINAL_TURN_STATUSES
+        self._look_back = self._turn_had_ended and start is not None
+        if start is None:
+            start = Cursor(turn.first_seq if turn is not None else 0)
+        self._start = start
+        self._reader = FeedReader(feed, start)
+        self._pending: deque[Outgoing] = deque()
+        self._greeted = False
+        self._done = False
+        self._located = start.seq == 0  # the start's own row was looked at
+        self._reading = True  # the log has to be read before the feed is heard
+        self._finished_text: LiveText | None = None
+        self._finished_at = 0
+        self._replayed = False
+        now = trio.current_time()
+        self._next_ping = now + settings.ping_seconds
+        self._heard_at = now
+        self._read_at = now
+        self._backoff = 0.0
+        self._retry_at = now
+        self._away_since: float | None = None
+        self._reader.attach()
+
+    async def next_chunk(self) -> bytes | None:
+        """The next bytes to send, at most about `stream_buffer_bytes`; None once the stream has ended cleanly.
+
+        Returns at least every `ping_seconds` plus one read of the store. Raises StreamBroken.
+        """
+        if not self._greeted:
+            self._greeted = True
+            return self._sent(
+                sse.first_frame(self._ref.conversation_id, self._feed.clock_ms(), self._settings.retry_ms)
+            )
+        while True:
+            if self._pending:
+                return self._sent(self._encode_pending())
+            if self._done:
+                return None
+            now = trio.current_time()
+            if now >= self._next_ping:
+                return self._sent(sse.PING)
+            if self._reading and not self._draining():
+                if now >= self._retry_at:
+                    await self._read_log()
+                else:
+                    await self._wait(self._retry_at)
+                continue
+            self._take()
+            if self._draining():
+                self._emit(Outgoing(EventType.DRAIN, events.drain(self._settings.drain_reconnect_ms), None))
+                self._done = True
+            if not self._pending and not self._done and not self._reading:
+                await self._wait_for_news()
+
+    # --- the live view
+
+    def _take(self) -> None:
+        if self._reading or self._text_is_over():
+            return
+        try:
+            taken = self._reader.take()
+        except Behind:
+            self._read_again("behind")
+            return
+        if taken:
+            self._heard_at = trio.current_time()
+        for outgoing in taken:
+            self._emit(outgoing)
+
+    def _text_is_over(self) -> bool:
+        """The log had this text's terminal event before its owner told the feed: its text must not come after it."""
+        if self._finished_text is None:
+            return False
+        if self._feed.text is not self._finished_text:
+            self._finished_text = None
+        elif self._feed.end == self._finished_at:
+            return True
+        self._finished_at = self._feed.end
+        self._read_again("overtaken")  # what the feed holds of that text is stale; leave it out
+        return True
+
+    async def _wait_for_news(self) -> None:
+        now = trio.current_time()
+        lively = self._turn is not None or now - self._heard_at < _LIVELY_SECONDS
+        beat = self._settings.poll_seconds if lively else self._settings.idle_poll_seconds
+        if now >= self._read_at + beat:
+            await self._poll()
+        else:
+            await self._wait(self._read_at + beat)
+
+    async def _wait(self, until: float) -> None:
+        with trio.CancelScope(deadline=min(until, self._next_ping)):
+            await self._feed.wait()
+
+    # --- the event log
+
+    async def _poll(self) -> None:
+        """Is there an event that nobody told of? While the store is away the live view just goes on."""
+        rows: list[Event] = []
+        try:
+            with trio.move_on_after(self._settings.read_seconds):
+                rows = await self._store.read_events(self._ref, self._reader.seq + 1, limit=1)
+        except StoreUnavailable:
+            rows = []
+        self._read_at = trio.current_time()
+        if rows:
+            self._read_again("poll")
+
+    def _read_again(self, reason: str) -> None:
+        metrics.STREAM_REREADS.labels(reason).inc()
+        self._reader.attach()
+        self._reading = True
+
+    async def _read_log(self) -> None:
+        """One page of the log; whatever the store does, the caller's loop goes on or StreamBroken is raised."""
+        limit = self._settings.replay_page_events
+        first = self._reader.seq + 1 if self._located else self._start.seq
+        try:
+            with trio.fail_after(self._settings.read_seconds):
+                if self._look_back and await self._ended_before_start():
+                    self._done = True
+                    return
+                rows = await self._store.read_events(self._ref, first, limit=limit)
+        except (StoreUnavailable, trio.TooSlowError):
+            self._store_is_away()
+            return
+        self._look_back = False
+        self._away_since, self._backoff = None, 0.0
+        self._read_at = trio.current_time()
+        complete = len(rows) < limit
+        if not self._located:
+            rows = self._locate(rows)
+            if not self._located:  # a gap: read from the log's beginning
+                self._located = True
+                return
+        for row in rows:
+            self._replay(row)
+        if complete and not self._done:
+            self._reached_end_of_log()
+
+    def _locate(self, rows: list[Event]) -> list[Event]:
+        """Find the start's own row; without it there is a gap, and everything that is kept follows."""
+        seq = self._start.seq
+        if rows and rows[0].seq == seq:
+            if self._start.attempt is None:
+                self._reader.resume_behind(rows[0])
+            self._note_end_of(self._feed.text, rows[0])
+            self._located = True
+            return rows[1:]
+        if not rows and seq == self._conversation.last_seq:
+            self._located = True  # all that it had was trimmed away since, and there is nothing newer
+            return rows
+        if rows:
+            self._located = True
+            first, reason = rows[0].seq, TRIMMED
+        else:
+            self._from_beginning = True
+            first, reason = 1, UNKNOWN
+        self._reader = FeedReader(self._feed, Cursor(first - 1))
+        self._emit(Outgoing(EventType.GAP, events.gap(seq, first, reason), None))
+        return rows
+
+    def _replay(self, row: Event) -> None:
+        if row.seq > self._reader.seq + 1 and not self._from_beginning:
+            self._emit(Outgoing(EventType.GAP, events.gap(self._reader.seq, row.seq, TRIMMED), None))
+        self._from_beginning = False
+        text = self._feed.text
+        for outgoing in self._reader.replay(row):
+            self._emit(outgoing)
+        self._replayed = True
+        self._note_end_of(text, row)
+
+    def _note_end_of(self, text: LiveText | None, row: Event) -> None:
+        """Did `row`, which the reader has now, end the text that its owner still shows as running?"""
+        ended = text is not None and row.type in TERMINAL_EVENTS and row.data.get("messageId") == text.message_id
+        if text is not None and ended and row.seq > text.start_seq:
+            self._finished_text, self._finished_at = text, self._feed.end
+
+    async def _ended_before_start(self) -> bool:
+        """Is the followed message's terminal event among what the reader's cursor says that it has?"""
+        turn, limit = self._turn, self._settings.replay_page_events
+        seq = turn.first_seq if turn is not None else 0
+        while turn is not None and seq < self._start.seq:
+            rows = await self._store.read_events(self._ref, seq + 1, limit=limit)
+            for row in rows:
+                if row.type in TERMINAL_EVENTS and row.data.get("messageId") == turn.message_id:
+                    return row.seq <= self._start.seq
+            if len(rows) < limit:
+                return False
+            seq = rows[-1].seq
+        return False
+
+    def _store_is_away(self) -> None:
+        now = trio.current_time()
+        if self._away_since is None:
+            self._away_since = now
+        if now - self._away_since > self._settings.store_patience_seconds:
+            raise StreamBroken("the store was away for too long")
+        self._backoff = min(max(self._backoff * 2, _FIRST_BACKOFF_SECONDS), _MAX_BACKOFF_SECONDS)
+        self._retry_at = now + self._backoff
+
+    def _reached_end_of_log(self) -> None:
+        """Go over to the feed, unless nothing can follow: in a closed conversation, or of a turn that had ended."""
+        if self._replayed:
+            # What the feed was told since it was attached may be older than what the log just gave, and belong to a
+            # text that is over. Attach anew, until the log has nothing that came after that.
+            self._replayed = False
+            self._reader.attach()
+            return
+        self._reading = False
+        if self._turn_had_ended:
+            self._done = True
+        if self._conversation.closed and self._reader.seq <= self._conversation.last_seq:
+            self._done = True
+
+    # --- what goes out
+
+    def _emit(self, outgoing: Outgoing) -> None:
+        """Queue an event, unless the stream has ended with an earlier one."""
+        if self._done:
+            return
+        self._pending.extend(sse.split_output(outgoing, FRAME_CHARS))
+        if self._turn is not None and outgoing.type in TERMINAL_EVENTS:
+            self._done = outgoing.data.get("messageId") == self._turn.message_id
+        elif outgoing.type is EventType.CLOSED and outgoing.cursor is not None:
+            # An older `closed` was followed by a new opening.
+            self._done = outgoing.cursor.seq > self._conversation.last_seq
+
+    def _encode_pending(self) -> bytes:
+        chunk = bytearray()
+        while self._pending and len(chunk) < self._settings.stream_buffer_bytes:
+            encoded = sse.encode_event(self._pending[0])
+            if chunk and len(chunk) + len(encoded) > self._settings.stream_buffer_bytes:
+                break
+            self._pending.popleft()
+            chunk += encoded
+        return bytes(chunk)
+
+    def _sent(self, chunk: bytes) -> bytes:
+        # A ping is owed only when nothing else was sent for so long.
+        self._next_ping = trio.current_time() + self._settings.ping_seconds
+        metrics.STREAM_BYTES.inc(len(chunk))
+        return chunk

@@ -1,0 +1,62 @@
+"""Who may use which conversation: the one place where that is decided, by the stored organization and user.
+
+A key is a name and proves nothing. What is another tenant's, or another user's, looks exactly like what does not exist.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from edge.auth import Principal
+from edge.errors import Refusal, conversation_not_found
+from edge.settings import EdgeSettings
+from lobu_actors.contract.errors import ApiError
+from lobu_actors.contract.ids import is_conversation_key
+from lobu_actors.contract.states import Role
+from lobu_actors.store.protocol import ConversationStore
+from lobu_actors.store.records import Conversation
+
+
+class Tenancy:
+    """Finds conversations for principals; remembers, bounded, which organization and user a known key belongs to."""
+
+    def __init__(self, store: ConversationStore, settings: EdgeSettings) -> None:
+        self._store = store
+        self._capacity = settings.conversation_cache_entries
+        self._seen: OrderedDict[tuple[str, str], Conversation] = OrderedDict()
+
+    async def authorize(self, principal: Principal, key: str, *, fresh: bool = True) -> Conversation:
+        """The conversation, if `principal` may use it.
+
+        With `fresh=False` it may be an old record, of which only what never changes may be used: `ref` and `user_id`.
+        Raises Refusal: 404 when it is not there for this principal, 403 when a token is bound to another one.
+        """
+        if principal.bound_to is not None and principal.bound_to.conversation_id != key:
+            raise Refusal(403, ApiError.FORBIDDEN, "This token opens another conversation.")
+        if not is_conversation_key(key):
+            raise conversation_not_found()
+        place = (principal.organization_id, key)
+        conversation = None if fresh else self._seen.get(place)
+        if conversation is None:
+            conversation = await self._store.find_conversation(*place)
+        if conversation is None or not _permitted(principal, conversation):
+            raise conversation_not_found()
+        self._remember(place, conversation)
+        return conversation
+
+    def forget(self, conversation: Conversation) -> None:
+        self._seen.pop((conversation.ref.organization_id, conversation.ref.conversation_id), None)
+
+    def _remember(self, place: tuple[str, str], conversation: Conversation) -> None:
+        self._seen[place] = conversation
+        self._seen.move_to_end(place)
+        if len(self._seen) > self._capacity:
+            self._seen.popitem(last=False)
+
+
+def _permitted(principal: Principal, conversation: Conversation) -> bool:
+    if conversation.ref.organization_id != principal.organization_id:
+        return False
+    if principal.bound_to is not None and conversation.ref != principal.bound_to:
+        return False
+    return principal.role is Role.ADMIN or conversation.user_id == principal.user_id

@@ -1,0 +1,124 @@
+"""Signed conversation tokens and API keys: making and checking. Pure; knows neither HTTP nor the store.
+
+A token is a JWT with a fixed algorithm, bound to one conversation. Its `aud` keeps it apart from the tokens that
+workers carry, so neither opens the other's door. Rotation: put the new secret first; the old ones still verify.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import jwt
+
+from lobu_actors.contract.ids import ConversationRef
+
+ALGORITHM = "HS256"
+ISSUER = "lobu"
+AUDIENCE = "lobu-conversation"
+MIN_SECRET_BYTES = 32
+MAX_TOKEN_CHARS = 4096
+API_KEY_PREFIX = "lobu_"
+
+_REQUIRED = ["exp", "iat", "aud", "iss", "sub", "org", "agt", "cnv"]
+
+
+class InvalidToken(Exception):
+    """Not a token of ours, or one that was changed. The message says no more than that."""
+
+
+class ExpiredToken(Exception):
+    """It was ours, and its time is over."""
+
+
+@attrs.frozen
+class TokenClaims:
+    ref: ConversationRef
+    user_id: str
+
+
+def _check_keys(_: Any, __: Any, keys: tuple[tuple[str, bytes], ...]) -> None:
+    if not keys:
+        raise ValueError("at least one signing secret is needed")
+    if len({kid for kid, _ in keys}) != len(keys):
+        raise ValueError("two signing secrets have the same key id")
+    for kid, secret in keys:
+        if not kid or len(kid) > 64:
+            raise ValueError("a key id is 1 to 64 characters")
+        if len(secret) < MIN_SECRET_BYTES:
+            raise ValueError(f"signing secret {kid!r} is shorter than {MIN_SECRET_BYTES} bytes")
+
+
+@attrs.frozen(repr=False)
+class JwtKeys:
+    """Ordered (key id, secret): the first signs, all verify. Raises ValueError for a weak or ambiguous set."""
+
+    keys: tuple[tuple[str, bytes], ...] = attrs.field(validator=_check_keys)
+
+    @classmethod
+    def from_secrets(cls, texts: Sequence[str]) -> JwtKeys:
+        """Key ids are derived from the secrets, so that every host names them alike."""
+        raw = [text.encode() for text in texts]
+        return cls(tuple((hashlib.sha256(b"kid:" + secret).hexdigest()[:12], secret) for secret in raw))
+
+    def __repr__(self) -> str:
+        return f"JwtKeys({', '.join(kid for kid, _ in self.keys)})"
+
+    def sign(self, ref: ConversationRef, user_id: str, lifetime_seconds: int) -> tuple[str, int]:
+        """The token, and when it ends (epoch milliseconds)."""
+        kid, secret = self.keys[0]
+        issued = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "iat": issued,
+            "exp": issued + lifetime_seconds,
+            "sub": user_id,
+            "org": ref.organization_id,
+            "agt": ref.agent_id,
+            "cnv": ref.conversation_id,
+        }
+        token = jwt.encode(claims, secret, algorithm=ALGORITHM, headers={"kid": kid})
+        return token, (issued + lifetime_seconds) * 1000
+
+    def verify(self, token: str, leeway_seconds: int = 0) -> TokenClaims:
+        """Raises InvalidToken or ExpiredToken."""
+        if len(token) > MAX_TOKEN_CHARS or not token.isascii():
+            raise InvalidToken("not a token")
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            secret = next((secret for known, secret in self.keys if known == kid), None)
+            if secret is None:
+                raise InvalidToken("unknown key id")
+            claims = jwt.decode(
+                token,
+                secret,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                leeway=leeway_seconds,
+                options={"require": _REQUIRED},
+            )
+        except jwt.ExpiredSignatureError:
+            raise ExpiredToken("the token's time is over") from None
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise InvalidToken("not a token of ours") from None
+        names = [claims["org"], claims["agt"], claims["cnv"], claims["sub"]]
+        if not all(isinstance(name, str) and name for name in names):
+            raise InvalidToken("claims are not names")
+        return TokenClaims(ConversationRef(*names[:3]), names[3])
+
+
+def new_api_key() -> tuple[str, str]:
+    """A fresh key, to be shown once, and the hash under which it is stored."""
+    key = API_KEY_PREFIX + secrets.token_urlsafe(32)
+    return key, api_key_hash(key)
+
+
+def api_key_hash(key: str) -> str:
+    # A plain hash suffices: the key is 256 random bits, so there is nothing to guess.
+    return hashlib.sha256(key.encode()).hexdigest()

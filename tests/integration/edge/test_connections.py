@@ -1,0 +1,232 @@
+"""Connections that stall, trickle, idle or come in numbers: each is bounded, and none holds a shutdown up."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from edge.listening import CannotListen, PortTaken, bind, close_all
+from edge.server import serve
+from edge.settings import EdgeSettings
+from edge.streams import Streams
+from lobu_actors.contract.ids import ConversationRef
+from tests.fakes.edge_world import EdgeWorld
+from tests.fakes.http_server import EventReader, Running, running
+
+SMALL_BUFFERS = EdgeSettings(
+    send_buffer_bytes=4096, stream_buffer_bytes=16 << 10, stop_grace_seconds=0.2, max_streams_per_conversation=300
+)
+
+
+@pytest.fixture
+async def small() -> AsyncIterator[Running]:
+    async with running(await EdgeWorld.make(SMALL_BUFFERS)) as server:
+        yield server
+
+
+async def stalled_stream(server: Running, path: str) -> socket.socket:
+    """Asks for a stream and never reads it."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection = trio.socket.from_stdlib_socket(raw)
+    raw.setblocking(False)
+    await connection.connect(("127.0.0.1", server.port))
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.world.admin_key}\r\n\r\n"
+    await connection.send(request.encode())
+    return raw
+
+
+async def test_two_hundred_stalled_readers_do_not_hold_a_stop_up(small: Running) -> None:
+    world = small.world
+    ref = await world.conversation()
+    turn = await world.message(ref)
+    owner = await world.owner(ref)
+    await owner.begin(turn)
+    path = f"/api/v1/agents/{ref.conversation_id}/events"
+    stalled = [await stalled_stream(small, path) for _ in range(200)]
+    with trio.fail_after(20):
+        await world.gateway.until_readers(ref, 200)
+    owner.say("x" * 300_000)
+    # Whoever reads gets it all, beside those who do not.
+    reader = await EventReader.open(small, path)
+    await reader.until(b"x" * 1000 + b'","messageId"', 1)
+    began = time.monotonic()
+    small.stopping.set()
+    with trio.fail_after(10):
+        await small.stopped.wait()
+    assert time.monotonic() - began < 5
+    assert world.gateway.feeds.readers(ref) == 0
+    await reader.close()
+    for connection in stalled:
+        connection.close()
+
+
+async def test_requests_under_way_finish_when_the_server_stops(server: Running) -> None:
+    ref = await server.world.conversation()
+    entered, go_on = trio.Event(), trio.Event()
+
+    async def hold(_: object) -> None:
+        entered.set()
+        await go_on.wait()
+
+    server.world.gateway.on_accepted = hold
+    answers = []
+
+    async def send() -> None:
+        async with server.client() as client:
+            answers.append(await client.post(f"/api/v1/agents/{ref.conversation_id}/messages", json={"content": "x"}))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await entered.wait()
+        server.stopping.set()
+        go_on.set()
+    assert answers[0].status_code == 200
+    with pytest.raises(OSError, match="all attempts to connect"):
+        await server.connect()
+
+
+async def test_stream_slots_are_counted_and_given_back(server: Running) -> None:
+    ref = await server.world.conversation()
+    other = await server.world.conversation("t2")
+    path = f"/api/v1/agents/{ref.conversation_id}/events"
+    readers = [await EventReader.open(server, path) for _ in range(5)]
+    async with server.client() as client:
+        refused = await client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (429, "TOO_MANY_STREAMS")
+        assert int(refused.headers["retry-after"]) > 0
+        shown = (await client.get(f"/api/v1/agents/{ref.conversation_id}")).json()
+        assert shown["agent"]["hasActiveConnection"] is True
+    elsewhere = await EventReader.open(server, f"/api/v1/agents/{other.conversation_id}/events")
+    for reader in (*readers, elsewhere):
+        await reader.close()
+    with trio.fail_after(5):
+        await server.world.gateway.until_readers(ref, 0)
+    again = await EventReader.open(server, path)
+    assert again.head.startswith(b"HTTP/1.1 200")
+    await again.close()
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_trickled_head_is_cut_off(server: Running, before: bytes) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(before)
+        with trio.fail_after(10):
+            raw = await stream.receive_some() if before else b""
+            assert raw.startswith(b"HTTP/1.1 200") or not before
+            await stream.send_all(b"GET /health/live HTTP/1.1\r\n")
+            while True:
+                try:
+                    await stream.send_all(b"X: y\r\n")
+                    with trio.move_on_after(0.05):
+                        if not await stream.receive_some():
+                            return
+                except trio.BrokenResourceError:
+                    return
+
+
+async def test_trickled_body_is_cut_off(server: Running) -> None:
+    ref = await server.world.conversation()
+    async with await server.connect() as stream:
+        await stream.send_all(
+            b"POST /api/v1/agents/%b/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+            % (ref.conversation_id.encode(), server.world.admin_key.encode())
+        )
+        raw = b""
+        with trio.fail_after(10):
+            while b"INVALID_JSON" not in raw:
+                await stream.send_all(b" ")
+                with trio.move_on_after(0.05):
+                    raw += await stream.receive_some()
+        assert raw.startswith(b"HTTP/1.1 408")
+
+
+async def test_oversized_head_is_refused(server: Running) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000)
+        with trio.fail_after(5):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 431")
+
+
+async def test_keep_alive_serves_many_requests_and_closes_when_idle(server: Running) -> None:
+    async with await server.connect() as stream:
+        with trio.fail_after(20):
+            for _ in range(1100):
+                await stream.send_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                raw = b""
+                while b'"live"}' not in raw:
+                    raw += await stream.receive_some()
+                    assert raw
+            assert await stream.receive_some() == b"", "closed once idle"
+
+
+async def test_reader_that_leaves_frees_its_feed_at_once(server: Running) -> None:
+    ref = await server.world.conversation()
+    reader = await EventReader.open(server, f"/api/v1/agents/{ref.conversation_id}/events")
+    assert server.world.gateway.feeds.readers(ref) == 1
+    await reader.close()
+    with trio.fail_after(5):
+        await server.world.gateway.until_readers(ref, 0)
+
+
+async def test_port_that_is_taken_is_named(server: Running) -> None:
+    with pytest.raises(PortTaken, match=rf"Port {server.port} on 127\.0\.0\.1 is taken"):
+        await bind("127.0.0.1", server.port, server.world.settings)
+
+
+async def test_all_addresses_share_one_free_port() -> None:
+    sockets = await bind("", 0, EdgeSettings())
+    try:
+        assert len({opened.getsockname()[1] for opened in sockets}) == 1
+        timeouts = [opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for opened in sockets]
+        assert timeouts == [20_000] * len(sockets)
+    finally:
+        close_all(sockets)
+
+
+async def test_hosts_and_ports_that_cannot_be() -> None:
+    with pytest.raises(CannotListen, match="not known"):
+        await bind("no.such.host.invalid", 0, EdgeSettings())
+    with pytest.raises(CannotListen, match="not a port"):
+        await bind("127.0.0.1", 70_000, EdgeSettings())
+    with pytest.raises(CannotListen, match="Cannot listen"):
+        await bind("192.0.2.1", 0, EdgeSettings())
+
+
+async def test_ipv6_address_in_brackets() -> None:
+    try:
+        sockets = await bind("[::1]", 0, EdgeSettings())
+    except CannotListen:
+        pytest.skip("this machine has no IPv6")
+    assert [opened.family for opened in sockets] == [socket.AF_INET6]
+    close_all(sockets)
+
+
+async def test_sockets_may_be_handed_over(nursery: trio.Nursery) -> None:
+    world = await EdgeWorld.make()
+    sockets = await bind("127.0.0.1", 0, world.settings)
+    stopping = trio.Event()
+
+    async def run(*, task_status: trio.TaskStatus[int]) -> None:
+        await serve(world.app, world.settings, stopping=stopping, sockets=sockets, task_status=task_status)
+
+    port = await nursery.start(run)
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"GET /health/live HTTP/1.0\r\n\r\n")
+        assert b"200" in await stream.receive_some()
+    stopping.set()
+
+
+def test_streams_count_per_process() -> None:
+    streams = Streams(EdgeSettings(max_streams=1))
+    one, two = ConversationRef("o", "a", "1"), ConversationRef("o", "a", "2")
+    with streams.place(one):
+        with pytest.raises(Exception, match="as many open streams"), streams.place(two):
+            pass
+        assert len(streams) == 1
+    assert len(streams) == 0
