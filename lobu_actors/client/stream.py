@@ -57,12 +57,13 @@ class EventStream:
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
         self._decoder = SseDecoder()
+        self._frames: deque[SseFrame] = deque()  # received, not looked at
         self._ready: deque[ClientEvent] = deque()
         self._ended = False
 
     @property
     def last_id(self) -> str | None:
-        """Where another stream can go on: the id of the last event that was received."""
+        """Where another stream can go on: the id of the last event that was given out."""
         return self.transcript.last_id
 
     async def __aenter__(self) -> EventStream:
@@ -81,7 +82,11 @@ class EventStream:
             if self._ended:
                 await self._disconnect(END_SECONDS)
                 raise StopAsyncIteration
-            await self._receive()
+            if self._frames:
+                # One at a time, so that `last_id` and the transcript are never ahead of what was given out.
+                await self._frame(self._frames.popleft())
+            else:
+                await self._receive()
         return self._ready.popleft()
 
     async def aclose(self) -> None:
@@ -93,7 +98,7 @@ class EventStream:
     # --- connections
 
     async def _receive(self) -> None:
-        """Until something came: connect if need be, read once, and make events of it."""
+        """Until something came: connect if need be, and read once."""
         if self._chunks is None:
             if self._failures:
                 await anyio.sleep(self._retry.delay_seconds(self._failures, self._base_seconds))
@@ -109,10 +114,7 @@ class EventStream:
         except FrameTooLarge as error:
             raise UnexpectedAnswer(f"The event stream sent {error}.") from error
         else:
-            for frame in frames:
-                if self._chunks is None or self._ended:
-                    break
-                await self._frame(frame)
+            self._frames.extend(frames)
 
     async def _connect(self) -> None:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
@@ -172,6 +174,7 @@ class EventStream:
 
     async def _disconnect(self, seconds: float) -> None:
         """Close the response. Reads on under a deadline first: only a generator that was resumed ends cleanly."""
+        self._frames.clear()
         chunks, self._chunks = self._chunks, None
         response, self._response = self._response, None
         if chunks is not None:

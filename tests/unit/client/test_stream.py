@@ -203,8 +203,8 @@ async def test_lost_deltas_are_known_and_the_terminal_brings_the_text(server: Se
 
     server.scripts = [script]
     async with server.client() as client, client.stream("k", message_id="m") as events:
-        # The transcript may be ahead of what was given out: both pieces can come in one read.
         assert (await anext(events)).content == "a"
+        assert (events.last_id, events.transcript.whole("m")) == ("0.1.1", True)
         await anext(events)
         assert not events.transcript.whole("m")
         assert (await anext(events)).final_text == "abcd"
