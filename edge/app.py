@@ -9,10 +9,10 @@ from quart_trio import QuartTrio
 
 from edge import metrics
 from edge.asgi import Outermost
-from edge.body import EdgeRequest, discard_body
+from edge.body import EdgeConnection, discard_body, request_class
 from edge.errors import handle_errors
 from edge.links import ALIAS_PREFIX
-from edge.routes import blueprints
+from edge.routes import blueprints, worker
 from edge.services import Services
 from edge.settings import EdgeSettings
 from edge.tokens import JwtKeys
@@ -25,7 +25,8 @@ _EXTENSION = "lobu"
 def create_app(store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings) -> QuartTrio:
     """An ASGI app. It reads no environment, and holds nothing that must be closed; `edge.server.serve` runs it."""
     app = QuartTrio("edge", static_folder=None)
-    app.request_class = EdgeRequest
+    app.asgi_http_class = EdgeConnection
+    app.request_class = request_class(worker.snapshot_body(keys, settings))
     app.config["MAX_CONTENT_LENGTH"] = settings.max_message_bytes
     app.config["BODY_TIMEOUT"] = settings.body_seconds
     app.url_map.merge_slashes = False  # a redirect would lose a POST's body

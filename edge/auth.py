@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 
 import attrs
@@ -34,16 +35,16 @@ class Principal:
 
 
 class Authenticator:
-    """Checks credentials. A key that was found is believed for `api_key_cache_seconds`: so late a revocation may work.
+    """Checks credentials. What was found good is believed for `api_key_cache_seconds`: so late a revocation works.
 
-    Unknown keys are never remembered, so a key works from the moment it is stored.
+    What was found bad is never remembered, so a key works from the moment it is stored.
     """
 
     def __init__(self, store: TenantStore, keys: JwtKeys, settings: EdgeSettings) -> None:
         self._store = store
         self._keys = keys
         self._settings = settings
-        self._found: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
+        self._good: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
 
     async def __call__(self) -> Principal:
         """The current request's principal. Raises Refusal 401; StoreUnavailable."""
@@ -51,33 +52,39 @@ class Authenticator:
         credential = credential.strip()
         if scheme.lower() != "bearer" or not credential:
             raise unauthorized("Send an API key or a conversation token as Authorization: Bearer.")
+        credential_hash = api_key_hash(credential)  # no credential is kept in the clear
+        known = self._good.get(credential_hash)
+        if known is not None and known[0] > trio.current_time():
+            return known[1]
+        believed = self._settings.api_key_cache_seconds
         if credential.startswith(API_KEY_PREFIX):
-            return await self._by_api_key(credential)
-        return self._by_token(credential)
+            principal = await self._by_api_key(credential, credential_hash)
+        else:
+            principal, left = self._by_token(credential)
+            believed = min(believed, left)
+        self._good[credential_hash] = (trio.current_time() + believed, principal)
+        self._good.move_to_end(credential_hash)
+        if len(self._good) > self._settings.api_key_cache_entries:
+            self._good.popitem(last=False)
+        return principal
 
-    def _by_token(self, token: str) -> Principal:
+    def _by_token(self, token: str) -> tuple[Principal, float]:
+        """The principal, and for how many seconds the token is still good."""
+        leeway = self._settings.token_leeway_seconds
         try:
-            claims = self._keys.verify(token, self._settings.token_leeway_seconds)
+            claims = self._keys.verify(token, leeway)
         except ExpiredToken:
             raise unauthorized("The token has expired; open the conversation again.", ApiError.TOKEN_EXPIRED) from None
         except InvalidToken:
             raise unauthorized("The token is not valid.") from None
-        return Principal(claims.ref.organization_id, claims.user_id, Role.USER, claims.ref)
+        principal = Principal(claims.ref.organization_id, claims.user_id, Role.USER, claims.ref)
+        return principal, claims.expires_at + leeway - time.time()
 
-    async def _by_api_key(self, key: str) -> Principal:
+    async def _by_api_key(self, key: str, key_hash: str) -> Principal:
         if len(key) > MAX_API_KEY_CHARS or not key.isascii():
             raise unauthorized("The API key is not valid.")
-        key_hash = api_key_hash(key)
-        known = self._found.get(key_hash)
-        if known is not None and known[0] > trio.current_time():
-            return known[1]
         found = await self._store.find_api_key(key_hash)
         if found is None:
-            self._found.pop(key_hash, None)
+            self._good.pop(key_hash, None)
             raise unauthorized("The API key is not valid.")
-        principal = Principal(found.organization_id, found.user_id, found.role)
-        self._found[key_hash] = (trio.current_time() + self._settings.api_key_cache_seconds, principal)
-        self._found.move_to_end(key_hash)
-        if len(self._found) > self._settings.api_key_cache_entries:
-            self._found.popitem(last=False)
-        return principal
+        return Principal(found.organization_id, found.user_id, found.role)

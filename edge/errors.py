@@ -25,7 +25,7 @@ _BY_STATUS: dict[int, tuple[ApiError, str]] = {
     HTTPStatus.BAD_REQUEST: (ApiError.INVALID_FIELD, "The request could not be understood."),
     HTTPStatus.NOT_FOUND: (ApiError.NOT_FOUND, "There is nothing at this address."),
     HTTPStatus.METHOD_NOT_ALLOWED: (ApiError.METHOD_NOT_ALLOWED, "This address does not take that method."),
-    HTTPStatus.REQUEST_TIMEOUT: (ApiError.INVALID_JSON, "The request's body did not arrive in time."),
+    HTTPStatus.REQUEST_TIMEOUT: (ApiError.BODY_TIMEOUT, "The request's body did not arrive in time."),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (ApiError.BODY_TOO_LARGE, "The request's body is larger than is allowed."),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (ApiError.UNSUPPORTED_MEDIA_TYPE, "Send JSON with its Content-Type."),
 }

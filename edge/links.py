@@ -21,7 +21,7 @@ def conversation_url(settings: EdgeSettings, key: str, tail: str = "") -> str:
     prefix = ALIAS_PREFIX if request.path.startswith(ALIAS_PREFIX + "/") else ""
     path = f"{prefix}/api/v1/agents/{quote(key, safe='@:')}{tail}"
     if settings.public_url is not None:
-        return settings.public_url.rstrip("/") + path
+        return settings.public_url.rstrip("/").removesuffix(prefix) + path
     host = request.headers.get("Host", "")
     return f"{request.scheme}://{host}{path}" if _HOST.match(host) else path
 

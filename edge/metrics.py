@@ -16,3 +16,4 @@ STREAM_BYTES = Counter("lobu_edge_stream_bytes", "Bytes of event streams handed 
 STREAM_REREADS = Counter("lobu_edge_stream_rereads", "Times a stream went back to the event log.", ["reason"])
 CONNECTIONS_OPEN = Gauge("lobu_edge_connections_open", "Open connections.")
 CONNECTIONS_CUT = Counter("lobu_edge_connections_cut", "Connections cut because they outlived the stop grace.")
+GUARDRAILS = Counter("lobu_edge_guardrails", "Messages that a guardrail kept from workers.", ["code"])

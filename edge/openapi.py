@@ -98,7 +98,13 @@ def _messages() -> Json:
                 "description": "Answers after the message is durable; from then on one terminal event is owed. The "
                 "same `messageId` again gets the same answer and nothing new. After a 503, send again with the "
                 "`details.messageId` of the answer.",
-                **_body("MessageRequest"),
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/MessageRequest"}},
+                        "multipart/form-data": {"schema": {"$ref": "#/components/schemas/MessageForm"}},
+                    },
+                },
                 "responses": _answer("Receipt") | _refusals(400, 401, 403, 404, 409, 413, 415, 429, 503),
             },
         },
@@ -126,6 +132,32 @@ def _messages() -> Json:
     }
 
 
+def _files() -> Json:
+    content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    download = {"description": "The file, as a download under its name and with its type.", "content": content}
+    return {
+        f"{_KEY}/files": {
+            "parameters": [_KEY_PARAMETER],
+            "get": {
+                "operationId": "listFiles",
+                "summary": "List a conversation's files",
+                "description": "What came with messages (`in`) and what workers left in `output/` when they completed "
+                "(`out`), newest first.",
+                "parameters": [_query("limit", "At most so many; 100 when absent.")],
+                "responses": _answer("Files") | _refusals(400, 401, 403, 404, 503),
+            },
+        },
+        f"{_KEY}/files/{{file_id}}": {
+            "parameters": [_KEY_PARAMETER, _path_parameter("file_id", "The `fileId` of the list or of `complete`.")],
+            "get": {
+                "operationId": "downloadFile",
+                "summary": "Download a file",
+                "responses": {"200": download} | _refusals(401, 403, 404, 503),
+            },
+        },
+    }
+
+
 def _stream() -> Json:
     stream = {"description": _events_text(), "content": {"text/event-stream": {"schema": {"type": "string"}}}}
     return {
@@ -143,6 +175,81 @@ def _stream() -> Json:
                 "responses": {"200": stream, "204": {"description": _STATUS_TEXT[204]}}
                 | _refusals(400, 401, 403, 404, 429, 503),
             },
+        }
+    }
+
+
+def _operation(name: str, summary: str, description: str, responses: Json, **further: Any) -> Json:
+    return {"operationId": name, "summary": summary, "description": description, **further, "responses": responses}
+
+
+def _sessions() -> Json:
+    paging = [
+        _query("cursor", "`nextCursor` of an earlier answer: what came behind it. Good until the session is reset."),
+        _query("limit", "How many messages at most: 1 to 200, 50 if absent."),
+    ]
+    return {
+        f"{_KEY}/session/messages": {
+            "parameters": [_KEY_PARAMETER],
+            "get": _operation(
+                "readSessionMessages",
+                "Read what was said",
+                "The messages of the present session, oldest first; while a run goes on, with what its worker has "
+                "written so far.",
+                _answer("SessionMessages") | _refusals(400, 401, 403, 404, 409, 503),
+                parameters=paging,
+            ),
+        },
+        f"{_KEY}/session/stats": {
+            "parameters": [_KEY_PARAMETER],
+            "get": _operation(
+                "readSessionStats",
+                "Count what was said",
+                "Numbers of the present session; tokens as far as the worker noted them.",
+                _answer("SessionStats") | _refusals(401, 403, 404, 409, 503),
+            ),
+        },
+        f"{_KEY}/reset": {
+            "parameters": [_KEY_PARAMETER],
+            "post": _operation(
+                "resetSession",
+                "Begin a new session",
+                "The same as the message `/new`: what runs is cancelled, what waits is kept, the session and its "
+                "snapshots are deleted. An `ephemeral` event and the message's own `complete` tell that it is done.",
+                _answer("Receipt") | _refusals(400, 401, 403, 404, 409, 413, 415, 429, 503),
+                **_body("ResetRequest", required=False),
+            ),
+        },
+    }
+
+
+def _worker() -> Json:
+    run: Json = {"security": [{"run": []}]}
+    return {
+        "/worker/transcript/snapshot": {
+            "get": _operation(
+                "readSnapshot",
+                "Read the conversation's snapshot",
+                "For workers that keep a session file of their own, as the other two.",
+                _answer("Snapshot") | _refusals(401, 403, 404, 409, 503),
+                **run,
+            ),
+            "post": _operation(
+                "postSnapshot",
+                "Keep a snapshot for the end of the run",
+                "To be sent before the `complete` frame, with the run's own token. It becomes the conversation's "
+                "snapshot in the commit of the run's reply, or never.",
+                _answer("SnapshotKept") | _refusals(400, 401, 403, 409, 413, 415, 503),
+                **run,
+                **_body("SnapshotRequest"),
+            ),
+            "delete": _operation(
+                "deleteSnapshots",
+                "Delete the conversation's snapshots",
+                "Repeating it deletes nothing.",
+                _answer("SnapshotsDeleted") | _refusals(401, 403, 503),
+                **run,
+            ),
         }
     }
 
@@ -206,7 +313,7 @@ def document() -> Json:
         },
         "servers": [{"url": "/"}, {"url": "/lobu"}],
         "security": [{"bearer": []}],
-        "paths": _conversations() | _messages() | _stream() | _operations(),
+        "paths": _conversations() | _messages() | _files() | _sessions() | _stream() | _worker() | _operations(),
         "components": {
             "schemas": SCHEMAS,
             "securitySchemes": {
@@ -214,7 +321,12 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "An API key (`lobu_…`), or a conversation's token as its opening answered it.",
-                }
+                },
+                "run": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The `runToken` of a worker's `turn` frame.",
+                },
             },
         },
     }

@@ -82,6 +82,38 @@ SCHEMAS: dict[str, Json] = {
         "additionalProperties": True,
         "description": "Fields that are not known here are handed on to the worker.",
     },
+    "MessageForm": {
+        **_object(
+            ["content"],
+            content=_TEXT | {"minLength": 1},
+            messageId=_TEXT | {"pattern": "^[\\x21-\\x7e]{1,200}$"},
+            payload=_TEXT | {"description": "Any of the fields of MessageRequest, as one JSON object."},
+            files={
+                "type": "array",
+                "items": {"type": "string", "format": "binary"},
+                "description": "They lie in the worker's `input/` when it gets the message, under safe names, which "
+                "stand in the message's `files`. By default at most 10, 50 MB each, 100 MB together.",
+            },
+        ),
+        "additionalProperties": _TEXT,
+        "description": "A message with files. Other fields are texts and go to the worker; they win over `payload`'s. "
+        "The same `messageId` again brings nothing new.",
+    },
+    "Files": _success(
+        files={
+            "type": "array",
+            "items": _object(
+                ["fileId", "name", "mediaType", "size", "direction", "messageId", "createdAt"],
+                fileId=_TEXT,
+                name=_TEXT,
+                mediaType=_TEXT,
+                size=_COUNT,
+                direction={"type": "string", "enum": ["in", "out"]},
+                messageId=_or_null(_TEXT),
+                createdAt=_EPOCH_MS,
+            ),
+        }
+    ),
     "Receipt": _success(
         messageId=_TEXT,
         agentId=_TEXT,
@@ -93,6 +125,48 @@ SCHEMAS: dict[str, Json] = {
     "CancelRequest": _object([], messageId=_TEXT | {"description": "Absent: everything that is owed."}),
     "CancelReceipt": _success(stage={"type": "string", "enum": ["accepted", "nothing-to-cancel"]}),
     "AnswerRequest": _object(["answer"], answer=_TEXT | {"minLength": 1}),
+    "ResetRequest": _object([], messageId=_TEXT | {"pattern": "^[\\x21-\\x7e]{1,200}$"}),
+    "SessionMessages": _success(
+        messages={
+            "type": "array",
+            "items": _object(
+                ["id", "role", "content", "timestamp"],
+                id=_TEXT,
+                role=_TEXT | {"description": "As the worker wrote it: `user`, `assistant`, and others."},
+                content=_TEXT | {"description": "Its text parts."},
+                timestamp=_or_null(_EPOCH_MS),
+                model=_TEXT,
+                provider=_TEXT,
+                stopReason=_TEXT,
+                usage={"type": "object"},
+            ),
+        },
+        nextCursor=_or_null(_TEXT),
+        hasMore=_FLAG,
+    ),
+    "SessionStats": _success(
+        stats=_object(
+            ["generation", "messages", "messagesByRole", "entries", "skippedLines", "bytes", "usage"],
+            generation=_COUNT | {"description": "Grows by one with every reset."},
+            messages=_COUNT,
+            messagesByRole={"type": "object", "additionalProperties": _COUNT},
+            entries=_COUNT,
+            skippedLines=_COUNT | {"description": "Lines that are no JSON object."},
+            bytes=_COUNT,
+            usage={"type": ["object", "null"], "description": "Sums of the numbers that the worker noted."},
+            firstTimestamp=_or_null(_EPOCH_MS),
+            lastTimestamp=_or_null(_EPOCH_MS),
+        )
+    ),
+    "Snapshot": _success(snapshotJsonl=_TEXT),
+    "SnapshotRequest": _object(
+        ["runId", "terminalStatus", "snapshotJsonl"],
+        runId=_TEXT,
+        terminalStatus=_TEXT | {"description": "Only the snapshot of `completed` is kept."},
+        snapshotJsonl=_TEXT,
+    ),
+    "SnapshotKept": _success(kept=_FLAG),
+    "SnapshotsDeleted": _success(deleted=_COUNT),
     "Health": _success(status={"type": "string"}),
 }
 
@@ -105,7 +179,9 @@ SSE_EVENTS: dict[str, str] = {
     "question-answered": "`{questionId, answer}`",
     "cancel": "a stage of cancelling; `{stage, messageId}`",
     "restart": "forget this message's output so far; `{messageId, attempt, reason}`",
-    "complete": "terminal; `{type, messageId, processedMessageIds, finalText, usage?, timestamp}`",
+    "complete": "terminal; `{type, messageId, processedMessageIds, finalText, usage?, files?, filesRefused?, "
+    "timestamp}`; `files` are `{fileId, name, mediaType, size}` that the worker left, `filesRefused` are "
+    "`{name, reason}`",
     "agent-error": "terminal; `{type, error, errorCode, errorContext?, messageId, processedMessageIds, timestamp}`; "
     "the same again follows as `error`, for older readers",
     "cancelled": "terminal; `{messageId, processedMessageIds, finalText, timestamp}`",

@@ -27,6 +27,11 @@ async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json
     raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
     if optional and not raw:
         return {}
+    return parse_object(raw, settings)
+
+
+def parse_object(raw: bytes, settings: EdgeSettings) -> Json:
+    """A JSON object within the limits. Raises Refusal 400."""
     try:
         return decode_object(raw, settings.max_json_depth)
     except BadText as error:

@@ -23,6 +23,7 @@ from functools import partial
 import structlog
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -52,9 +53,10 @@ async def serve(
     sockets: Sequence[socket.socket] | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stopping` is set, then stop in order and return. Reports the port through `task_status`.
+    """Serve until `stopping` is set, then stop in order and return. Cancelled, it stops at once.
 
-    `sockets`: listening sockets to take over instead of binding `host` and `port`. Raises PortTaken, CannotListen.
+    Reports the port through `task_status`. `sockets` are listening sockets to take over in place of `host` and `port`.
+    Raises PortTaken, CannotListen.
     """
     if sockets is None:
         sockets = await bind(host, port, settings)
@@ -67,18 +69,37 @@ async def serve(
             await connections.start_app(nursery)
             async with trio.open_nursery() as handlers:
                 accepting = partial(trio.serve_listeners, connections.handle, listeners, handler_nursery=handlers)
-                async with trio.open_nursery() as acceptors:
-                    acceptors.start_soon(accepting)
-                    task_status.started(sockets[0].getsockname()[1])
-                    await stopping.wait()
-                    acceptors.cancel_scope.cancel()
-                await connections.stop(listeners)
-                handlers.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
+                try:
+                    async with trio.open_nursery() as acceptors:
+                        acceptors.start_soon(accepting)
+                        task_status.started(sockets[0].getsockname()[1])
+                        await stopping.wait()
+                        acceptors.cancel_scope.cancel()
+                    await connections.stop(listeners)
+                    handlers.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
+                finally:
+                    connections.cut()  # when cancelled too: nothing else reaches a send that waits in a shield
             await connections.stop_app()
             nursery.cancel_scope.cancel()
     finally:
         for listener in listeners:
             listener.socket.close()
+
+
+class _Connection(TCPServer):
+    """Hypercorn's, but its idle clock ends with its reader: otherwise a connection whose other end hung up behind a
+    keep-alive response stays open until the clock has run out."""
+
+    _hung_up = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._hung_up = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if not (self._hung_up and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
 
 class _Connections:
@@ -112,7 +133,7 @@ class _Connections:
         state = ConnectionState(self._state.copy())
         try:
             # Hypercorn annotates TLS streams; it tells plain ones by what they lack.
-            await TCPServer(self._app, self._config, self._context, state, stream).run()  # type: ignore[arg-type]
+            await _Connection(self._app, self._config, self._context, state, stream).run()  # type: ignore[arg-type]
         except Exception:
             _log.exception("connection failed")
         finally:
@@ -123,7 +144,7 @@ class _Connections:
                 self._all_gone.set()
 
     async def stop(self, listeners: Sequence[trio.SocketListener]) -> None:
-        """Takes at most `stop_grace_seconds`; afterwards no connection can hold its handler up."""
+        """Have everything end by itself; takes at most `stop_grace_seconds`."""
         for listener in listeners:
             listener.socket.close()
         self._services.streams.stop()
@@ -132,6 +153,9 @@ class _Connections:
             while self._open:
                 self._all_gone = trio.Event()
                 await self._all_gone.wait()
+
+    def cut(self) -> None:
+        """End what is still open; afterwards no connection can hold its handler up."""
         if self._open:
             _log.warning("cutting connections that outlived the stop grace", connections=len(self._open))
             metrics.CONNECTIONS_CUT.inc(len(self._open))

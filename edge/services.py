@@ -9,10 +9,12 @@ from quart import request
 
 from edge.accepting import Acceptance
 from edge.auth import Authenticator, Principal
+from edge.guardrails import Guardrails
 from edge.settings import EdgeSettings
 from edge.streams import Streams
 from edge.tenancy import Tenancy
 from edge.tokens import JwtKeys
+from edge.uploads import Uploads
 from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Conversation
@@ -30,6 +32,8 @@ class Services:
     authenticate: Authenticator
     tenancy: Tenancy
     acceptance: Acceptance
+    guardrails: Guardrails
+    uploads: Uploads
     streams: Streams
 
     @classmethod
@@ -42,6 +46,8 @@ class Services:
             authenticate=Authenticator(store, keys, settings),
             tenancy=Tenancy(store, settings),
             acceptance=Acceptance(store, gateway, settings),
+            guardrails=Guardrails(store, settings),
+            uploads=Uploads(store, settings),
             streams=Streams(settings),
         )
 

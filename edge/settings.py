@@ -52,10 +52,26 @@ class EdgeSettings:
 
     # messages
     max_message_bytes: int = _limit(1 << 20, 1 << 10, 64 << 20)
+    max_snapshot_bytes: int = _limit(64 << 20, 1 << 10, 1 << 30)  # that a worker posts; as JSON it may be twice this
     max_json_depth: int = _limit(32, 4, 200)
     max_owed_turns: int = _limit(100, 1, 100_000)  # per conversation
     accept_seconds: float = _seconds(10.0, 0.1, 60.0)  # shielded: a commit and its hint
     body_seconds: float = _seconds(30.0, 0.1, 600.0)  # for a request's whole body
+
+    # guardrails
+    policy_cache_seconds: float = _seconds(3.0, 0.0, 60.0)
+    policy_cache_entries: int = _limit(10_000, 1, 1_000_000)
+    guardrails_at_once: int = _limit(8, 1, 1000)  # messages that are being asked about
+    guardrails_seconds: float = _seconds(60.0, 0.1, 600.0)  # for one message, waiting for its place included
+    guardrail_commands: frozenset[tuple[str, ...]] = frozenset()  # programs of this host's own configuration
+
+    # files
+    upload_max_files: int = _limit(10, 1, 1000)
+    upload_file_max_bytes: int = _limit(50_000_000, 1, 1 << 40)
+    upload_total_max_bytes: int = _limit(100_000_000, 1, 1 << 40)
+    upload_seconds: float = _seconds(900.0, 0.1, 3600.0)  # for a whole upload; each wait for more is `body_seconds`
+    max_uploads: int = _limit(32, 1, 10_000)  # in this process, each with about 1 MiB of memory
+    max_listed_files: int = _limit(1000, 1, 10_000)
 
     # streams
     max_streams_per_conversation: int = _limit(5, 1, 10_000)
@@ -86,7 +102,7 @@ class EdgeSettings:
     # authentication
     token_lifetime_seconds: int = _limit(86_400, 1, 366 * 86_400)
     token_leeway_seconds: int = _limit(10, 0, 300)  # clocks of two hosts differ
-    api_key_cache_seconds: float = _seconds(5.0, 0.0, 300.0)
+    api_key_cache_seconds: float = _seconds(5.0, 0.0, 300.0)  # how long a good credential is believed, tokens too
     api_key_cache_entries: int = _limit(10_000, 1, 1_000_000)
     conversation_cache_entries: int = _limit(50_000, 1, 10_000_000)
 

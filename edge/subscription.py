@@ -23,7 +23,7 @@ from edge.settings import EdgeSettings
 from lobu_actors.contract import events
 from lobu_actors.contract.events import TERMINAL_EVENTS, Cursor, EventType
 from lobu_actors.contract.states import TERMINAL_TURN_STATUSES
-from lobu_actors.gateway.feed import Behind, Feed, FeedReader, LiveText, Outgoing
+from lobu_actors.gateway.feed import Behind, Feed, FeedReader, Outgoing
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.protocol import ConversationStore
 from lobu_actors.store.records import Conversation, Event, Turn
@@ -78,9 +78,6 @@ class Subscription:
         self._done = False
         self._located = start.seq == 0  # the start's own row was looked at
         self._reading = True  # the log has to be read before the feed is heard
-        self._finished_text: LiveText | None = None
-        self._finished_at = 0
-        self._replayed = False
         now = trio.current_time()
         self._next_ping = now + settings.ping_seconds
         self._heard_at = now
@@ -124,7 +121,7 @@ class Subscription:
     # --- the live view
 
     def _take(self) -> None:
-        if self._reading or self._text_is_over():
+        if self._reading:
             return
         try:
             taken = self._reader.take()
@@ -135,18 +132,6 @@ class Subscription:
             self._heard_at = trio.current_time()
         for outgoing in taken:
             self._emit(outgoing)
-
-    def _text_is_over(self) -> bool:
-        """The log had this text's terminal event before its owner told the feed: its text must not come after it."""
-        if self._finished_text is None:
-            return False
-        if self._feed.text is not self._finished_text:
-            self._finished_text = None
-        elif self._feed.end == self._finished_at:
-            return True
-        self._finished_at = self._feed.end
-        self._read_again("overtaken")  # what the feed holds of that text is stale; leave it out
-        return True
 
     async def _wait_for_news(self) -> None:
         now = trio.current_time()
@@ -211,9 +196,7 @@ class Subscription:
         """Find the start's own row; without it there is a gap, and everything that is kept follows."""
         seq = self._start.seq
         if rows and rows[0].seq == seq:
-            if self._start.attempt is None:
-                self._reader.resume_behind(rows[0])
-            self._note_end_of(self._feed.text, rows[0])
+            self._reader.resume_behind(rows[0])
             self._located = True
             return rows[1:]
         if not rows and seq == self._conversation.last_seq:
@@ -233,17 +216,8 @@ class Subscription:
         if row.seq > self._reader.seq + 1 and not self._from_beginning:
             self._emit(Outgoing(EventType.GAP, events.gap(self._reader.seq, row.seq, TRIMMED), None))
         self._from_beginning = False
-        text = self._feed.text
         for outgoing in self._reader.replay(row):
             self._emit(outgoing)
-        self._replayed = True
-        self._note_end_of(text, row)
-
-    def _note_end_of(self, text: LiveText | None, row: Event) -> None:
-        """Did `row`, which the reader has now, end the text that its owner still shows as running?"""
-        ended = text is not None and row.type in TERMINAL_EVENTS and row.data.get("messageId") == text.message_id
-        if text is not None and ended and row.seq > text.start_seq:
-            self._finished_text, self._finished_at = text, self._feed.end
 
     async def _ended_before_start(self) -> bool:
         """Is the followed message's terminal event among what the reader's cursor says that it has?"""
@@ -270,12 +244,6 @@ class Subscription:
 
     def _reached_end_of_log(self) -> None:
         """Go over to the feed, unless nothing can follow: in a closed conversation, or of a turn that had ended."""
-        if self._replayed:
-            # What the feed was told since it was attached may be older than what the log just gave, and belong to a
-            # text that is over. Attach anew, until the log has nothing that came after that.
-            self._replayed = False
-            self._reader.attach()
-            return
         self._reading = False
         if self._turn_had_ended:
             self._done = True

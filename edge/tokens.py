@@ -24,7 +24,8 @@ MIN_SECRET_BYTES = 32
 MAX_TOKEN_CHARS = 4096
 API_KEY_PREFIX = "lobu_"
 
-_REQUIRED = ["exp", "iat", "aud", "iss", "sub", "org", "agt", "cnv"]
+_COMMON = ("exp", "iat", "aud", "iss")
+_CLAIMS = ("org", "agt", "cnv", "sub")
 
 
 class InvalidToken(Exception):
@@ -39,6 +40,7 @@ class ExpiredToken(Exception):
 class TokenClaims:
     ref: ConversationRef
     user_id: str
+    expires_at: float  # epoch seconds
 
 
 def _check_keys(_: Any, __: Any, keys: tuple[tuple[str, bytes], ...]) -> None:
@@ -70,23 +72,32 @@ class JwtKeys:
 
     def sign(self, ref: ConversationRef, user_id: str, lifetime_seconds: int) -> tuple[str, int]:
         """The token, and when it ends (epoch milliseconds)."""
-        kid, secret = self.keys[0]
-        issued = int(time.time())
         claims = {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "iat": issued,
-            "exp": issued + lifetime_seconds,
             "sub": user_id,
             "org": ref.organization_id,
             "agt": ref.agent_id,
             "cnv": ref.conversation_id,
         }
-        token = jwt.encode(claims, secret, algorithm=ALGORITHM, headers={"kid": kid})
-        return token, (issued + lifetime_seconds) * 1000
+        return self.encode(claims, AUDIENCE, lifetime_seconds)
 
     def verify(self, token: str, leeway_seconds: int = 0) -> TokenClaims:
         """Raises InvalidToken or ExpiredToken."""
+        claims = self.decode(token, AUDIENCE, _CLAIMS, leeway_seconds)
+        names = [claims[name] for name in _CLAIMS]
+        if not all(isinstance(name, str) and name for name in names):
+            raise InvalidToken("claims are not names")
+        return TokenClaims(ConversationRef(*names[:3]), names[3], float(claims["exp"]))
+
+    def encode(self, claims: dict[str, Any], audience: str, lifetime_seconds: int) -> tuple[str, int]:
+        """A token with these claims for one audience, and when it ends (epoch milliseconds)."""
+        kid, secret = self.keys[0]
+        issued = int(time.time())
+        common = {"iss": ISSUER, "aud": audience, "iat": issued, "exp": issued + lifetime_seconds}
+        token = jwt.encode(common | claims, secret, algorithm=ALGORITHM, headers={"kid": kid})
+        return token, (issued + lifetime_seconds) * 1000
+
+    def decode(self, token: str, audience: str, claims: Sequence[str], leeway_seconds: int) -> dict[str, Any]:
+        """The claims of a token for this audience, which has all of `claims`. Raises InvalidToken or ExpiredToken."""
         if len(token) > MAX_TOKEN_CHARS or not token.isascii():
             raise InvalidToken("not a token")
         try:
@@ -94,23 +105,19 @@ class JwtKeys:
             secret = next((secret for known, secret in self.keys if known == kid), None)
             if secret is None:
                 raise InvalidToken("unknown key id")
-            claims = jwt.decode(
+            return jwt.decode(
                 token,
                 secret,
                 algorithms=[ALGORITHM],
-                audience=AUDIENCE,
+                audience=audience,
                 issuer=ISSUER,
                 leeway=leeway_seconds,
-                options={"require": _REQUIRED},
+                options={"require": [*_COMMON, *claims]},
             )
         except jwt.ExpiredSignatureError:
             raise ExpiredToken("the token's time is over") from None
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise InvalidToken("not a token of ours") from None
-        names = [claims["org"], claims["agt"], claims["cnv"], claims["sub"]]
-        if not all(isinstance(name, str) and name for name in names):
-            raise InvalidToken("claims are not names")
-        return TokenClaims(ConversationRef(*names[:3]), names[3])
 
 
 def new_api_key() -> tuple[str, str]:

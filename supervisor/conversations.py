@@ -27,6 +27,8 @@ from lobu_actors.conversation.messages import (
     Sweep,
     TurnAccepted,
 )
+from lobu_actors.conversation.session_messages import PurgeRequest
+from lobu_actors.conversation.worker_port import SessionFileInvalid
 from lobu_actors.gateway.feed import Feed
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
 from lobu_actors.runtime.child_spec import ChildContext
@@ -34,7 +36,7 @@ from lobu_actors.runtime.errors import RuntimeFault
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.mailbox import Overflow
 from lobu_actors.runtime.registry import Registry
-from lobu_actors.store.records import Turn
+from lobu_actors.store.records import Owed, Turn
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +80,12 @@ class Conversations:
     async def accepted(self, turn: Turn) -> None:
         self._hint(turn.ref, TurnAccepted(turn))
 
-    def sweep(self, ref: ConversationRef) -> None:
-        self._hint(ref, Sweep())
+    def sweep(self, owed: Owed) -> None:
+        """A sweep's find. What an actor has a run for needs no waking: it looks at its queue when that ends."""
+        if owed.closing:
+            self._hint(owed.ref, CloseRequest())
+        elif not self._env.busy.has(owed.ref):
+            self._hint(owed.ref, Sweep())
 
     def open_feed(self, ref: ConversationRef) -> AbstractContextManager[Feed]:
         return self._env.feeds.reading(ref)
@@ -97,6 +103,20 @@ class Conversations:
     async def live_status(self, ref: ConversationRef) -> LiveStatus:
         return LiveStatus(active=ref in self._registry, streams=self._env.feeds.readers(ref))
 
+    async def session_bytes(self, ref: ConversationRef) -> bytes | None:
+        if self._env.session_store == "snapshot" and ref not in self._env.live_sessions:
+            return None
+        try:
+            read = await self._env.workspaces.of(ref).read_session()
+        except (SessionFileInvalid, OSError) as error:
+            log.warning("session file cannot be read", conversation=ref.conversation_id, error=str(error))
+            return None
+        return None if read is None else read[0]
+
+    async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
+        result = await self._ask(ref, PurgeRequest(run_id))
+        return result if isinstance(result, int) else None
+
     async def host_status(self) -> dict[str, Any]:
         return self.host_status_source()
 
@@ -109,6 +129,7 @@ class Conversations:
         """Begin no run any more, and wait until those that run have ended, at most the grace. What runs longer is put
         back to the queue: by its actor when the grace ends, at the latest when the registry stops."""
         by = trio.current_time() + grace_seconds
+        self._env.patience.ends_at = by + HAND_OVER_SECONDS  # a store that is away must not hold the stop up
         for ref in list(self._registry.depths()):
             with suppress(RuntimeFault):  # a full mailbox: its actor hands over when it is stopped
                 self._registry.tell_if_active(ref, DrainRequest(by))

@@ -21,11 +21,14 @@ import structlog
 import trio
 
 from edge.app import create_app
+from edge.listening import CannotListen
+from edge.run_tokens import sign_run
 from edge.server import serve
 from edge.settings import EdgeSettings
 from edge.tokens import JwtKeys, api_key_hash
 from lobu_actors.contract.states import HostState, Role
 from lobu_actors.runtime.child_spec import ChildContext, ChildSpec
+from lobu_actors.runtime.errors import ChildStartFailed
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
 from lobu_actors.store.embedded import EmbeddedServer
@@ -33,8 +36,9 @@ from lobu_actors.store.errors import EmbeddedServerError
 from lobu_actors.store.migrate import migrate
 from lobu_actors.store.postgres.store import PostgresStore
 from lobu_actors.store.records import ApiKey
+from supervisor.config.errors import ConfigError
 from supervisor.config.settings import Settings
-from supervisor.host import TREE_INTENSITY, Host, log_event
+from supervisor.host import TREE_INTENSITY, Host
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +99,8 @@ class Everything:
             pool_size=settings.limits.database_pool_size,
             call_timeout_seconds=settings.limits.database_timeout_seconds,
         )
-        self._host = Host(settings, self._store)
+        self._keys = JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
+        self._host = Host(settings, self._store, partial(sign_run, self._keys))
         children = [
             ChildSpec("store", self._run_store, start_timeout_seconds=60),
             *self._host.children,
@@ -110,15 +115,18 @@ class Everything:
             )
             children.insert(0, watch)
         self._tree = Supervisor(
-            "lobu", children, strategy=Strategy.ONE_FOR_ONE, intensity=TREE_INTENSITY, on_event=log_event
+            "lobu", children, strategy=Strategy.ONE_FOR_ONE, intensity=TREE_INTENSITY, on_event=self._host.tree_log
         )
 
     async def serve(self, drain: trio.Event) -> None:
-        """Until `drain` is set and the drain is done."""
+        """Until `drain` is set and the drain is done. Raises the error of a child that does not come up."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._drain_when, drain)
-                await self._tree.serve()
+                try:
+                    await self._tree.serve()
+                except ChildStartFailed as fault:
+                    raise _root_of(fault) from fault
                 nursery.cancel_scope.cancel()
         finally:
             self._store.close()
@@ -148,8 +156,7 @@ class Everything:
     async def _run_edge(self, context: ChildContext) -> None:
         settings = self._settings
         edge_settings = edge_settings_of(settings)
-        keys = JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
-        app = create_app(self._store, self._host.conversations, keys, edge_settings)
+        app = create_app(self._store, self._host.conversations, self._keys, edge_settings)
         async with trio.open_nursery() as nursery:
             serving = partial(
                 serve,
@@ -159,9 +166,20 @@ class Everything:
                 host=settings.server.host,
                 port=settings.server.port,
             )
-            port = await nursery.start(serving)
+            try:
+                port = await nursery.start(serving)
+            except CannotListen as error:
+                raise ConfigError(str(error)) from error
             context.started(port)
             self._on_ready(port)
+
+
+def _root_of(fault: ChildStartFailed) -> Exception:
+    """What a person can do something about: not that a supervisor failed, but why its innermost child did."""
+    error: Exception = fault
+    while isinstance(error, ChildStartFailed) and error.error is not None:
+        error = error.error
+    return error
 
 
 async def _watch_database(server: EmbeddedServer, context: ChildContext) -> None:
@@ -188,7 +206,14 @@ def edge_settings_of(settings: Settings) -> EdgeSettings:
         public_url=settings.server.public_url if settings.server.port else None,
         organization_id=settings.organization_id,
         max_message_bytes=limits.message_max_bytes,
+        max_snapshot_bytes=limits.session_file_max_bytes,
         max_owed_turns=limits.queue_max_turns,
+        guardrail_commands=frozenset(
+            rule.command for agent in settings.agents for rule in agent.guardrails if rule.kind == "command"
+        ),
+        upload_max_files=limits.upload_max_files,
+        upload_file_max_bytes=limits.upload_file_max_bytes,
+        upload_total_max_bytes=limits.upload_total_max_bytes,
         max_streams_per_conversation=limits.streams_per_conversation,
         max_streams=limits.streams_per_process,
         stream_buffer_bytes=limits.stream_buffer_bytes,

@@ -19,13 +19,14 @@ class FrameWriter:
         self._limit = limit_bytes
         self._socket: socket.socket | None = None
         self._buffer = bytearray()
+        self.closed = False  # the other end is: nothing written since then was or will be read
 
     def open(self, worker_socket: socket.socket) -> bool:
         """Let through what was held and what comes; True when a rest waits for `flush`."""
         self._socket = worker_socket
         if self._buffer:
             with memoryview(self._buffer) as view:
-                sent = _send(worker_socket, view)
+                sent = self._send(worker_socket, view)
             del self._buffer[:sent]
         return bool(self._buffer)
 
@@ -36,7 +37,7 @@ class FrameWriter:
     def write(self, data: bytes) -> bool:
         """Send or keep; True when a rest waits for `flush`. Never blocks. Raises BufferFull, and drops what it held."""
         if self._socket is not None and not self._buffer:
-            data = data[_send(self._socket, data) :]
+            data = data[self._send(self._socket, data) :]
         if not data:
             return False
         if len(self._buffer) + len(data) > self._limit:
@@ -50,20 +51,25 @@ class FrameWriter:
         while self._buffer and self._socket is not None:
             await trio.lowlevel.wait_writable(self._socket)
             with memoryview(self._buffer) as view:
-                sent = _send(self._socket, view[: 256 * 1024])
+                sent = self._send(self._socket, view[: 256 * 1024])
             del self._buffer[:sent]
+
+    def _send(self, worker_socket: socket.socket, data: bytes | memoryview) -> int:
+        try:
+            return worker_socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.closed = True
+            return len(data)
 
 
 async def send_first(worker_socket: socket.socket, data: bytes) -> None:
     """Send all of `data` past a writer that still holds; the caller bounds the wait."""
-    while data := data[_send(worker_socket, data) :]:
-        await trio.lowlevel.wait_writable(worker_socket)
-
-
-def _send(worker_socket: socket.socket, data: bytes | memoryview) -> int:
-    try:
-        return worker_socket.send(data)
-    except BlockingIOError:
-        return 0
-    except OSError:
-        return len(data)  # its end is closed: nobody will read this
+    while data:
+        try:
+            data = data[worker_socket.send(data) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(worker_socket)
+        except OSError:
+            return  # its end is closed: the reader tells of that

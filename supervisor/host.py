@@ -4,49 +4,53 @@
 
 Stopping goes the other way round: no more sweeps, actors hand over, workers end, the spawner ends. Membership,
 conversations and sweeper live and die together: a process that was declared dead joins again as a new host, with new
-actors.
+actors. Beside them the janitor deletes what is old.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import structlog
-
-from lobu_actors.conversation.environment import Busy, Environment
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.conversation.commit import Patience
+from lobu_actors.conversation.environment import Busy, Environment, FileLimits
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.runtime.child_spec import ChildSpec
 from lobu_actors.runtime.intensity import Intensity
-from lobu_actors.runtime.supervisor import ChildEvent, Strategy, Supervisor
+from lobu_actors.runtime.supervisor import Strategy, Supervisor
 from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.protocol import Store
 from supervisor.config.settings import Settings
 from supervisor.conversations import Conversations
+from supervisor.expired_files import ExpiredFiles
+from supervisor.janitor import Janitor
 from supervisor.membership import Membership
 from supervisor.spawner.link import SpawnerLink
 from supervisor.sweeper import Sweeper
+from supervisor.tree_log import TreeLog
 from supervisor.worker_environment import worker_environment
 from supervisor.worker_types import WorkerLimits
 from supervisor.workers import WorkerProcesses
 from supervisor.workspace import HostWorkspaces
 
-log = structlog.get_logger(__name__)
-
 MAX_ACTORS = 100_000
 SWEEP_BATCH = 500
 SWEEP_OLDER_THAN_SECONDS = 2.0  # younger debts have a hint under way
 HANDOVER_SECONDS = 5.0
+DAY_SECONDS = 86_400.0
 PATIENCE_SECONDS = 3600.0  # how long a turn waits for a store that is away
+RunToken = Callable[[ConversationRef, str, float], str]  # conversation, run id, lifetime in seconds
 TREE_INTENSITY = Intensity(max_restarts=10, within_seconds=60.0)
 
 
 class Host:
     """The parts of one supervisor process, over a store that is usable. `children` go into its tree in this order."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, run_token: RunToken) -> None:
         limits = settings.limits
         self._timers = Timers()
         self._link = SpawnerLink()
@@ -76,8 +80,13 @@ class Host:
             clock_ms=wall_clock_ms,
             limits=_conversation_limits(settings),
             max_owed_turns=limits.queue_max_turns,
-            patience_seconds=PATIENCE_SECONDS,
+            patience=Patience(PATIENCE_SECONDS),
             handover_seconds=HANDOVER_SECONDS,
+            session_store=settings.session_store,
+            run_token=run_token,
+            file_limits=FileLimits(
+                limits.upload_max_files, limits.upload_file_max_bytes, limits.upload_total_max_bytes
+            ),
         )
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
         self.conversations.host_status_source = self.status
@@ -89,6 +98,14 @@ class Host:
             batch=SWEEP_BATCH,
             older_than_seconds=SWEEP_OLDER_THAN_SECONDS,
         )
+        self._janitor = Janitor(
+            store,
+            retention_seconds=limits.retention_days * DAY_SECONDS,
+            max_segments=limits.snapshot_max_segments,
+            interval_seconds=limits.retention_interval_seconds,
+        )
+        self._expired_files = ExpiredFiles(store)
+        self.tree_log = TreeLog()
         self._actors = self._supervise_actors()
 
     def _supervise_actors(self) -> Supervisor:
@@ -104,13 +121,15 @@ class Host:
             ],
             strategy=Strategy.REST_FOR_ONE,
             intensity=TREE_INTENSITY,
-            on_event=log_event,
+            on_event=self.tree_log,
         )
 
     @property
     def children(self) -> list[ChildSpec]:
         return [
             ChildSpec("timers", self._timers.run),
+            ChildSpec("janitor", self._janitor.run),
+            ChildSpec("expired files", self._expired_files.run),
             ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
             self._actors.as_child(),
@@ -151,18 +170,3 @@ def _conversation_limits(settings: Settings) -> ConversationLimits:
 
 def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def log_event(event: ChildEvent) -> None:
-    """Starts and stops of the tree are debug lines; what went wrong is an error."""
-    if event.error is None:
-        log.debug("child", supervisor=event.supervisor, child=event.child_id, kind=event.kind.value)
-    else:
-        log.error(
-            "child failed",
-            supervisor=event.supervisor,
-            child=event.child_id,
-            kind=event.kind.value,
-            restarts=event.restarts,
-            exc_info=event.error,
-        )

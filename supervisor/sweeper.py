@@ -11,22 +11,22 @@ import structlog
 import trio
 
 from lobu_actors import telemetry
-from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.protocol import HostStore
+from lobu_actors.store.records import Owed
 
 log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """A supervised child. `is_active` says that an actor has the conversation in hand already."""
+    """A supervised child. `wake` is told of each find, those that an actor has in hand included."""
 
     def __init__(
         self,
         store: HostStore,
         host_id: Callable[[], str],
-        wake: Callable[[ConversationRef], None],
+        wake: Callable[[Owed], None],
         *,
         interval_seconds: float,
         batch: int,
@@ -45,9 +45,9 @@ class Sweeper:
         while not context.stopping.is_set():
             try:
                 found = await self._store.find_owed(self._host_id(), limit=self._batch, older_than_seconds=older_than)
-                for ref in found:
+                for owed in found:
                     telemetry.SWEPT.inc()
-                    self._wake(ref)
+                    self._wake(owed)
                 older_than = self._older_than_seconds
             except StoreUnavailable as error:
                 log.warning("not swept, the store is away", error=str(error))

@@ -92,17 +92,18 @@ class WorkerProcess:
 
     # --- Worker
 
-    def send(self, frame: frames.Frame) -> None:
+    def send(self, frame: frames.Frame) -> bool:
         """Send a frame, or keep it until the worker is ready. Ends a worker that does not read as STALLED."""
         if self.state == "gone" or self._cause is not None:
-            return
+            return False
         try:
             has_rest = self._writer.write(frames.encode(frame))
         except BufferFull as error:
             self._end(Gone.STALLED, f"The worker was ended: {error}.")
-            return
+            return False
         if has_rest:
             self._start_flush()
+        return not self._writer.closed
 
     def kill(self) -> None:
         """SIGKILL to the whole process group now; a worker that does not run yet is not started."""

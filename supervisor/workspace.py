@@ -10,13 +10,19 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import attrs
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.conversation.worker_port import FileMark, SessionFileInvalid
+from lobu_actors.conversation.worker_port import FileMark, OutputEntry, SessionFileInvalid
+from supervisor import run_files
 from supervisor.beneath import DIRECTORY, empty, folder, is_empty
+
+T = TypeVar("T")
 
 FOLDERS = ("input", "output", "temp")
 SESSION_FOLDER = ".openclaw"
@@ -106,6 +112,24 @@ class HostWorkspace:
             return await trio.to_thread.run_sync(self._read, descriptor)
         finally:
             os.close(descriptor)
+
+    async def append_input(self, name: str, data: bytes, offset: int) -> None:
+        """Add a piece to a file in input/; it is made by the first, at offset 0."""
+        await trio.to_thread.run_sync(self._in_top, lambda top: run_files.append_input(top, name, data, offset))
+
+    async def list_output(self) -> list[OutputEntry]:
+        """What lies in output/, by name."""
+        await trio.lowlevel.checkpoint()
+        return self._in_top(run_files.list_output)
+
+    async def read_output(self, entry: OutputEntry, offset: int, length: int) -> bytes:
+        """That many bytes of a listed file. Raises OutputUnreadable."""
+        read = partial(run_files.read_output, entry=entry, offset=offset, length=length)
+        return await trio.to_thread.run_sync(self._in_top, read)
+
+    def _in_top(self, work: Callable[[int], T]) -> T:
+        with folder(self.host.descriptor, self.name) as top:
+            return work(top)
 
     async def remove(self) -> None:
         """Delete the whole folder; nothing when there is none. Raises TimeoutError after EMPTY_SECONDS."""

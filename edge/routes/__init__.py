@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint
 
-from edge.routes import control, conversations, messages, operations, stream
+from edge.routes import control, conversations, files, messages, operations, sessions, stream, worker
 from edge.services import Services
 
 
@@ -12,7 +12,10 @@ def blueprints(services: Services) -> list[Blueprint]:
     return [
         conversations.routes(services),
         messages.routes(services),
+        files.routes(services),
         stream.routes(services),
         control.routes(services),
+        sessions.routes(services),
+        worker.routes(services),
         operations.routes(services),
     ]

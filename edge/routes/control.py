@@ -59,7 +59,7 @@ def routes(services: Services) -> Blueprint:
 def _owner_unreachable() -> Refusal:
     return Refusal(
         503,
-        ApiError.DRAINING,
+        ApiError.OWNER_UNREACHABLE,
         "The host that runs this conversation did not take the call in time; try again.",
         retry_after_seconds=_RETRY_SECONDS,
     )

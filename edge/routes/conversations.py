@@ -10,6 +10,7 @@ from quart import Blueprint, Response
 from edge.auth import Principal
 from edge.errors import Refusal, invalid_field
 from edge.links import conversation_url
+from edge.provider_change import change_provider
 from edge.request import flag_field, read_object, text_field
 from edge.services import Services
 from edge.wire import Json, json_response
@@ -22,6 +23,7 @@ from lobu_actors.contract.ids import (
     is_id,
     new_id,
 )
+from lobu_actors.contract.new_session import provider_of
 from lobu_actors.contract.states import Role
 from lobu_actors.store.records import Agent, Conversation
 
@@ -60,6 +62,9 @@ def routes(services: Services) -> Blueprint:
         )
         if (conversation.ref, conversation.user_id) != (ref, opening.user_id):
             raise _taken()
+        provider = opening.provider or provider_of(opening.model)
+        if provider is not None and not conversation.closing:
+            await change_provider(services, conversation, provider, opening.model)
         return json_response(_opened(services, conversation, opening.thread), 201)
 
     @blueprint.get("/api/v1/agents/<key>")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import attrs
 import trio
 from quart import Blueprint, Response
 
 from edge import metrics
 from edge.errors import Refusal, conversation_not_found, invalid_field, store_unavailable
 from edge.links import conversation_url, query_value
+from edge.provider_change import follow_provider
 from edge.request import message_id_of, read_object
 from edge.services import Services
+from edge.uploads import is_upload
 from edge.wire import Json, json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import ConversationRef, new_id
+from lobu_actors.contract.new_session import begins_session, provider_of
 from lobu_actors.contract.states import OnBusy
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation, NewTurn, Refused, Turn
@@ -26,24 +30,44 @@ def routes(services: Services) -> Blueprint:
 
     @blueprint.post("/api/v1/agents/<key>/messages")
     async def send_message(key: str) -> Response:
-        began = trio.current_time()
         # What never changes about a conversation is remembered; that it is there and open, the write itself checks.
         _, conversation = await services.conversation(key, fresh=False)
-        turn = _new_turn(conversation.ref, await read_object(services.settings))
-        try:
-            outcome = await services.acceptance.accept(turn)
-        except StoreUnavailable:
-            metrics.MESSAGES.labels("store-unavailable").inc()
-            # With the id that it got, the message can be sent again without being taken in twice.
-            raise store_unavailable({"messageId": turn.message_id}) from None
-        if isinstance(outcome, Refused):
-            metrics.MESSAGES.labels(outcome.reason).inc()
-            raise _refusal(services, conversation, outcome)
-        metrics.MESSAGES.labels("accepted" if outcome.created else "repeated").inc()
-        metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
-        return json_response(_receipt(services, outcome.turn))
+        if is_upload():
+            async with services.uploads.receive(conversation.ref) as (body, file_ids):
+                return await _take_in(services, conversation, body, file_ids)
+        return await _take_in(services, conversation, await read_object(services.settings))
 
     return blueprint
+
+
+async def _take_in(
+    services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()
+) -> Response:
+    turn = _new_turn(conversation.ref, body)
+    if not begins_session(turn.content):  # which no worker sees
+        turn = attrs.evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
+    if turn.verdict is None:
+        turn = attrs.evolve(turn, file_ids=file_ids)
+        if named := provider_of(_model(turn)):
+            turn = await follow_provider(services, conversation, turn, named)
+    return await accept_message(services, conversation, turn)
+
+
+async def accept_message(services: Services, conversation: Conversation, turn: NewTurn) -> Response:
+    """The receipt, once the message is durable. Raises Refusal."""
+    began = trio.current_time()
+    try:
+        outcome = await services.acceptance.accept(turn)
+    except StoreUnavailable:
+        metrics.MESSAGES.labels("store-unavailable").inc()
+        # With the id that it got, the message can be sent again without being taken in twice.
+        raise store_unavailable({"messageId": turn.message_id}) from None
+    if isinstance(outcome, Refused):
+        metrics.MESSAGES.labels(outcome.reason).inc()
+        raise _refusal(services, conversation, outcome)
+    metrics.MESSAGES.labels("accepted" if outcome.created else "repeated").inc()
+    metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
+    return json_response(_receipt(services, outcome.turn))
 
 
 def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
@@ -57,14 +81,20 @@ def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
         turn_id=new_id(),
         message_id=message_id_of(body.get("messageId")) or new_id(),
         content=content,
-        on_busy=_on_busy(body.get("onBusy")),
+        on_busy=_on_busy(body.get("onBusy"), content),
         payload={name: value for name, value in body.items() if name not in _OWN_FIELDS},
     )
 
 
-def _on_busy(value: object) -> OnBusy:
+def _model(turn: NewTurn) -> str | None:
+    model = turn.payload.get("model")
+    return model if isinstance(model, str) else None
+
+
+def _on_busy(value: object, content: str) -> OnBusy:
     if value is None:
-        return OnBusy.ENQUEUE
+        # Who wants a new session does not want to wait for what the old one is still saying.
+        return OnBusy.INTERRUPT if begins_session(content) else OnBusy.ENQUEUE
     if not isinstance(value, str) or value not in OnBusy.__members__.values():
         raise invalid_field("onBusy", f"`onBusy` must be one of {', '.join(OnBusy)}.")
     return OnBusy(value)

@@ -14,7 +14,9 @@ from edge.request import message_id_of
 from edge.services import Services
 from edge.subscription import Subscription
 from lobu_actors.contract.errors import ApiError
-from lobu_actors.contract.events import Cursor, parse_cursor
+from lobu_actors.contract.events import Cursor, EventType, drain, parse_cursor
+from lobu_actors.gateway.feed import Outgoing
+from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation, Turn
 
 
@@ -45,6 +47,14 @@ def routes(services: Services) -> Blueprint:
 
     @blueprint.get("/api/v1/agents/<key>/events")
     async def events(key: str) -> Response:
+        try:
+            return await follow(key)
+        except StoreUnavailable:
+            # A 503 would close a browser's EventSource for good; told to come back, it does.
+            later = Outgoing(EventType.DRAIN, drain(services.settings.drain_reconnect_ms), None)
+            return _stream_response(sse.encode_event(later))
+
+    async def follow(key: str) -> Response:
         _, conversation = await services.conversation(key)
         start = _start()
         turn = await _followed_turn(services, conversation)

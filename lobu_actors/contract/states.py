@@ -20,9 +20,10 @@ class TurnStatus(StrEnum):
 TERMINAL_TURN_STATUSES = frozenset({TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.TIMEOUT, TurnStatus.CANCELLED})
 
 # Back to QUEUED only by retry, hand-over or takeover, with attempt + 1.
-# QUEUED ends without running when it is cancelled, refused by a guardrail, or when its worker cannot be started.
+# QUEUED ends without running when it is cancelled, refused by a guardrail, when its worker cannot be started, or
+# when it asks for what the actor does itself (a new session).
 TURN_TRANSITIONS: dict[TurnStatus, frozenset[TurnStatus]] = {
-    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, TurnStatus.FAILED, TurnStatus.TIMEOUT, TurnStatus.CANCELLED}),
+    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, *TERMINAL_TURN_STATUSES}),
     TurnStatus.RUNNING: frozenset({TurnStatus.QUEUED, *TERMINAL_TURN_STATUSES}),
     TurnStatus.COMPLETED: frozenset(),
     TurnStatus.FAILED: frozenset(),

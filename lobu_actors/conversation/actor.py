@@ -111,6 +111,8 @@ class ConversationActor(Actor[m.Message]):
                         break
             pending.extendleft(reversed(results))
             self._env.busy.set(self._ref, self._state.run is not None)
+        if self._state.over:
+            self._env.live_sessions.discard(self._ref)
         self._set_timer()
         return reply
 
@@ -125,7 +127,7 @@ class ConversationActor(Actor[m.Message]):
                     await self._effects.apply(effect)
             return False
         activation = await until_known(
-            "activate", lambda: self._env.store.activate(self._ref, self._env.host_id()), self._env.patience_seconds
+            "activate", lambda: self._env.store.activate(self._ref, self._env.host_id()), self._env.patience
         )
         if not isinstance(activation, Activation):
             log.info("not ours", conversation=self._ref.conversation_id, found=repr(activation))
@@ -178,6 +180,8 @@ class ConversationActor(Actor[m.Message]):
             return
         self._ended = True
         self._env.busy.set(self._ref, False)
+        self._feed.end_text()  # whoever goes on with it shows it anew
+        self._env.live_sessions.discard(self._ref)
         if self._timer is not None:
             self._timer.cancel()
         if self._effects is not None:

@@ -5,18 +5,17 @@ Knows the store, workers and feed by their protocols only.
 
 from __future__ import annotations
 
-import secrets
-
 import attrs
 import structlog
 
 from lobu_actors import telemetry
-from lobu_actors.contract.frames import TurnFrame
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.policy import Deadlines
 from lobu_actors.conversation.session import Session
+from lobu_actors.conversation.turn_frame import UnguardedRun, turn_frame
 from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerRequest
 from lobu_actors.conversation.writes import Writes
 from lobu_actors.gateway.feed import Feed
@@ -38,15 +37,9 @@ class Effects:
         self._deadlines = deadlines
         self._deliver = deliver
         self._output = Output(feed, activation.conversation.last_seq)
-        session = Session(
-            self._lease.ref,
-            environment.store,
-            self._workspace,
-            activation.conversation.generation,
-            activation.snapshot,
-            environment.patience_seconds,
-        )
-        self._writes = Writes(environment, self._lease, session, self._output)
+        self._run_token = environment.run_token
+        self._session = Session(self._lease.ref, environment, activation.conversation.generation, activation.snapshot)
+        self._writes = Writes(environment, self._lease, self._session, self._output)
         self._worker: Worker | None = None
         self._log = log.bind(conversation=self._lease.ref.conversation_id, epoch=self._lease.epoch)
 
@@ -60,7 +53,7 @@ class Effects:
             case m.BeginRun():
                 return await self._writes.begin(effect)
             case m.SendTurn():
-                self._send_turn(effect)
+                return await self._send_turn(effect)
             case m.StartWorker():
                 return self._start_worker()
             case m.RequeueTurns():
@@ -75,6 +68,10 @@ class Effects:
                 return await self._writes.load_answers(question_ids)
             case m.LoadOwed():
                 return await self._writes.load_owed()
+            case about.ResetSession():
+                return await self._writes.reset(effect)
+            case about.PurgeSnapshots():
+                return await self._writes.purge_snapshots()
             case m.CloseConversation():
                 return await self._writes.close()
             case m.RemoveWorkspace():
@@ -123,9 +120,19 @@ class Effects:
         self._worker = self._workers.start(request, self._deliver)
         return m.WorkerStarting(self._worker.worker_id)
 
-    def _send_turn(self, effect: m.SendTurn) -> None:
+    async def _send_turn(self, effect: m.SendTurn) -> m.Message | None:
+        ref = self._lease.ref
+        try:
+            frame = turn_frame(
+                ref,
+                effect.run_id,
+                self._writes.files.told(effect.turns),
+                effect.attempt,
+                run_token=self._run_token(ref, effect.run_id, self._deadlines.turn_seconds),
+                summary=await self._session.summary(),
+            )
+        except UnguardedRun as error:
+            return m.RunRefused(effect.run_id, str(error))
         self._output.begin(effect.turns[0].message_id, effect.attempt)
         assert self._worker is not None, "decide begins a run with a ready worker only"
-        messages = [{**turn.payload, "messageId": turn.message_id, "content": turn.content} for turn in effect.turns]
-        token = secrets.token_urlsafe(24)
-        self._worker.send(TurnFrame(run_id=effect.run_id, attempt=effect.attempt, messages=messages, run_token=token))
+        return None if self._worker.send(frame) else m.TurnNotSent(effect.run_id)

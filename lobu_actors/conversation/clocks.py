@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.conversation.policy import Deadlines
-from lobu_actors.conversation.state import Run, RunPhase, State
+from lobu_actors.conversation.state import Run, RunPhase, State, WorkerPhase
 
 
 def run_deadlines(run: Run, deadlines: Deadlines) -> Iterator[tuple[float, TurnError]]:
@@ -51,6 +51,6 @@ def next_deadline(state: State) -> float | None:
             times.append(run.stop_by)
         if state.drain_by is not None:
             times.append(state.drain_by)
-    elif state.queue and not state.draining:
-        times.append(state.not_before)
+    elif state.queue and not state.draining and (state.worker is None or state.worker.phase is WorkerPhase.READY):
+        times.append(state.not_before)  # while a worker starts or ends, its signal comes first
     return min(times, default=None)

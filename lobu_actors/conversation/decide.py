@@ -21,6 +21,8 @@ from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Cancel, Steer
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import resetting
+from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.outcome import (
     Step,
@@ -29,13 +31,14 @@ from lobu_actors.conversation.outcome import (
     fail_queued,
     fail_run,
     finishing,
+    refuse_queued,
 )
 from lobu_actors.conversation.questions import answered, look
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.gateway.protocol import CancelResult
-from lobu_actors.store.records import Turn
+from lobu_actors.store.records import FILES_KEY, Turn
 
 KEPT_RECENT = 32
 
@@ -45,8 +48,9 @@ def decide(state: State, message: m.Message, moment: Moment) -> Step:
     state, effects = _react(state, message, moment)
     if state.over:
         return state, effects
+    state, refused = refuse_queued(state)
     state, more = _go_on(state, moment)
-    return state, effects + more
+    return state, effects + refused + more
 
 
 def _react(state: State, message: m.Message, moment: Moment) -> Step:
@@ -101,6 +105,21 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.SessionUnusable(_, code, detail):
             turns = state.run.turns if state.run else ()
             return fail_queued(attrs.evolve(state, run=None), turns, code, {"detail": detail})
+        case about.SessionReset(turn):
+            return resetting.session_reset(state, turn)
+        case about.ResetRefused(turn):
+            return resetting.reset_refused(state, turn)
+        case about.ResetFailed(turn, detail):
+            return resetting.reset_failed(state, turn, detail)
+        case m.RunRefused(run_id, detail):
+            return _run_refused(state, run_id, detail, moment)
+        case m.TurnNotSent(run_id):
+            return _not_sent(state, run_id, moment)
+        case about.PurgeRequest(run_id):
+            ours = state.run is not None and state.run.run_id == run_id and state.run.phase is RunPhase.LIVE
+            return state, [about.PurgeSnapshots() if ours else m.Reply(None)]
+        case about.SnapshotsPurged(number):
+            return state, [m.Reply(number)]
         case m.TurnsRequeued(turns):
             return _enqueue(_without_run(state, tuple(turn.turn_id for turn in turns)), turns), []
         case m.LeaseLost():
@@ -124,6 +143,8 @@ def _go_on(state: State, moment: Moment) -> Step:
         return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds)]
     if not state.queue:
         return state, []
+    if resetting.reset_is_next(state):
+        return resetting.go_on(state)
     if not state.has_agent:
         return fail_queued(state, state.queue, TurnError.AGENT_DISABLED)
     if _crash_loop(state, moment.now):
@@ -138,7 +159,7 @@ def _go_on(state: State, moment: Moment) -> Step:
 
 
 def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
-    joined = 1 + len(list(takewhile(lambda turn: turn.on_busy is OnBusy.MERGE, state.queue[1:])))
+    joined = 1 + len(list(takewhile(_merges, state.queue[1:])))
     turns, queue = state.queue[:joined], state.queue[joined:]
     attempt = max(turn.attempt for turn in turns)
     run = Run(
@@ -154,12 +175,36 @@ def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
     return attrs.evolve(state, run=run, queue=queue), [begin]
 
 
+def _merges(turn: Turn) -> bool:
+    return turn.on_busy is OnBusy.MERGE and not resetting.is_reset(turn)
+
+
 def _run_begun(state: State, run_id: str, moment: Moment) -> Step:
     run = state.run
     if run is None or run.run_id != run_id:
         return state, []
     run = attrs.evolve(run, phase=RunPhase.LIVE, started_at=moment.now, heard_at=moment.now, progress_at=moment.now)
     return attrs.evolve(state, run=run), [m.SendTurn(run.run_id, run.turns, run.attempt)]
+
+
+def _run_refused(state: State, run_id: str, detail: str, moment: Moment) -> Step:
+    """A run that cannot be guarded goes back to the queue; later, so that what is wrong does not spin."""
+    run = state.run
+    if run is None or run.run_id != run_id:
+        return state, []
+    failures = max(turn.failures for turn in run.turns) + 1
+    state = attrs.evolve(finishing(state, run), not_before=moment.now + state.failure.backoff_seconds(failures))
+    requeue = m.RequeueTurns(run_id or None, run.turns, failed=False, code="RUN_UNGUARDED")
+    return state, [m.Note("unguarded run refused", {"run_id": run_id, "detail": detail}), requeue]
+
+
+def _not_sent(state: State, run_id: str, moment: Moment) -> Step:
+    """Not a failed attempt, since no worker saw it; but a worker that died, which counts towards a crash loop."""
+    run = state.run
+    if run is None or run.run_id != run_id:
+        return state, []
+    state = attrs.evolve(ending(state), crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
+    return finishing(state, run), [m.KillWorker(), m.RequeueTurns(run_id, run.turns, failed=False, code="NOT_SENT")]
 
 
 def _crash_loop(state: State, now: float) -> bool:
@@ -173,13 +218,19 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
     if state.knows(turn.turn_id):
         return state, []
     run = state.run
-    if run is not None and run.phase is RunPhase.LIVE:
+    if run is not None and run.phase is RunPhase.LIVE and turn.verdict is None:
         if turn.on_busy is OnBusy.INTERRUPT:
             state, effects = _stop_run(state, run, moment)
             return _enqueue(state, (turn,)), effects
-        if turn.on_busy is OnBusy.STEER and state.worker is not None and "steer" in state.worker.capabilities:
+        if _can_steer(state, turn):
             return attrs.evolve(state, run=attrs.evolve(run, joining=turn)), [m.JoinRun(run.run_id, turn)]
     return _enqueue(state, (turn,)), []
+
+
+def _can_steer(state: State, turn: Turn) -> bool:
+    if turn.on_busy is not OnBusy.STEER or resetting.is_reset(turn) or FILES_KEY in turn.payload:
+        return False  # files lie in input/ before a run begins, so what brings some waits for a run of its own
+    return state.worker is not None and "steer" in state.worker.capabilities
 
 
 def _run_joined(state: State, turn: Turn) -> Step:

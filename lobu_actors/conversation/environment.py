@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from typing import Literal
 
 import attrs
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.state import Limits
 from lobu_actors.conversation.worker_port import Workers, Workspaces
 from lobu_actors.gateway.feed import Feeds
@@ -25,6 +28,9 @@ class Busy:
     def __len__(self) -> int:
         return len(self._refs)
 
+    def has(self, ref: ConversationRef) -> bool:
+        return ref in self._refs
+
     def set(self, ref: ConversationRef, busy: bool) -> None:
         if busy:
             self._refs.add(ref)
@@ -41,6 +47,15 @@ class Busy:
 
 
 @attrs.frozen
+class FileLimits:
+    """Of what one run may leave in output/ to be stored."""
+
+    max_files: int = 10
+    file_bytes: int = 50_000_000
+    total_bytes: int = 100_000_000
+
+
+@attrs.frozen
 class Environment:
     host_id: Callable[[], str]  # changes when this process joins again as a new host
     store: Store
@@ -52,5 +67,11 @@ class Environment:
     clock_ms: Callable[[], int]  # wall clock, for timestamps that clients see
     limits: Limits
     max_owed_turns: int
-    patience_seconds: float  # how long a write is asked again while the store is away
+    patience: Patience  # how long a write is asked again while the store is away
     handover_seconds: float  # bound on handing a conversation over when the host stops
+    session_store: Literal["snapshot", "file"] = "snapshot"  # file: on this host's disk only, nothing is stored
+    # Makes the token with which a run's worker calls an edge, from conversation, run id and lifetime in seconds.
+    run_token: Callable[[ConversationRef, str, float], str] = lambda ref, run_id, seconds: secrets.token_urlsafe(24)
+    # Conversations of which the session file on this disk is the one that counts: its actor here laid it out.
+    live_sessions: set[ConversationRef] = attrs.field(factory=set)
+    file_limits: FileLimits = attrs.field(factory=FileLimits)

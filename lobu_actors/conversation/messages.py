@@ -9,6 +9,15 @@ import attrs
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.conversation.session_messages import (
+    PurgeRequest,
+    PurgeSnapshots,
+    ResetFailed,
+    ResetRefused,
+    ResetSession,
+    SessionReset,
+    SnapshotsPurged,
+)
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.store.records import Turn
 
@@ -120,6 +129,21 @@ class SessionUnusable:
 
 
 @attrs.frozen
+class RunRefused:
+    """What a run needs to be guarded is missing: the worker was not given it."""
+
+    run_id: str
+    detail: str
+
+
+@attrs.frozen
+class TurnNotSent:
+    """The worker was gone before it was given the run; nobody has seen the messages."""
+
+    run_id: str
+
+
+@attrs.frozen
 class TurnsFinished:
     turn_ids: tuple[str, ...]
 
@@ -146,6 +170,7 @@ Message = (
     | QuestionAnswered
     | CloseRequest
     | DrainRequest
+    | PurgeRequest
     | Tick
     | Recovered
     | OwedLoaded
@@ -156,6 +181,12 @@ Message = (
     | JoinRefused
     | BeginRefused
     | SessionUnusable
+    | RunRefused
+    | TurnNotSent
+    | SessionReset
+    | ResetRefused
+    | ResetFailed
+    | SnapshotsPurged
     | TurnsFinished
     | TurnsRequeued
     | LeaseLost
@@ -204,7 +235,8 @@ class JoinRun:
 
 @attrs.frozen
 class SendTurn:
-    """Open the live text and give the run to the worker."""
+    """Open the live text and give the run to the worker. Answers RunRefused when it could not be guarded, TurnNotSent when
+    the worker is gone."""
 
     run_id: str
     turns: tuple[Turn, ...]
@@ -346,6 +378,8 @@ Effect = (
     | RequeueTurns
     | LoadOwed
     | LoadAnswers
+    | ResetSession
+    | PurgeSnapshots
     | CloseConversation
     | RemoveWorkspace
     | Reply

@@ -54,6 +54,19 @@ def cancel_queued(state: State, turns: tuple[Turn, ...]) -> Step:
     return state, [FinishTurns(None, turns, TurnStatus.CANCELLED, RunStatus.CANCELLED)]
 
 
+def refuse_queued(state: State) -> Step:
+    """End at once what a guardrail refused, each with its own sentence: it waits for no run and no worker sees it."""
+    refused = tuple(turn for turn in state.queue if turn.verdict is not None)
+    if not refused:
+        return state, []
+    state = attrs.evolve(state, queue=tuple(turn for turn in state.queue if turn.verdict is None))
+    return state, [
+        FinishTurns(None, (turn,), TurnStatus.FAILED, RunStatus.FAILED, code=verdict.code, error=verdict.error)
+        for turn in refused
+        if (verdict := turn.verdict) is not None
+    ]
+
+
 def fail_queued(state: State, turns: tuple[Turn, ...], code: TurnError, context: dict[str, Any] | None = None) -> Step:
     """Fail turns that wait; none of them has a run."""
     state = attrs.evolve(state, queue=tuple(turn for turn in state.queue if turn not in turns))

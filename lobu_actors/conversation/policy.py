@@ -7,18 +7,21 @@ by a newer version during a rolling deploy; it is strict about values, since a d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
+import re2
 
 Json = dict[str, Any]
 OnFailure = Literal["fail", "retry"]
 
 MAX_DEADLINE_SECONDS = 30 * 86_400.0
 MAX_ATTEMPTS = 20
-GUARDRAIL_KINDS = ("pattern",)
+GUARDRAIL_KINDS = ("pattern", "command")
+MAX_PATTERN_CHARS = 10_000
+MAX_GUARDRAIL_SECONDS = 60.0
+_PATTERN_MEMORY_BYTES = 1 << 20
 
 
 class PolicyError(ValueError):
@@ -121,13 +124,27 @@ def _guardrail_kind(_: object, attribute: attrs.Attribute[Any], value: object) -
         raise PolicyError(attribute.name, f"must be one of: {', '.join(GUARDRAIL_KINDS)}")
 
 
+def compile_pattern(pattern: str) -> Any:
+    """A pattern's automaton, whose search takes time linear in the text, whatever both are. Raises re2.error."""
+    options = re2.Options()
+    options.max_mem = _PATTERN_MEMORY_BYTES
+    options.log_errors = False
+    options.never_capture = True
+    return re2.compile(pattern, options)
+
+
 def _regular_expression(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
     if not isinstance(value, str) or not value:
         raise PolicyError(attribute.name, "must be a regular expression")
+    if len(value) > MAX_PATTERN_CHARS:
+        raise PolicyError(attribute.name, f"must have at most {MAX_PATTERN_CHARS} characters")
     try:
-        re.compile(value)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise PolicyError(attribute.name, f"is not a valid regular expression ({error})") from error
+        compile_pattern(value)
+    except re2.error as error:
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise PolicyError(attribute.name, f"is not a valid regular expression of RE2 ({reason})") from error
 
 
 def _sentence(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -135,25 +152,50 @@ def _sentence(_: object, attribute: attrs.Attribute[Any], value: object) -> None
         raise PolicyError(attribute.name, "must be a text that is not empty")
 
 
+def _texts(value: object) -> object:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _arguments(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(item, str) and "\0" not in item for item in value):
+        raise PolicyError(attribute.name, "must be a list of texts, the program first")
+
+
+def _guardrail_seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_GUARDRAIL_SECONDS:
+        raise PolicyError(attribute.name, f"must be more than 0 and at most {MAX_GUARDRAIL_SECONDS:.0f} seconds")
+
+
 @attrs.frozen
 class Guardrail:
-    """A check on what comes in. `pattern`: a message in which the expression is found anywhere is refused."""
+    """A check on what comes in; what it trips on is refused with `message`.
+
+    `pattern`: trips when the expression (RE2's syntax) is found anywhere in the message. `command`: a program that gets
+    the message on stdin; exit 0 passes, exit 1 trips with the first line of its stdout, anything else is broken.
+    """
 
     kind: str = attrs.field(validator=_guardrail_kind)
-    pattern: str = attrs.field(validator=_regular_expression)
+    pattern: str | None = attrs.field(default=None, validator=_regular_expression)
     message: str = attrs.field(default="Not allowed.", validator=_sentence)
+    command: tuple[str, ...] = attrs.field(default=(), converter=_texts, validator=_arguments)
+    timeout_seconds: float = attrs.field(default=5.0, validator=_guardrail_seconds)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.pattern is not None) != (self.kind == "pattern"):
+            raise PolicyError("pattern", "is missing" if self.kind == "pattern" else "does not go with this kind")
+        if bool(self.command) != (self.kind == "command"):
+            raise PolicyError("command", "is missing" if self.kind == "command" else "does not go with this kind")
 
     @classmethod
     def from_json(cls, value: object) -> Guardrail:
         """Raises PolicyError."""
         known = _known(cls, value, "guardrails")
-        for name in ("kind", "pattern"):
-            if name not in known:
-                raise PolicyError(name, "is missing")
+        if "kind" not in known:
+            raise PolicyError("kind", "is missing")
         return cls(**known)
 
     def to_json(self) -> Json:
-        return attrs.asdict(self)
+        return attrs.asdict(self) | {"command": list(self.command)}
 
 
 @attrs.frozen

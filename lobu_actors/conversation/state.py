@@ -102,6 +102,7 @@ class State:
     worker: WorkerState | None = None
     crashes: tuple[float, ...] = ()
     not_before: float = 0.0  # backoff: no run begins earlier
+    resetting: str | None = None  # the turn whose reset is under way
     closing: bool = False
     draining: bool = False
     drain_by: float | None = None

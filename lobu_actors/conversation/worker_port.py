@@ -73,8 +73,11 @@ class Worker(Protocol):
 
     worker_id: str
 
-    def send(self, frame: Frame) -> None:
-        """Queue a frame; never blocks. A worker whose bounded queue overflows is ended (`STALLED`)."""
+    def send(self, frame: Frame) -> bool:
+        """Queue a frame; never blocks. False: it certainly did not reach the worker, which is gone or on its way.
+
+        A worker whose bounded queue overflows is ended (`STALLED`).
+        """
         ...
 
     def kill(self) -> None:
@@ -101,6 +104,20 @@ class FileMark:
     modified_ns: int
 
 
+@attrs.frozen
+class OutputEntry:
+    """Something in output/. `unfit` says why it cannot be taken, None when it can."""
+
+    name: str
+    size: int
+    inode: int
+    unfit: str | None = None
+
+
+class OutputUnreadable(Exception):
+    """A listed file is not what it was; the message completes the sentence "… was not taken: …"."""
+
+
 class Workspace(Protocol):
     """The folder of one conversation. Opened beneath the state folder without following links."""
 
@@ -114,6 +131,21 @@ class Workspace(Protocol):
 
     async def read_session(self) -> tuple[bytes, FileMark] | None:
         """The session file's bytes. None when there is none. Raises SessionFileInvalid."""
+        ...
+
+    async def append_input(self, name: str, data: bytes, offset: int) -> None:
+        """Add a piece to a file in input/; it is made by the first, at offset 0. `name` is one part of a path.
+
+        Raises OSError.
+        """
+        ...
+
+    async def list_output(self) -> list[OutputEntry]:
+        """What lies in output/, by name. Raises OSError."""
+        ...
+
+    async def read_output(self, entry: OutputEntry, offset: int, length: int) -> bytes:
+        """That many bytes of a listed file. Raises OutputUnreadable, OSError."""
         ...
 
     async def remove(self) -> None:

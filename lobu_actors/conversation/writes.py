@@ -16,10 +16,12 @@ from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.session import Session
+from lobu_actors.conversation.turn_files import Taken, TurnFiles
 from lobu_actors.conversation.worker_port import SessionFileInvalid
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
 from lobu_actors.store.records import (
@@ -42,7 +44,8 @@ class Writes:
         self._lease = lease
         self._session = session
         self._output = output
-        self._patience = environment.patience_seconds
+        self._patience = environment.patience
+        self.files = TurnFiles(lease.ref, environment)
         self._max_owed = environment.max_owed_turns
         self._clock_ms = environment.clock_ms
 
@@ -53,6 +56,11 @@ class Writes:
             log.error("session file cannot be laid out", run_id=effect.run_id, error=str(error))
             code = TurnError.SNAPSHOT_CORRUPT if isinstance(error, SnapshotCorrupt) else TurnError.SESSION_FILE_INVALID
             return m.SessionUnusable(effect.run_id, code, str(error))
+        try:
+            await self.files.lay_in(effect.turns)
+        except OSError as error:
+            log.error("files cannot be laid out", run_id=effect.run_id, error=str(error))
+            return m.SessionUnusable(effect.run_id, TurnError.INTERNAL_ERROR, "the message's files cannot be laid out")
         restarts: tuple[Data, ...] = ()
         if effect.attempt > 1:
             restarts = tuple(events.restart(turn.message_id, effect.attempt, "retry") for turn in effect.turns)
@@ -69,8 +77,11 @@ class Writes:
         return m.BeginRefused(effect.run_id) if await self._owed() is not None else _lost("start_run")
 
     async def finish(self, effect: m.FinishTurns) -> m.Message:
+        taken = Taken()
         try:
-            finish = await self._finish_run(effect)
+            if effect.run_id is not None and effect.status is TurnStatus.COMPLETED:
+                taken = await self.files.take_out()
+            finish = await self._finish_run(effect, taken)
             written = await until_known(
                 "finish_run", lambda: self._store.finish_run(self._lease, finish), self._patience
             )
@@ -80,14 +91,16 @@ class Writes:
                 raise
             # What cannot be stored must not leave its turn without an end.
             log.error("reply cannot be stored", run_id=effect.run_id, code=code, error=str(error))
+            await self.files.discard(taken)
             return await self.finish(_as_failure(effect, code))
         if written is None:
+            await self.files.discard(taken)
             return _lost("finish_run")
         self._output.publish(written)
         if effect.run_id is not None:
             self._output.end()
             if effect.status is TurnStatus.COMPLETED:
-                self._session.stored(effect.run_id, finish.segment)
+                await self._session.stored(effect.run_id, finish.segment)
         telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(len(written))
         return m.TurnsFinished(_ids(effect.turns))
 
@@ -157,17 +170,37 @@ class Writes:
         self._output.publish([written])
         return m.ConversationClosed()
 
+    async def reset(self, effect: about.ResetSession) -> m.Message:
+        """The file goes first: after a crash in between, the turn is still owed and all of this happens again."""
+        turn = effect.turn
+        found = await until_known("find_turn", lambda: self._store.find_turn(turn.ref, turn.message_id), self._patience)
+        if found is None or found.status is not TurnStatus.QUEUED:
+            return about.ResetRefused(turn)
+        try:
+            generation = await self._session.begin_anew(self._lease, turn.payload)
+        except (OSError, SessionFileInvalid) as error:
+            log.error("session file cannot be removed", turn_id=turn.turn_id, error=str(error))
+            return about.ResetFailed(turn, "the session file cannot be removed")
+        return _lost("reset_session") if generation is None else about.SessionReset(turn)
+
+    async def purge_snapshots(self) -> m.Message:
+        number = await until_known("purge_snapshots", lambda: self._store.purge_snapshots(self._lease), self._patience)
+        if number is None:
+            return _lost("purge_snapshots")
+        self._session.snapshots_purged()
+        return about.SnapshotsPurged(number)
+
     async def _owed(self) -> tuple[Turn, ...] | None:
         turns = await until_known(
             "load_owed", lambda: self._store.load_owed(self._lease, limit=self._max_owed), self._patience
         )
         return None if turns is None else tuple(turns)
 
-    async def _finish_run(self, effect: m.FinishTurns) -> FinishRun:
+    async def _finish_run(self, effect: m.FinishTurns, taken: Taken) -> FinishRun:
         """Everything that goes into the one statement."""
         ours = effect.run_id is not None
         completed = effect.status is TurnStatus.COMPLETED
-        text = ""
+        text = (effect.text or "") if completed and not ours else ""
         if ours and effect.status in (TurnStatus.COMPLETED, TurnStatus.CANCELLED):
             text = self._output.final_text(effect.text)
         attempt, text_offset = (None, None) if ours else self._output.position
@@ -176,21 +209,23 @@ class Writes:
             run_id=effect.run_id,
             status=effect.run_status,
             turn_status=effect.status,
-            ends=tuple(_end(effect, turn, text, now) for turn in effect.turns),
+            ends=tuple(_end(effect, turn, text, now, taken) for turn in effect.turns),
             error_code=effect.code,
             exit_status=effect.exit_status,
             usage=effect.usage,
-            segment=await self._session.segment() if completed and ours else None,
+            segment=await self._session.segment(effect.run_id) if completed and effect.run_id is not None else None,
             attempt=attempt,
             text_offset=text_offset,
+            file_ids=taken.file_ids,
         )
 
 
-def _end(effect: m.FinishTurns, turn: Turn, text: str, now: int) -> TurnEnd:
+def _end(effect: m.FinishTurns, turn: Turn, text: str, now: int, taken: Taken) -> TurnEnd:
     processed = [joined.message_id for joined in effect.turns]
     match effect.status:
         case TurnStatus.COMPLETED:
             data = events.complete(turn.message_id, processed, text, effect.usage, now)
+            data |= taken.event_fields()
             return TurnEnd(turn.turn_id, EventType.COMPLETE, data)
         case TurnStatus.CANCELLED:
             return TurnEnd(turn.turn_id, EventType.CANCELLED, events.cancelled(turn.message_id, processed, text, now))

@@ -26,6 +26,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.records import Event
 
 KEPT_ITEMS = 256
+TAKEN_CHARS = 64 * 1024
 
 
 class LiveText:
@@ -158,6 +159,7 @@ class FeedReader:
         self._seq = cursor.seq
         self._held = None if cursor.attempt is None else (cursor.attempt, cursor.offset or 0)
         self._position = feed.end
+        self._ended_seq = 0  # behind this event nothing of an earlier text may come
 
     @property
     def seq(self) -> int:
@@ -169,21 +171,28 @@ class FeedReader:
         self._position = self._feed.end
 
     def resume_behind(self, event: Event) -> None:
-        """The reader's cursor was `event` itself: it holds what had been said when that was written."""
-        self._held = _text_position(event)
+        """The reader's cursor was `event`, or output behind it: then it holds what that cursor says."""
+        held = self._held
+        self._hold_behind(event)
+        self._held = held or self._held
 
     def replay(self, event: Event) -> list[Outgoing]:
         """An event of the log to be sent on, and before it the text that ran before it, if that is still known."""
         out: list[Outgoing] = []
         position = _text_position(event)
         text = self._feed.text
-        if position is not None and text is not None and event.seq > text.start_seq:
-            self._follow(text, position[1], out)
+        while position is not None and text is not None and event.seq > text.start_seq:
+            if self._follow(text, position[1], out):
+                break
         out.append(self._pass(event))
         return out
 
     def take(self) -> list[Outgoing]:
-        """Everything new, text coalesced; empty when there is nothing. Raises Behind."""
+        """What is new, text coalesced; empty when there is nothing. Raises Behind.
+
+        At most `TAKEN_CHARS` of text at a time, so that a reader who comes late to a long reply holds a piece of it;
+        call it again while it gives something.
+        """
         feed = self._feed
         out: list[Outgoing] = []
         if self._position < feed.first:
@@ -195,11 +204,13 @@ class FeedReader:
                 if out:
                     return out
                 raise Behind
-            self._position += 1
-            if event is not None and event.seq <= self._seq:
+            over = event is None and item.text is not None and item.text.start_seq < self._ended_seq
+            if over or (event is not None and event.seq <= self._seq):
+                self._position += 1
                 continue
-            if item.text is not None:
-                self._follow(item.text, item.text_length, out)
+            if item.text is not None and not self._follow(item.text, item.text_length, out):
+                return out
+            self._position += 1
             out.append(Outgoing(item.type, item.data, None) if event is None else self._pass(event))
         if feed.text is not None:
             self._follow(feed.text, feed.text.length, out)
@@ -207,11 +218,22 @@ class FeedReader:
 
     def _pass(self, event: Event) -> Outgoing:
         self._seq = event.seq
-        self._held = _text_position(event)
+        self._hold_behind(event)
         return Outgoing(event.type, event.data, Cursor(event.seq))
 
-    def _follow(self, text: LiveText, length: int, out: list[Outgoing]) -> None:
-        """Emit what the reader lacks of `text` up to `length`; first `restart` when it holds another attempt's."""
+    def _hold_behind(self, event: Event) -> None:
+        self._held = _text_position(event)
+        if self._held is None or event.type is EventType.RESTART:
+            self._ended_seq = event.seq
+
+    def _follow(self, text: LiveText, length: int, out: list[Outgoing]) -> bool:
+        """Emit what the reader lacks of `text` up to `length`; first `restart` when it holds another attempt's.
+
+        False: there is more of it. A text whose end the reader has already had from the log is left out: its owner
+        has committed that end and is about to tell the feed.
+        """
+        if text.start_seq < self._ended_seq:
+            return True
         attempt, offset = self._held or (text.attempt, 0)
         if attempt != text.attempt:
             offset = 0
@@ -220,9 +242,12 @@ class FeedReader:
             )
         self._held = (text.attempt, offset)
         if offset < length:
-            self._held = (text.attempt, length)
-            data = events.output(text.slice(offset, length), text.message_id, self._feed.clock_ms())
-            out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, text.attempt, length)))
+            upto = min(length, offset + TAKEN_CHARS)
+            self._held = (text.attempt, upto)
+            data = events.output(text.slice(offset, upto), text.message_id, self._feed.clock_ms())
+            out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, text.attempt, upto)))
+            return upto == length
+        return True
 
 
 def _text_position(event: Event) -> tuple[int, int] | None:

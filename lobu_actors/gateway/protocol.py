@@ -61,6 +61,18 @@ class Gateway(Protocol):
 
     async def live_status(self, ref: ConversationRef) -> LiveStatus: ...
 
+    async def session_bytes(self, ref: ConversationRef) -> bytes | None:
+        """The session file on its owner's disk as it stands, torn last line included; activates nothing.
+
+        None: it is not there, or it is no more than what the store has.
+        """
+        ...
+
+    async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
+        """For the worker of a live run: delete what is stored of the conversation's sessions, and say how many pieces
+        that was. None: the owner was not reached, or that run is not live."""
+        ...
+
     async def host_status(self) -> dict[str, Any]:
         """For `lobu status`: the supervisor tree, actors and workers of this host, as plain JSON."""
         ...

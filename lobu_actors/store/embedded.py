@@ -135,6 +135,7 @@ class EmbeddedServer:
         if earlier is not None:
             self._files.drop_socket_dir(earlier.socket_dir)
         self._socket_dir = await trio.to_thread.run_sync(self._files.make_socket_dir, self._user)
+        self._files.clear_socket_dir(self._socket_dir)
         await self._launch()
 
     async def _make_cluster(self, user: ServerUser) -> None:
@@ -228,6 +229,8 @@ class EmbeddedServer:
             raise EmbeddedServerError("the embedded database is not running")
         await self._end_process(mode, STOP_SECONDS)
         await end_earlier_server(self._files.pgdata, STOP_SECONDS)
+        if self._socket_dir is not None:
+            self._files.clear_socket_dir(self._socket_dir)
         await self._launch()
 
     async def _end_process(self, mode: StopMode, timeout_seconds: float) -> None:

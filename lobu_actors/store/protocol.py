@@ -6,7 +6,8 @@ they return None when it does not ("we lost"), and the caller must stop. Nothing
 
 Failure: any method may raise StoreUnavailable (nothing happened) and every write StoreOutcomeUnknown (it may have).
 Each write has a key by which it can be asked for again: `accept_turn` (message_id), `start_run` and `requeue_run`
-(run_id), `finish_run` (turn ids, run_id): calling it again with the same arguments gives the same result as the first.
+(run_id), `finish_run` (turn ids, run_id), `reset_session` (generation): calling it again with the same arguments gives
+the same result as the first.
 Every call has a deadline; callers may cancel at any time.
 """
 
@@ -24,19 +25,26 @@ from lobu_actors.store.records import (
     Agent,
     AnswerOutcome,
     ApiKey,
+    Compacted,
     Conversation,
     Event,
+    FileRecord,
     FinishRun,
     HeldElsewhere,
     Host,
     Lease,
     NewEvent,
+    NewFile,
     NewQuestion,
+    NewSession,
     NewTurn,
+    Owed,
     Refused,
     RequeueRun,
     StartRun,
     Totals,
+    Trimmable,
+    Trimmed,
     Turn,
 )
 
@@ -170,6 +178,105 @@ class ActorStore(Protocol):
         ...
 
 
+class SessionStore(Protocol):
+    """Sessions beside what `finish_run` stores: beginning a new one, and snapshots that workers post themselves."""
+
+    async def reset_session(self, lease: Lease, session: NewSession) -> int | None:
+        """Begin the next generation and delete all older snapshots.
+
+        Gives the new generation, also when an earlier call began it. None: lost.
+        """
+        ...
+
+    async def purge_snapshots(self, lease: Lease) -> int | None:
+        """Delete what is stored of the conversation's sessions; the generation stays. None: lost."""
+        ...
+
+    async def is_run_live(self, ref: ConversationRef, run_id: str) -> bool: ...
+
+    async def post_snapshot(self, ref: ConversationRef, run_id: str, data: bytes) -> bool | None:
+        """Keep a worker's snapshot for the end of its live run; no reader of snapshots sees it before.
+
+        False: the run has one already, which stays. None: this conversation has no such live run.
+        """
+        ...
+
+    async def read_posted_snapshot(self, ref: ConversationRef, run_id: str) -> bytes | None: ...
+
+    async def discard_posted_snapshots(self, ref: ConversationRef) -> None:
+        """Forget what was posted for runs that are over."""
+        ...
+
+    async def read_carried_summary(self, ref: ConversationRef) -> str | None:
+        """What the runs of the present generation are told of the one before it."""
+        ...
+
+    async def name_provider(self, ref: ConversationRef, provider: str) -> None:
+        """Note which provider the present session is with, unless that is known."""
+        ...
+
+
+class RetentionStore(Protocol):
+    """What a host does now and then for all conversations. Any number of hosts may do it at once."""
+
+    async def find_trimmable(
+        self, after: ConversationRef | None, *, older_than_seconds: float, max_segments: int, limit: int
+    ) -> list[Trimmable]:
+        """The next page of all conversations in the order of their keys; empty behind the last."""
+        ...
+
+    async def trim(self, ref: ConversationRef, *, older_than_seconds: float, limit: int) -> Trimmed:
+        """Delete at most `limit` of the oldest events that are older, from the log's beginning and without a hole.
+
+        With a terminal event goes its turn, with that its questions, and its files expire. Also runs that nothing needs
+        any more, and segments that a newer whole one superseded. Never what is owed, what its readers may ask for, or
+        the newest snapshot.
+        """
+        ...
+
+    async def compact(self, ref: ConversationRef) -> Compacted:
+        """Make the newest snapshot one whole segment with the same bytes, hash and run; delete those before it."""
+        ...
+
+
+class FileStore(Protocol):
+    """Files: bytes first, in pieces, under no turn; bound by `accept_turn` or `finish_run`, unseen until then."""
+
+    async def begin_file(self, file: NewFile) -> None:
+        """By file_id, once."""
+        ...
+
+    async def append_chunk(self, organization_id: str, file_id: str, chunk_no: int, data: bytes) -> bool:
+        """The piece of that number, from 0, once. False: there is no such file that still takes pieces."""
+        ...
+
+    async def seal_file(self, organization_id: str, file_id: str, *, size: int, sha256: str) -> bool:
+        """All pieces are there: it can be bound now. False: there is no such file that is unbound."""
+        ...
+
+    async def discard_files(self, organization_id: str, file_ids: Sequence[str]) -> None:
+        """Delete those that no turn has."""
+        ...
+
+    async def delete_expired_files(self, *, limit: int) -> int:
+        """Delete some of what was never bound in time or was purged, of all tenants; gives how many."""
+        ...
+
+    async def list_files(self, ref: ConversationRef, *, limit: int) -> list[FileRecord]:
+        """The newest first."""
+        ...
+
+    async def find_file(self, ref: ConversationRef, file_id: str) -> FileRecord | None: ...
+
+    async def find_input_files(self, ref: ConversationRef, turn_ids: Sequence[str]) -> list[FileRecord]:
+        """What came in with these turns, in the order in which it came."""
+        ...
+
+    async def read_chunk(self, organization_id: str, file_id: str, chunk_no: int) -> bytes | None:
+        """None: there is no such piece."""
+        ...
+
+
 class HostStore(Protocol):
     """Membership. Only the database's clock judges an expiry."""
 
@@ -187,7 +294,7 @@ class HostStore(Protocol):
 
     async def list_hosts(self) -> list[Host]: ...
 
-    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[ConversationRef]:
+    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         """Conversations that owe a turn (or a close) which no other live host is responsible for, oldest first."""
         ...
 
@@ -198,5 +305,5 @@ class HostStore(Protocol):
         ...
 
 
-class Store(TenantStore, ConversationStore, ActorStore, HostStore, Protocol):
+class Store(TenantStore, ConversationStore, ActorStore, SessionStore, RetentionStore, HostStore, FileStore, Protocol):
     """All of it."""

@@ -57,6 +57,14 @@ class Conversation:
 
 
 @attrs.frozen
+class Verdict:
+    """Why a guardrail keeps a message from every worker: the code and the sentence that its turn ends with."""
+
+    code: str
+    error: str
+
+
+@attrs.frozen
 class NewTurn:
     """A message to accept. `payload` holds the client's further fields, handed on to the worker as they are."""
 
@@ -66,6 +74,8 @@ class NewTurn:
     content: str
     on_busy: OnBusy = OnBusy.ENQUEUE
     payload: Json = attrs.field(factory=dict)
+    file_ids: tuple[str, ...] = ()  # sealed and unbound; they become the turn's with it, all or none
+    verdict: Verdict | None = None
 
 
 @attrs.frozen
@@ -85,6 +95,7 @@ class Turn:
     first_seq: int  # newest event's seq when it was accepted: replay from here shows all of this turn
     accepted_at: datetime
     error_code: str | None = None
+    verdict: Verdict | None = None  # a guardrail's; only of a turn that never ran
 
 
 @attrs.frozen
@@ -125,6 +136,16 @@ class SnapshotMark:
     run_id: str
     length: int
     sha256: str
+
+
+@attrs.frozen
+class NewSession:
+    """The generation after `generation`, the one that the caller knows."""
+
+    generation: int
+    summary: str | None = None  # what its runs are told of the session before it
+    provider: str | None = None  # the conversation's from now on; None: as it was
+    model: str | None = None
 
 
 @attrs.frozen
@@ -188,6 +209,7 @@ class FinishRun:
     segment: Segment | None = None
     attempt: int | None = None
     text_offset: int | None = None
+    file_ids: tuple[str, ...] = ()  # sealed and unbound; they become the first turn's that is ended here
 
 
 @attrs.frozen
@@ -242,6 +264,14 @@ class Host:
 
 
 @attrs.frozen
+class Owed:
+    """A conversation that a sweep found: it owes a turn, or, when it is `closing`, its close (and maybe turns too)."""
+
+    ref: ConversationRef
+    closing: bool
+
+
+@attrs.frozen
 class Totals:
     """Counts for `lobu status`."""
 
@@ -265,6 +295,34 @@ class NewQuestion:
     text_offset: int | None
 
 
+@attrs.frozen
+class Trimmable:
+    """A conversation as retention sees it."""
+
+    ref: ConversationRef
+    old: bool  # it has something older than what is kept
+    segments: int  # of its snapshots; counted to one more than was asked for
+
+
+@attrs.frozen
+class Trimmed:
+    """How many rows one step of retention deleted (files: left to expire). `more`: it stopped at its limit."""
+
+    turns: int
+    events: int
+    segments: int
+    runs: int
+    questions: int
+    files: int
+    more: bool
+
+
+@attrs.frozen
+class Compacted:
+    replaced: int  # segments that went into the newest one
+    corrupt: bool  # the bytes do not match their hash, so nothing was changed
+
+
 class AnswerOutcome(StrEnum):
     ACCEPTED = "accepted"
     ALREADY_ANSWERED = "already-answered"  # by another answer, which stays
@@ -282,3 +340,46 @@ class RunRecord:
     attempt: int
     worker_pid: int | None = None
     worker_started_at: float | None = None  # seconds since boot
+
+
+FILE_CHUNK_BYTES = 256 * 1024
+# How long a file may wait for its turn: far longer than any retry of the statement that binds it.
+UNBOUND_FILE_SECONDS = 6 * 3600.0
+FILES_KEY = "files"  # in a turn's payload: it may have brought some; what it did bring, the store knows
+
+
+class Direction(StrEnum):
+    IN = "in"  # came with a message
+    OUT = "out"  # left by a worker
+
+
+@attrs.frozen
+class NewFile:
+    """A file whose bytes are still to come. Deleted after `lives_seconds` unless it is bound to a turn before."""
+
+    ref: ConversationRef
+    file_id: str
+    direction: Direction
+    name: str
+    media_type: str
+    lives_seconds: float
+
+
+@attrs.frozen
+class FileRecord:
+    """A file that a turn has. Its bytes are in pieces of FILE_CHUNK_BYTES, the last one shorter."""
+
+    ref: ConversationRef
+    file_id: str
+    turn_id: str
+    direction: Direction
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    created_at: datetime
+    message_id: str | None  # of its turn
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.size // FILE_CHUNK_BYTES)

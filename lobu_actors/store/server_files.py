@@ -25,6 +25,7 @@ from lobu_actors.store.errors import EmbeddedServerError
 MAX_SOCKET_DIR_BYTES = 107 - len("/.s.PGSQL.5432")
 MAX_LOG_BYTES = 10 * 1024 * 1024
 SERVER_USER = "lobu"
+SOCKET_NAME = ".s.PGSQL.5432"
 SOCKET_PREFIX = "lobu-pg-"
 USERADD_SECONDS = 30
 
@@ -122,6 +123,14 @@ class ServerFiles:
                 self.make_private(made, user)
                 return made
         raise EmbeddedServerError("no folder has a path short enough for the database's socket; set TMPDIR to one")
+
+    def clear_socket_dir(self, folder: Path) -> None:
+        """Remove what a dead server left in a socket folder. Its lock may name a process that lives and is not it.
+
+        Sound under the state folder's lock only, when no server of this folder runs.
+        """
+        for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
+            (folder / name).unlink(missing_ok=True)
 
     def drop_socket_dir(self, folder: Path | None) -> None:
         """Remove a socket folder that lies outside the data folder, ours or an earlier life's; no other."""

@@ -71,7 +71,7 @@ def load_settings(
         database=DatabaseSettings(url),
         organization_id=read_organization(root.table("organization")),
         workers=workers,
-        agents=read_agents(root.tables("agents"), workers),
+        agents=read_agents(root.tables("agents"), workers, folder),
         limits=read_limits(root.table("limits")),
         data_dir=absolute_data_dir,
         config_file=path,

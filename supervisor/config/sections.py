@@ -120,10 +120,11 @@ def _program(worker: Table, program: str, folder: Path) -> str:
     return os.path.abspath(path)
 
 
-def read_agents(tables: list[Table], workers: dict[str, WorkerType]) -> tuple[AgentConfig, ...]:
+def read_agents(tables: list[Table], workers: dict[str, WorkerType], folder: Path) -> tuple[AgentConfig, ...]:
+    """`folder` is what relative paths of guardrails' programs are relative to."""
     agents: list[AgentConfig] = []
     for table in tables:
-        agent = _agent(table, workers)
+        agent = _agent(table, workers, folder)
         if any(agent.id == other.id for other in agents):
             table.fail("id", f"is {agent.id!r}, which another agent has already; rename one")
         others = [other.id for other in agents if other.default]
@@ -133,7 +134,7 @@ def read_agents(tables: list[Table], workers: dict[str, WorkerType]) -> tuple[Ag
     return tuple(agents)
 
 
-def _agent(table: Table, workers: dict[str, WorkerType]) -> AgentConfig:
+def _agent(table: Table, workers: dict[str, WorkerType], folder: Path) -> AgentConfig:
     agent_id = table.text("id")
     worker = table.text("worker")
     agent = AgentConfig(
@@ -144,7 +145,7 @@ def _agent(table: Table, workers: dict[str, WorkerType]) -> AgentConfig:
         settings=table.json("settings"),
         deadlines=_policy_part(table.table("deadlines"), Deadlines),
         failure=_policy_part(table.table("failure"), FailurePolicy),
-        guardrails=tuple(_guardrail(guardrail) for guardrail in table.tables("guardrails")),
+        guardrails=tuple(_guardrail(guardrail, folder) for guardrail in table.tables("guardrails")),
     )
     table.finish()
     if agent_id is None:
@@ -159,19 +160,20 @@ def _agent(table: Table, workers: dict[str, WorkerType]) -> AgentConfig:
     return agent
 
 
-def _policy_part(table: Table, kind: type[_Part]) -> _Part:
+def _policy_part(table: Table, kind: type[_Part], resolved: dict[str, Any] | None = None) -> _Part:
     values = {field.name: table.raw(field.name) for field in attrs.fields(kind) if field.name in table}
     for field in attrs.fields(kind):
         table.raw(field.name)
     table.finish()
     try:
-        return kind.from_json(values)
+        return kind.from_json(values | (resolved or {}))
     except PolicyError as error:
         table.fail(error.key, error.reason)
 
 
-def _guardrail(table: Table) -> Guardrail:
-    return _policy_part(table, Guardrail)
+def _guardrail(table: Table, folder: Path) -> Guardrail:
+    resolved = {"command": _command(table, folder)} if "command" in table else None
+    return _policy_part(table, Guardrail, resolved)
 
 
 def read_limits(table: Table) -> Limits:

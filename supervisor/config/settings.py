@@ -85,6 +85,8 @@ class Limits:
     database_pool_size: int = 8
     database_timeout_seconds: float = 10.0
     retention_days: float = 30.0
+    retention_interval_seconds: float = 600.0  # between two walks of the janitor over all conversations
+    snapshot_max_segments: int = 64  # of one conversation, from one walk to the next
     # Edge
     message_max_bytes: int = MIB
     queue_max_turns: int = 100  # turns that one conversation may owe

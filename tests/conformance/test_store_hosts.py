@@ -4,7 +4,7 @@ from datetime import datetime
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState
-from lobu_actors.store.records import Totals
+from lobu_actors.store.records import Owed, Totals
 
 
 async def test_a_host_lives_until_it_is_declared_dead(store, helpers):
@@ -34,7 +34,7 @@ async def test_the_sweep_finds_what_nobody_else_is_responsible_for(owner, helper
     await helpers.alive(store, "h2")
 
     async def sweep(host_id: str) -> list[ConversationRef]:
-        return await store.find_owed(host_id, limit=10, older_than_seconds=0)
+        return [owed.ref for owed in await store.find_owed(host_id, limit=10, older_than_seconds=0)]
 
     free = (await make_scene(store)).ref
     assert await sweep("h2") == []
@@ -44,7 +44,7 @@ async def test_the_sweep_finds_what_nobody_else_is_responsible_for(owner, helper
     assert await sweep("h2") == [free]
     # Our own comes after what nobody holds, though it is older.
     assert await sweep("h1") == [free, owner.ref]
-    assert await store.find_owed("h1", limit=1, older_than_seconds=0) == [free]
+    assert await store.find_owed("h1", limit=1, older_than_seconds=0) == [Owed(free, closing=False)]
     assert await store.find_owed("h1", limit=10, older_than_seconds=60) == []
     await store.declare_host_dead("h1")
     assert await sweep("h2") == [owner.ref, free]
@@ -57,17 +57,20 @@ async def test_a_lost_hint_comes_before_what_is_running(owner, make_scene, helpe
     idle = (await make_scene(store)).ref
     await store.activate(idle, "h1")
     await store.accept_turn(helpers.new_turn(idle), max_owed=10)
-    assert await store.find_owed("h1", limit=10, older_than_seconds=0) == [idle, owner.ref]
+    assert await store.find_owed("h1", limit=10, older_than_seconds=0) == [
+        Owed(idle, closing=False),
+        Owed(owner.ref, closing=False),
+    ]
 
 
 async def test_the_sweep_finds_conversations_to_close(owner, helpers):
     store = owner.store
     await helpers.alive(store, "h2")
     await store.mark_closing(owner.ref)
-    assert await store.find_owed("h1", limit=10, older_than_seconds=0) == [owner.ref]
+    assert await store.find_owed("h1", limit=10, older_than_seconds=0) == [Owed(owner.ref, closing=True)]
     assert await store.find_owed("h2", limit=10, older_than_seconds=0) == []
     await store.release(owner.lease)
-    assert await store.find_owed("h2", limit=10, older_than_seconds=0) == [owner.ref]
+    assert await store.find_owed("h2", limit=10, older_than_seconds=0) == [Owed(owner.ref, closing=True)]
     taken = await store.activate(owner.ref, "h2")
     await store.close_conversation(taken.lease, "deleted")
     assert await store.find_owed("h2", limit=10, older_than_seconds=0) == []

@@ -36,6 +36,9 @@ class FakeGateway:
         self.cancel_result = CancelResult.ACCEPTED
         self.answers: list[tuple[str, str]] = []
         self.on_accepted: Any = None
+        self.sessions: dict[ConversationRef, bytes] = {}  # what an actor here has on its disk
+        self.purges: list[tuple[ConversationRef, str]] = []
+        self.purge_result: int | None = 0
         self._changed = trio.lowlevel.ParkingLot()
 
     async def accepted(self, turn: Turn) -> None:
@@ -67,6 +70,13 @@ class FakeGateway:
 
     async def live_status(self, ref: ConversationRef) -> LiveStatus:
         return LiveStatus(active=False, streams=self.feeds.readers(ref))
+
+    async def session_bytes(self, ref: ConversationRef) -> bytes | None:
+        return self.sessions.get(ref)
+
+    async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
+        self.purges.append((ref, run_id))
+        return self.purge_result
 
     async def host_status(self) -> dict[str, Any]:
         return {}

@@ -18,9 +18,10 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
+from lobu_actors.conversation.session_messages import ResetRefused, ResetSession, SessionReset
 from lobu_actors.conversation.state import Limits, Moment, State
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
-from lobu_actors.store.records import Turn
+from lobu_actors.store.records import Turn, Verdict
 
 REF = ConversationRef("org", "echo", "echo_u_org")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,10 +53,14 @@ class World:
 
     # --- what happens to it
 
-    def accept(self, *, hint: bool, on_busy: OnBusy = OnBusy.ENQUEUE) -> None:
+    def accept(
+        self, *, hint: bool, on_busy: OnBusy = OnBusy.ENQUEUE, content: str = "hi", refused: bool = False
+    ) -> None:
         turn_id = self.fresh("t")
         at = EPOCH + timedelta(milliseconds=len(self.turns))
-        turn = Turn(REF, turn_id, f"m{turn_id}", "hi", on_busy, {}, TurnStatus.QUEUED, 1, 0, 0, 0, at)
+        turn = Turn(REF, turn_id, f"m{turn_id}", content, on_busy, {}, TurnStatus.QUEUED, 1, 0, 0, 0, at)
+        if refused:
+            turn = attrs.evolve(turn, verdict=Verdict("GUARDRAIL_REJECTED", "no"))
         self.turns[turn_id] = turn
         self.owed.add(turn_id)
         if hint:
@@ -170,6 +175,8 @@ class World:
                 return m.OwedLoaded(tuple(self._owed())) if self._holds else m.LeaseLost()
             case m.LoadAnswers():
                 return m.AnswersLoaded(())
+            case ResetSession(turn):
+                return self._reset(turn)
             case m.CloseConversation():
                 if not self._holds or self.owed:
                     return m.LeaseLost()
@@ -195,6 +202,7 @@ class World:
             return m.BeginRefused(run_id)
         assert self.live_run is None, "two live runs in one conversation"
         assert max(self.turns[turn.turn_id].attempt for turn in turns) == attempt
+        assert all(turn.verdict is None for turn in turns), "a worker sees what a guardrail refused"
         self.live_run = run_id
         self.begun += [turn.turn_id for turn in turns]
         for turn in turns:
@@ -202,10 +210,18 @@ class World:
             self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING, attempt=attempt)
         return m.RunBegun(run_id)
 
+    def _reset(self, turn: Turn) -> m.Message:
+        if self.turns[turn.turn_id].status is not TurnStatus.QUEUED:
+            return ResetRefused(turn)
+        assert self.worker is None, "a worker's memory outlives its session"
+        assert self.live_run is None or not self._holds, "a session is reset beneath a live run"
+        return SessionReset(turn) if self._holds else m.LeaseLost()
+
     def _join(self, run_id: str, turn: Turn) -> m.Message:
         if not self._holds:
             return m.LeaseLost()
         now = self.turns[turn.turn_id]
+        assert now.verdict is None, "a worker sees what a guardrail refused"
         if self.live_run != run_id or now.status is not TurnStatus.QUEUED:
             return m.JoinRefused(turn)
         self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING)

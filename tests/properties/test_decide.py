@@ -49,6 +49,8 @@ STEPS = st.sampled_from(
     [
         *["accept"] * 4,
         "accept unheard",
+        "reset",
+        "accept refused",
         "repeat hint",
         *["ready"] * 4,
         *["frames"] * 8,
@@ -70,6 +72,10 @@ def take_step(world: World, step: str, data: st.DataObject) -> None:
     match step:
         case "accept":
             world.accept(hint=True, on_busy=data.draw(ON_BUSY))
+        case "accept refused":
+            world.accept(hint=data.draw(st.booleans()), on_busy=data.draw(ON_BUSY), refused=True)
+        case "reset":
+            world.accept(hint=data.draw(st.booleans()), on_busy=data.draw(ON_BUSY), content="/new")
         case "accept unheard":
             world.accept(hint=False, on_busy=data.draw(ON_BUSY))
         case "repeat hint":

@@ -126,6 +126,10 @@ class ActorPart(Part):
         self._end_runs(lease, run, {run.run_id or marker.run_id for marker in taken.values()})
         if run.segment is not None and run.run_id is not None and run.status is RunStatus.COMPLETED:
             row.segments.append((run.run_id, run.segment))
+        for file_id in run.file_ids:
+            file = self.tables.files.get((organization, file_id))
+            if file is not None and file.file.ref == lease.ref and file.turn_id is None and file.sha256:
+                file.turn_id = next(iter(ends))
         return events
 
     async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn] | None:
@@ -141,6 +145,7 @@ class ActorPart(Part):
         for row in live:
             row.record = attrs.evolve(row.record, status=RunStatus.REQUEUED)
             row.ended_epoch, row.error_code, row.exit_status = lease.epoch, run.error_code, run.exit_status
+            row.ended_at = self.tables.now()
         for turn in self._still_owed(lease, run.turn_ids):
             marker = self.tables.markers[organization, turn.turn_id]
             marker.host_id = marker.run_id = None
@@ -192,11 +197,17 @@ class ActorPart(Part):
             return None
         row.closing_at = row.closing_at or self.tables.now()
         if row.closed_at is not None:
+            if not row.events:  # trimmed
+                return None
             last, epoch = row.events[-1]
             return last if last.type is EventType.CLOSED and epoch == lease.epoch else None
         if self.tables.owed(lease.ref):
             return None
         row.segments.clear()
+        row.posted.clear()
+        for file in self.tables.files.values():
+            if file.file.ref == lease.ref:
+                file.turn_id, file.expires_at = None, self.tables.clock()
         row.closed_at = self.tables.now()
         return self._append(row, lease, NewEvent(EventType.CLOSED, closed(reason)))
 
@@ -239,13 +250,15 @@ class ActorPart(Part):
                 row.record = attrs.evolve(row.record, status=run.status)
                 row.ended_epoch, row.error_code, row.exit_status = lease.epoch, run.error_code, run.exit_status
                 row.usage = run.usage
+                row.ended_at = self.tables.now()
 
     def _append(self, row: ConversationRow, lease: Lease, new: NewEvent) -> Event:
         event = Event(
-            row.ref, len(row.events) + 1, new.turn_id, new.type, as_stored(new.data), new.run_id, new.attempt,
+            row.ref, row.last_seq + 1, new.turn_id, new.type, as_stored(new.data), new.run_id, new.attempt,
             new.text_offset,
         )  # fmt: skip
         row.events.append((event, lease.epoch))
+        row.event_times.append(self.tables.now())
         row.last_activity_at = self.tables.now()
         return event
 

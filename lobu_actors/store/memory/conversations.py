@@ -26,7 +26,7 @@ class ConversationPart(Part):
             row = self.tables.conversations[key] = ConversationRow(ref, user_id, now, now, model, provider)
         elif row.closed_at is not None and row.ref == ref and row.user_id == user_id:
             row.generation += 1
-            row.closing_at = row.closed_at = None
+            row.closing_at = row.closed_at = row.carried_summary = None
             row.last_activity_at = self.tables.now()
             row.model, row.provider = model or row.model, provider or row.provider
         return self.tables.view(row)
@@ -59,7 +59,13 @@ class ConversationPart(Part):
             return Refused("full")
         if (turn.ref.organization_id, turn.turn_id) in self.tables.turns:
             raise StoreRejected("this turn_id belongs to another message")
-        return Accepted(self._insert(turn, owed, len(row.events)), created=True)
+        brought = [self.tables.files.get((turn.ref.organization_id, file_id)) for file_id in turn.file_ids]
+        ready = [row for row in brought if row and row.file.ref == turn.ref and row.turn_id is None and row.sha256]
+        if len(ready) != len(brought):
+            raise StoreRejected("its files are not there")
+        for row_of_file in ready:
+            row_of_file.turn_id = turn.turn_id
+        return Accepted(self._insert(turn, owed, row.last_seq), created=True)
 
     def _insert(self, turn: NewTurn, position: int, first_seq: int) -> Turn:
         accepted = Turn(
@@ -75,6 +81,7 @@ class ConversationPart(Part):
             position=position,
             first_seq=first_seq,
             accepted_at=self.tables.next_time(),
+            verdict=turn.verdict,
         )
         marker = MarkerRow(turn.ref, turn.turn_id, accepted.accepted_at)
         self.tables.markers[turn.ref.organization_id, turn.turn_id] = marker
@@ -94,8 +101,10 @@ class ConversationPart(Part):
     async def read_events(self, ref: ConversationRef, from_seq: int, *, limit: int) -> list[Event]:
         await pass_checkpoint()
         row = self.tables.conversation(ref)
-        first = max(from_seq, 1) - 1
-        return [] if row is None else [event for event, _ in row.events[first : first + limit]]
+        if row is None:
+            return []
+        first = max(from_seq - 1 - row.trimmed_to_seq, 0)
+        return [event for event, _ in row.events[first : first + limit]]
 
     async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
         await pass_checkpoint()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState
 from lobu_actors.store.memory.tables import HostRow, Part, pass_checkpoint
-from lobu_actors.store.records import Host, Totals
+from lobu_actors.store.records import Host, Owed, Totals
 
 ABANDONED, IDLE, BUSY = 1, 2, 3
 
@@ -55,23 +55,27 @@ class HostPart(Part):
             for host in sorted(self.tables.hosts.values(), key=lambda host: (-host.expires_at, host.host_id))
         ]
 
-    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[ConversationRef]:
+    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         await pass_checkpoint()
         before = self.tables.now() - timedelta(seconds=older_than_seconds)
         found: dict[ConversationRef, tuple[int, datetime]] = {}
+        closing: set[ConversationRef] = set()
 
         def add(ref: ConversationRef, since: datetime, close: bool) -> None:
             rank = self._rank(ref, host_id)
             if rank is not None and since <= before:
                 entry = (ABANDONED if close else rank, since)
                 found[ref] = min(found.get(ref, entry), entry)
+                if close:
+                    closing.add(ref)
 
         for marker in self.tables.markers.values():
             add(marker.ref, marker.accepted_at, close=False)
         for row in self.tables.conversations.values():
             if row.closing_at is not None and row.closed_at is None:
                 add(row.ref, row.closing_at, close=True)
-        return sorted(found, key=lambda ref: (*found[ref], ref.organization_id, ref.conversation_id))[:limit]
+        refs = sorted(found, key=lambda ref: (*found[ref], ref.organization_id, ref.conversation_id))
+        return [Owed(ref, ref in closing) for ref in refs[:limit]]
 
     def _rank(self, ref: ConversationRef, host_id: str) -> int | None:
         """None: another live host is responsible."""

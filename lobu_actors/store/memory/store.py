@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lobu_actors.store.memory.conversations import ConversationPart
+from lobu_actors.store.memory.files import FilePart
 from lobu_actors.store.memory.hosts import HostPart
 from lobu_actors.store.memory.questions import QuestionPart
+from lobu_actors.store.memory.retention import RetentionPart
+from lobu_actors.store.memory.sessions import SessionPart
 from lobu_actors.store.memory.tables import Tables
 from lobu_actors.store.memory.tenants import TenantPart
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from lobu_actors.store.protocol import Store
 
 
-class MemoryStore(TenantPart, ConversationPart, QuestionPart, HostPart):
+class MemoryStore(TenantPart, ConversationPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart):
     """Implements `protocol.Store`. `clock` gives seconds since the epoch and stands for the database's clock."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:

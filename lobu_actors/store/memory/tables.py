@@ -12,7 +12,7 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState, RunStatus
-from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Lease, RunRecord, Segment, Turn
+from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Lease, NewFile, RunRecord, Segment, Turn
 
 
 @attrs.define
@@ -26,10 +26,18 @@ class ConversationRow:
     generation: int = 1
     closing_at: datetime | None = None
     closed_at: datetime | None = None
-    # (event, epoch of its writer); the seq of events[i] is i + 1
+    # (event, epoch of its writer); the seq of events[i] is trimmed_to_seq + i + 1
     events: list[tuple[Event, int]] = attrs.field(factory=list)
+    event_times: list[datetime] = attrs.field(factory=list)
+    trimmed_to_seq: int = 0
     # (run_id, segment), in order of their commits
     segments: list[tuple[str, Segment]] = attrs.field(factory=list)
+    posted: dict[str, bytes] = attrs.field(factory=dict)  # by run: snapshots that workers posted
+    carried_summary: str | None = None
+
+    @property
+    def last_seq(self) -> int:
+        return self.trimmed_to_seq + len(self.events)
 
 
 @attrs.define
@@ -55,6 +63,7 @@ class RunRow:
     error_code: str | None = None
     exit_status: str | None = None
     usage: dict[str, Any] | None = None
+    ended_at: datetime | None = None
 
 
 @attrs.define
@@ -66,6 +75,17 @@ class QuestionRow:
     epoch: int
     answer: str | None = None
     answered_by: str | None = None
+
+
+@attrs.define
+class FileRow:
+    file: NewFile
+    expires_at: float
+    created_at: datetime
+    turn_id: str | None = None
+    size: int = 0
+    sha256: str = ""
+    chunks: dict[int, bytes] = attrs.field(factory=dict)
 
 
 @attrs.define
@@ -92,6 +112,7 @@ class Tables:
         self.runs: dict[tuple[str, str], RunRow] = {}
         self.hosts: dict[str, HostRow] = {}
         self.questions: dict[tuple[str, str], QuestionRow] = {}
+        self.files: dict[tuple[str, str], FileRow] = {}
         self._last_time = datetime.fromtimestamp(0, UTC)
 
     def now(self) -> datetime:
@@ -135,7 +156,7 @@ class Tables:
             created_at=row.created_at,
             last_activity_at=max([row.last_activity_at, *(marker.accepted_at for marker in owed)]),
             generation=row.generation,
-            last_seq=len(row.events),
+            last_seq=row.last_seq,
             closing=row.closing_at is not None,
             closed=row.closed_at is not None,
             model=row.model,

@@ -177,6 +177,7 @@ def _finish_params(lease: Lease, run: FinishRun) -> Params:
         "usage": None if run.usage is None else to_json(run.usage),
         "attempt": run.attempt,
         "text_offset": run.text_offset,
+        "file_ids": list(run.file_ids),
         "generation": None if segment is None else segment.generation,
         "base_length": None if segment is None else segment.base_length,
         "total_length": None if segment is None else segment.total_length,

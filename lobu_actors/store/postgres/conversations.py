@@ -50,6 +50,9 @@ class ConversationPart(Part):
             "on_busy": turn.on_busy.value,
             "payload": to_json(turn.payload),
             "max_owed": max_owed,
+            "file_ids": list(turn.file_ids),
+            "guardrail_code": turn.verdict and turn.verdict.code,
+            "guardrail_error": turn.verdict and turn.verdict.error,
         }
         for _ in range(ROUNDS):
             rows = await self.write("accept_turn_if_open_and_not_full", params)
@@ -68,7 +71,7 @@ class ConversationPart(Part):
                 return Refused("busy")
             if owed >= max_owed:
                 return Refused("full")
-        raise StoreRejected("this turn_id belongs to another message")
+        raise StoreRejected("this turn_id belongs to another message, or its files are not there")
 
     async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None:
         rows = await self.read("find_turn_by_message", ref_params(ref) | {"message_id": message_id})
@@ -89,4 +92,5 @@ def _new_turn(turn: NewTurn, position: int, first_seq: int, accepted_at: object)
     return Turn(
         turn.ref, turn.turn_id, turn.message_id, turn.content, turn.on_busy, turn.payload, TurnStatus.QUEUED,
         attempt=1, failures=0, position=position, first_seq=first_seq, accepted_at=accepted_at,  # type: ignore[arg-type]
+        verdict=turn.verdict,
     )  # fmt: skip

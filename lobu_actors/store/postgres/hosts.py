@@ -7,7 +7,7 @@ from datetime import datetime
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState
 from lobu_actors.store.postgres.rows import Part, to_host
-from lobu_actors.store.records import Host, Totals
+from lobu_actors.store.records import Host, Owed, Totals
 
 
 class HostPart(Part):
@@ -35,10 +35,11 @@ class HostPart(Part):
     async def list_hosts(self) -> list[Host]:
         return [to_host(row) for row in await self.read("list_hosts")]
 
-    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[ConversationRef]:
+    async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         """What nobody holds comes first, then our own idle ones, then our own running ones; each oldest first."""
         params = {"host_id": host_id, "limit": limit, "older_than_seconds": float(older_than_seconds)}
-        return [ConversationRef(*row) for row in await self.read("find_owed", params)]
+        rows = await self.read("find_owed", params)
+        return [Owed(ConversationRef(*names), closing) for *names, closing in rows]
 
     async def totals(self, organization_id: str | None = None) -> Totals:
         [row] = await self.read("totals", {"organization_id": organization_id})

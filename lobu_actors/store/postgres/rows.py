@@ -12,7 +12,18 @@ from lobu_actors.contract.states import HostState, OnBusy, Role, RunStatus, Turn
 from lobu_actors.store.driver import Row
 from lobu_actors.store.pool import Pool
 from lobu_actors.store.queries import query
-from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Host, Lease, RunRecord, SnapshotMark, Turn
+from lobu_actors.store.records import (
+    Agent,
+    ApiKey,
+    Conversation,
+    Event,
+    Host,
+    Lease,
+    RunRecord,
+    SnapshotMark,
+    Turn,
+    Verdict,
+)
 
 Params = dict[str, Any]
 
@@ -66,10 +77,12 @@ def to_conversation(organization_id: str, row: Row) -> Conversation:
 
 
 def to_turn(ref: ConversationRef, row: Row) -> Turn:
-    turn_id, message_id, content, on_busy, payload, status, attempt, failures, position, first_seq, at, error = row
+    turn_id, message_id, content, on_busy, payload, status, attempt, failures, position, first_seq, at, *more = row
+    error, *said = more
+    verdict = Verdict(*said) if said and said[0] is not None else None
     return Turn(
         ref, turn_id, message_id, content, OnBusy(on_busy), payload, TurnStatus(status), attempt, failures, position,
-        first_seq, at, error,
+        first_seq, at, error, verdict,
     )  # fmt: skip
 
 

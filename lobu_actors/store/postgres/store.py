@@ -9,15 +9,20 @@ from lobu_actors.store.migrate import pending
 from lobu_actors.store.pool import Pool
 from lobu_actors.store.postgres.actors import ActorPart
 from lobu_actors.store.postgres.conversations import ConversationPart
+from lobu_actors.store.postgres.files import FilePart
 from lobu_actors.store.postgres.hosts import HostPart
 from lobu_actors.store.postgres.questions import QuestionPart
+from lobu_actors.store.postgres.retention import RetentionPart
+from lobu_actors.store.postgres.sessions import SessionPart
 from lobu_actors.store.postgres.tenants import TenantPart
 
 if TYPE_CHECKING:
     from lobu_actors.store.protocol import Store
 
 
-class PostgresStore(TenantPart, ConversationPart, ActorPart, QuestionPart, HostPart):
+class PostgresStore(
+    TenantPart, ConversationPart, ActorPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart
+):
     """Implements `protocol.Store`. Usable at once: connections are opened when they are needed."""
 
     @classmethod

@@ -62,7 +62,7 @@ WITH held AS MATERIALIZED (
         AND host_id = %(host_id)s AND epoch = %(epoch)s
 )
 SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
 FROM held
 LEFT JOIN (
     SELECT turn_id, accepted_at FROM turn_marker
@@ -198,6 +198,11 @@ WITH held AS MATERIALIZED (
     SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, %(generation)s, %(run_id)s, seqs.first,
         %(base_length)s, %(total_length)s, %(sha256)s, %(segment)s::bytea
     FROM seqs WHERE %(segment)s::bytea IS NOT NULL
+), bound AS (
+    UPDATE file f SET turn_id = first.turn_id, expires_at = NULL
+    FROM (SELECT turn_id FROM taken ORDER BY no LIMIT 1) first
+    WHERE f.organization_id = %(organization_id)s AND f.file_id = ANY (%(file_ids)s::text[]) AND f.turn_id IS NULL
+        AND f.sha256 <> '' AND f.agent_id = %(agent_id)s AND f.conversation_id = %(conversation_id)s
 ), events AS (
     INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id,
         attempt, text_offset, epoch)
@@ -353,10 +358,18 @@ WITH held AS MATERIALIZED (
             WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s
                 AND m.conversation_id = %(conversation_id)s)
     RETURNING c.next_event_seq - 1 AS first
+), unbound AS (
+    UPDATE file f SET turn_id = NULL, expires_at = clock_timestamp() FROM closed
+    WHERE f.organization_id = %(organization_id)s AND f.agent_id = %(agent_id)s
+        AND f.conversation_id = %(conversation_id)s
 ), purged AS (
     DELETE FROM transcript_segment s USING closed
     WHERE s.organization_id = %(organization_id)s AND s.agent_id = %(agent_id)s
         AND s.conversation_id = %(conversation_id)s
+), dropped AS (
+    DELETE FROM posted_snapshot p USING closed
+    WHERE p.organization_id = %(organization_id)s AND p.agent_id = %(agent_id)s
+        AND p.conversation_id = %(conversation_id)s
 )
 INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, type, data, epoch)
 SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, closed.first, 'closed', %(data)s::jsonb, %(epoch)s

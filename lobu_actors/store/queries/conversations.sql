@@ -12,7 +12,7 @@ RETURNING agent_id, conversation_id, user_id, created_at, last_activity_at, gene
 -- Opens a closed conversation of the same agent and user again, in the next generation.
 UPDATE conversation
 SET generation = generation + 1, closing_at = NULL, closed_at = NULL, last_activity_at = clock_timestamp(),
-    model = coalesce(%(model)s, model), provider = coalesce(%(provider)s, provider)
+    model = coalesce(%(model)s, model), provider = coalesce(%(provider)s, provider), carried_summary = NULL
 WHERE organization_id = %(organization_id)s AND conversation_id = %(conversation_id)s
     AND agent_id = %(agent_id)s AND user_id = %(user_id)s AND closed_at IS NOT NULL;
 
@@ -48,7 +48,8 @@ CROSS JOIN LATERAL (
 ORDER BY c.created_at DESC, c.conversation_id;
 
 -- name: accept_turn_if_open_and_not_full
--- Inserts turn and marker; no row when refused or when the message is known.
+-- Inserts turn and marker, and makes the files that came with it the turn's: all of them or no turn. No row when refused
+-- or when the message is known.
 -- KEY SHARE waits for nobody but mark_closing, and mark_closing (FOR UPDATE) waits for it: once a conversation is
 -- marked, no accept that missed the mark is still under way, so its close cannot overlook a turn.
 WITH open AS MATERIALIZED (
@@ -63,17 +64,27 @@ WITH open AS MATERIALIZED (
             AND conversation_id = %(conversation_id)s
         LIMIT %(max_owed)s
     ) m
+), brought AS MATERIALIZED (
+    SELECT file_id FROM file
+    WHERE organization_id = %(organization_id)s AND file_id = ANY (%(file_ids)s::text[])
+        AND agent_id = %(agent_id)s AND conversation_id = %(conversation_id)s AND turn_id IS NULL AND sha256 <> ''
+    FOR UPDATE
 ), made AS (
     INSERT INTO turn (organization_id, turn_id, agent_id, conversation_id, message_id, content, on_busy, payload,
-        position, first_seq)
+        position, first_seq, guardrail_code, guardrail_error)
     SELECT %(organization_id)s, %(turn_id)s, %(agent_id)s, %(conversation_id)s, %(message_id)s, %(content)s,
-        %(on_busy)s, %(payload)s::jsonb, owed.n, open.next_event_seq - 1
+        %(on_busy)s, %(payload)s::jsonb, owed.n, open.next_event_seq - 1, %(guardrail_code)s, %(guardrail_error)s
     FROM open, owed WHERE owed.n < %(max_owed)s AND (owed.n = 0 OR %(on_busy)s <> 'reject')
+        AND (SELECT count(*) FROM brought) = cardinality(%(file_ids)s::text[])
     ON CONFLICT DO NOTHING
     RETURNING position, first_seq, accepted_at
 ), marked AS (
     INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since)
     SELECT %(organization_id)s, %(turn_id)s, %(agent_id)s, %(conversation_id)s, accepted_at, accepted_at FROM made
+), bound AS (
+    UPDATE file f SET turn_id = %(turn_id)s, expires_at = NULL
+    FROM made
+    WHERE f.organization_id = %(organization_id)s AND f.file_id = ANY (%(file_ids)s::text[])
 )
 SELECT position, first_seq, accepted_at FROM made;
 
@@ -90,7 +101,7 @@ WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
 -- name: find_turn_by_message
 -- A turn by the message id that the client gave.
 SELECT turn_id, message_id, content, on_busy, payload, status, attempt, failures, position, first_seq, accepted_at,
-    error_code
+    error_code, guardrail_code, guardrail_error
 FROM turn
 WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
     AND conversation_id = %(conversation_id)s AND message_id = %(message_id)s;

@@ -86,12 +86,12 @@ WITH abandoned AS MATERIALIZED (
             WHERE h.host_id = l.host_id AND h.state <> 'dead' AND h.expires_at > statement_timestamp()))
     ORDER BY c.closing_at LIMIT %(limit)s
 ), found AS (
-    SELECT 1 AS rank, * FROM abandoned
-    UNION ALL SELECT 1, * FROM to_close
-    UNION ALL SELECT 2, * FROM idle
-    UNION ALL SELECT 3, * FROM busy
+    SELECT 1 AS rank, false AS closing, * FROM abandoned
+    UNION ALL SELECT 1, true, * FROM to_close
+    UNION ALL SELECT 2, false, * FROM idle
+    UNION ALL SELECT 3, false, * FROM busy
 )
-SELECT organization_id, agent_id, conversation_id FROM found
+SELECT organization_id, agent_id, conversation_id, bool_or(closing) FROM found
 GROUP BY organization_id, agent_id, conversation_id
 ORDER BY min(rank), min(since), organization_id, conversation_id
 LIMIT %(limit)s;

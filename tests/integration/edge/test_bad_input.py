@@ -83,7 +83,8 @@ ROWS = [
     row("POST", f"/api/v1/agents/{KEY}/cancel", 400, "INVALID_FIELD", body={"messageId": "a b"}),
     # content types
     message(415, "UNSUPPORTED_MEDIA_TYPE", b"content=x", Content_Type="application/x-www-form-urlencoded"),
-    message(415, "UNSUPPORTED_MEDIA_TYPE", b"--x--", Content_Type="multipart/form-data; boundary=x"),
+    message(400, "INVALID_FIELD", b"--x--", Content_Type="multipart/form-data; boundary=x"),
+    message(415, "UNSUPPORTED_MEDIA_TYPE", b"--x--", Content_Type="multipart/mixed; boundary=x"),
     message(415, "UNSUPPORTED_MEDIA_TYPE", {"content": "x"}, Content_Type="text/plain"),
     # places
     row("GET", "/nope", 404, "NOT_FOUND"),

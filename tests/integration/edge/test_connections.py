@@ -65,6 +65,31 @@ async def test_two_hundred_stalled_readers_do_not_hold_a_stop_up(small: Running)
         connection.close()
 
 
+async def test_stalled_readers_do_not_hold_a_cancellation_up() -> None:
+    world = await EdgeWorld.make(SMALL_BUFFERS)
+    ref = await world.conversation()
+    owner = await world.owner(ref)
+    await owner.begin(await world.message(ref))
+    stalled = []
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def run(*, task_status: trio.TaskStatus[int]) -> None:
+                await serve(world.app, world.settings, stopping=trio.Event(), task_status=task_status)
+
+            server = Running(world, await nursery.start(run), trio.Event(), trio.Event())
+            for _ in range(20):
+                stalled.append(await stalled_stream(server, f"/api/v1/agents/{ref.conversation_id}/events"))
+            await world.gateway.until_readers(ref, 20)
+            owner.say("x" * 300_000)
+            reader = await EventReader.open(server, f"/api/v1/agents/{ref.conversation_id}/events")
+            await reader.until(b"x" * 1000)
+            nursery.cancel_scope.cancel()
+    await reader.close()
+    for connection in stalled:
+        connection.close()
+
+
 async def test_requests_under_way_finish_when_the_server_stops(server: Running) -> None:
     ref = await server.world.conversation()
     entered, go_on = trio.Event(), trio.Event()
@@ -139,7 +164,7 @@ async def test_trickled_body_is_cut_off(server: Running) -> None:
         )
         raw = b""
         with trio.fail_after(10):
-            while b"INVALID_JSON" not in raw:
+            while b"BODY_TIMEOUT" not in raw:
                 await stream.send_all(b" ")
                 with trio.move_on_after(0.05):
                     raw += await stream.receive_some()

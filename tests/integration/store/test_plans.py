@@ -11,6 +11,7 @@ KEYS = {"organization_id": "acme", "agent_id": "agent", "conversation_id": "c77"
 HOT = {
     "accept_turn_if_open_and_not_full": {
         "turn_id": "new", "message_id": "new", "content": "x", "on_busy": "enqueue", "payload": "{}", "max_owed": 100,
+        "file_ids": [], "guardrail_code": None, "guardrail_error": None,
     },
     "find_turn_by_message": {"message_id": "m77"},
     "find_owed": {"limit": 100, "older_than_seconds": 1.0},
@@ -18,6 +19,12 @@ HOT = {
     "load_owed_if_lease_held": {"limit": 100},
     "load_activation": {},
     "find_conversation": {},
+    "append_file_chunk_if_unbound": {"file_id": "f1", "chunk_no": 0, "data": b"x"},
+    "delete_files_if_unbound": {"file_ids": ["f1"]},
+    "find_file": {"file_id": "f1"},
+    "find_input_files": {"turn_ids": ["t1"]},
+    "list_files": {"limit": 100},
+    "read_file_chunk": {"file_id": "f1", "chunk_no": 0},
     "read_newest_snapshot": {},
     "start_run_if_lease_held": {
         "run_id": "r", "turn_ids": ["t1"], "attempt": 1, "worker_pid": None, "worker_started_at": None,
@@ -26,10 +33,20 @@ HOT = {
     "finish_run_if_lease_held": {
         "run_id": "r", "turn_ids": ["t1"], "ends": "[]", "status": "completed", "turn_status": "completed",
         "error_code": None, "exit_status": None, "usage": None, "attempt": 1, "text_offset": 0, "generation": None,
-        "base_length": None, "total_length": None, "sha256": None, "segment": None,
+        "base_length": None, "total_length": None, "sha256": None, "segment": None, "file_ids": [],
     },
 }  # fmt: skip
-BIG = ("turn", "turn_marker", "conversation", "conversation_event", "actor_lease", "run", "transcript_segment")
+BIG = (
+    "turn",
+    "turn_marker",
+    "conversation",
+    "conversation_event",
+    "actor_lease",
+    "run",
+    "transcript_segment",
+    "file",
+    "file_chunk",
+)
 
 FILL = """
 INSERT INTO organization VALUES ('acme');
@@ -54,6 +71,11 @@ FROM generate_series(1, 100000) n;
 INSERT INTO transcript_segment (organization_id, agent_id, conversation_id, generation, run_id, seq, base_length,
     total_length, sha256, data)
 SELECT 'acme', 'agent', 'c' || n % 20000, 1, 'r' || n, n, 0, 1, 'x', 'x' FROM generate_series(1, 100000) n;
+INSERT INTO file (organization_id, file_id, agent_id, conversation_id, turn_id, direction, name, media_type, size,
+    sha256)
+SELECT 'acme', 'f' || n, 'agent', 'c' || n % 20000, 't' || n, 'in', 'a', 'x/y', 1, 'x'
+FROM generate_series(1, 100000) n;
+INSERT INTO file_chunk SELECT 'acme', 'f' || n, 0, 'x' FROM generate_series(1, 100000) n;
 """
 
 
@@ -99,7 +121,7 @@ def check(plan):
             continue  # a range of the sweep's own indexes
         # More than the tenant: that alone would be everything that a single-tenant installation has.
         assert "organization_id =" in condition, (table, index, plan)
-        assert re.search(r"(conversation_id|key|turn_id|run_id|seq) ?=", condition), (table, index, plan)
+        assert re.search(r"(conversation_id|key|turn_id|run_id|file_id|seq) ?=", condition), (table, index, plan)
 
 
 @pytest.mark.parametrize("name", HOT)

@@ -303,6 +303,15 @@ def busy(number: int, on_busy: OnBusy) -> m.TurnAccepted:
     return m.TurnAccepted(turn(number, on_busy=on_busy))
 
 
+def test_a_turn_that_the_worker_never_got_is_given_to_the_next() -> None:
+    state, effects = tell(running(), m.TurnNotSent("r1"))
+    assert effects == [m.KillWorker(), m.RequeueTurns("r1", (turn(),), failed=False, code="NOT_SENT")]
+    state, effects = tell(state, m.TurnsRequeued((turn(attempt=2),)))
+    assert effects == [], "not before the old worker is gone"
+    state, effects = tell(state, WorkerGone("w1", Gone.EXITED, "", exit_code=1))
+    assert only(effects, m.StartWorker) == [m.StartWorker()]
+
+
 def test_merged_messages_share_a_run_and_each_is_processed() -> None:
     state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.MERGE), busy(4, OnBusy.ENQUEUE))
     assert effects == []

@@ -1,0 +1,79 @@
+"""I8: after the work is done and the idle time over, a running `lobu run` is as small as it was before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import trio
+
+from tests.system.conftest import Start, client_of
+from tests.system.load import Load
+from tests.system.lobu_process import LobuRun, until
+
+CONFIG = """
+[limits]
+worker_idle_seconds = 0.3
+crash_loop_crashes = 1000
+[workers.echo]
+command = ["python", "-m", "lobu_actors.agents.echo"]
+[[agents]]
+id = "echo"
+worker = "echo"
+default = true
+"""
+POOL = 8  # database connections, opened when they are needed
+
+
+async def test_nothing_piles_up(start_run: Start) -> None:
+    run = await start_run(config=CONFIG)
+    await _work_then_idle(run, seed=1)
+    before = _descriptors(run)
+    threads = psutil.Process(run.pid).num_threads()
+    for seed in (2, 3):
+        await _work_then_idle(run, seed)
+    after = _descriptors(run)
+    for name in before:
+        assert after[name] <= before[name] + POOL, f"{name}: {before} became {after}"
+    assert psutil.Process(run.pid).num_threads() <= threads + 4
+    assert {found.pid for found in run.processes()} == {run.pid, run.spawner_pid()}
+    assert list((run.folder / "tmp").iterdir()) == []
+
+
+async def test_a_client_that_stays_connected_does_not_hold_up_a_stop(start_run: Start) -> None:
+    run = await start_run(config=CONFIG)
+    client = client_of(run, keep=True)
+    assert (await client.call("GET", "/health/ready")).status == 200
+    assert (await client.call("GET", "/health/live")).status == 200
+    assert await run.stop() == 0
+    assert "outlived the stop grace" not in run.errors()
+    await client.close()
+
+
+async def _work_then_idle(run: LobuRun, seed: int) -> None:
+    load = Load(run, turns=120, conversations=10, clients=8, seed=seed, drop_every_seconds=0.2)
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(load.kill_workers, 0.05)
+            await load.go()
+            nursery.cancel_scope.cancel()
+    assert load.faults() == []
+    await until(lambda: run.worker_pids() == [], "idle workers end")
+    await until(lambda: _connections(run) == [], "connections are closed")
+
+
+def _descriptors(run: LobuRun) -> dict[str, int]:
+    spawner = run.spawner_pid()
+    assert spawner is not None
+    return {name: len(os.listdir(Path(f"/proc/{pid}/fd"))) for name, pid in (("main", run.pid), ("spawner", spawner))}
+
+
+def _connections(run: LobuRun) -> list[object]:
+    """Clients' connections that the edge holds; those to the database are unix sockets."""
+    port = int(run.url.rsplit(":", 1)[1])
+    return [
+        found
+        for found in psutil.Process(run.pid).net_connections("tcp")
+        if found.laddr and found.laddr.port == port and found.status != psutil.CONN_LISTEN
+    ]

@@ -1,0 +1,112 @@
+"""A start that cannot be: one sentence that says what to do, exit code 1, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import Start
+from tests.system.lobu_process import EXIT_SECONDS, LobuRun
+
+AGENT = '[[agents]]\nid = "echo"\nworker = "echo"\ndefault = true\n'
+ECHO = '[workers.echo]\ncommand = ["python", "-m", "lobu_actors.agents.echo"]\n'
+
+
+async def _refused(run: LobuRun, *said: str) -> str:
+    run.launch()
+    assert await run.wait_exit(EXIT_SECONDS) == 1, run.log()
+    errors = run.errors()
+    assert "Traceback" not in errors, errors
+    assert "internal error" not in errors, errors
+    sentences = [line for line in errors.splitlines() if line.startswith("lobu: ")]
+    assert len(sentences) == 1, errors
+    for words in said:
+        assert words in sentences[0], sentences[0]
+    assert "Listening" not in run.output()
+    assert run.processes() == []
+    return sentences[0]
+
+
+async def test_the_port_is_taken(start_run: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run = await start_run(start=False, arguments=("--port", str(port)))
+        await _refused(run, f"Port {port}", "choose another port")
+    # Once it is free, the same folder starts.
+    await run.start()
+
+
+async def test_the_port_is_taken_and_the_database_is_ours(start_run: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        run = await start_run(start=False, arguments=("--port", str(other.getsockname()[1])), database_url=None)
+        await _refused(run, "choose another port")
+
+
+async def test_the_data_folder_cannot_be_made(start_run: Start) -> None:
+    run = await start_run(start=False, database_url=None)
+    (run.folder / "file").write_text("in the way")
+    run.arguments = ("--port", "0", "--data-dir", str(run.folder / "file" / "data"))
+    await _refused(run, "file", "--data-dir")
+
+
+async def test_the_state_folder_is_a_file(start_run: Start) -> None:
+    run = await start_run(start=False, database_url=None)
+    (run.folder / ".lobu").write_text("in the way")
+    await _refused(run, ".lobu", "--data-dir")
+
+
+async def test_the_database_folder_is_a_file(start_run: Start) -> None:
+    run = await start_run(start=False, database_url=None)
+    (run.folder / ".lobu").mkdir()
+    (run.folder / ".lobu" / "pgdata").write_text("in the way")
+    await _refused(run, "pgdata")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://nobody:sesame@127.0.0.1:1/none", "DATABASE_URL"),
+        ("postgresql://nobody@no-such-host.invalid/none", "DATABASE_URL"),
+        ("mysql://localhost/db", "mysql"),
+        ("postgresql://[half/none", "URL"),
+    ],
+)
+async def test_the_database_cannot_be_reached(start_run: Start, url: str, said: str) -> None:
+    sentence = await _refused(await start_run(start=False, database_url=url), said)
+    assert "sesame" not in sentence
+
+
+async def test_the_database_was_never_migrated(start_run: Start, database_url: str) -> None:
+    bare = database_url.replace(database_url.split("/")[3].split("?")[0], "template1", 1)
+    await _refused(await start_run(start=False, database_url=bare), "lobu migrate")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (ECHO + AGENT + "[server]\nprot = 80\n", ["lobu.toml:8", "prot"]),
+        ('[workers.echo]\ncommand = ["no-such-program-anywhere"]\n' + AGENT, ["lobu.toml", "no-such-program-anywhere"]),
+        ('[workers.echo]\ncommand = ["./missing"]\n' + AGENT, ["lobu.toml", "missing"]),
+        (ECHO + AGENT.replace('"echo"\ndefault', '"ecko"\ndefault'), ["lobu.toml", "ecko"]),
+        ("[server\n", ["lobu.toml", "TOML"]),
+    ],
+)
+async def test_the_configuration_is_wrong(start_run: Start, config: str, said: list[str]) -> None:
+    await _refused(await start_run(start=False, config=config), *said)
+
+
+async def test_a_second_run_in_the_same_folder(start_run: Start, tmp_path: Path) -> None:
+    first = await start_run()
+    second: Any = LobuRun(first.folder, database_url=first.database_url)
+    before = first.url
+    second.launch()
+    assert await second.wait_exit() == 1
+    assert "Traceback" not in second.errors()
+    assert f"pid {first.pid}" in second.errors()
+    assert "--data-dir" in second.errors()
+    # The first one is not disturbed.
+    assert (first.folder / ".lobu" / "gateway_url").read_text().strip() == before
+    assert await first.stop() == 0

@@ -1,0 +1,14 @@
+"""The soak, for as long as a test may take."""
+
+from __future__ import annotations
+
+from tests.soak import Options, soak
+
+
+async def test_every_promise_is_kept_while_workers_die() -> None:
+    options = Options(turns=150, conversations=12, clients=8, kill_every_seconds=0.05, bound_seconds=120)
+    report = await soak(options)
+    assert report.broken(options) == []
+    assert report.worker_kills > 10
+    assert report.failed.get("WORKER_CRASHED", 0) > 0, f"no kill hit a turn: {report}"
+    assert report.completed > 75, report
