@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import attrs
 import trio
 from quart import Blueprint, Response
@@ -44,30 +47,37 @@ async def _take_in(
     services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()
 ) -> Response:
     turn = _new_turn(conversation.ref, body)
-    if not begins_session(turn.content):  # which no worker sees
-        turn = attrs.evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
-    if turn.verdict is None:
-        turn = attrs.evolve(turn, file_ids=file_ids)
-        if named := provider_of(_model(turn)):
-            turn = await follow_provider(services, conversation, turn, named)
+    with _known_by_its_id(turn):
+        if not begins_session(turn.content):  # which no worker sees
+            turn = attrs.evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
+        if turn.verdict is None:
+            turn = attrs.evolve(turn, file_ids=file_ids)
+            if named := provider_of(_model(turn)):
+                turn = await follow_provider(services, conversation, turn, named)
     return await accept_message(services, conversation, turn)
 
 
 async def accept_message(services: Services, conversation: Conversation, turn: NewTurn) -> Response:
     """The receipt, once the message is durable. Raises Refusal."""
     began = trio.current_time()
-    try:
+    with _known_by_its_id(turn):
         outcome = await services.acceptance.accept(turn)
-    except StoreUnavailable:
-        metrics.MESSAGES.labels("store-unavailable").inc()
-        # With the id that it got, the message can be sent again without being taken in twice.
-        raise store_unavailable({"messageId": turn.message_id}) from None
     if isinstance(outcome, Refused):
         metrics.MESSAGES.labels(outcome.reason).inc()
         raise _refusal(services, conversation, outcome)
     metrics.MESSAGES.labels("accepted" if outcome.created else "repeated").inc()
     metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
     return json_response(_receipt(services, outcome.turn))
+
+
+@contextmanager
+def _known_by_its_id(turn: NewTurn) -> Iterator[None]:
+    """A store that is away: with the id that it got, the message can be sent again without being taken in twice."""
+    try:
+        yield
+    except StoreUnavailable:
+        metrics.MESSAGES.labels("store-unavailable").inc()
+        raise store_unavailable({"messageId": turn.message_id}) from None
 
 
 def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:

@@ -91,7 +91,7 @@ GUARDS = {
 
 TURNS = Walk("audit_page_turn", "turn", ("", ""))
 MARKERS = Walk("audit_page_turn_marker", "turn_marker", ("", ""))
-MESSAGES = Walk("audit_page_message", "turn", ("", "", "", "", ""))
+MESSAGES = Walk("audit_page_message", "turn", ("", "", "", ""))
 EVENTS = Walk("audit_page_conversation_event", "conversation_event", ("", "", "", _LEAST))
 CONVERSATIONS = Walk("audit_page_conversation", "conversation", ("", "", ""))
 RUNS = Walk("audit_page_run", "run", ("", ""))

@@ -7,7 +7,8 @@
 -- Row by row from index to index, whatever the planner thinks of it: what it knows of a batch's size is a guess, and a
 -- hash of a whole table for each batch would make the work grow with the square of the rows.
 SELECT set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
-    set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 'off', false);
+    set_config('enable_sort', 'off', false), set_config('enable_incremental_sort', 'off', false),
+    set_config('enable_bitmapscan', 'off', false), set_config('enable_hashagg', 'off', false);
 
 -- name: audit_page_turn
 -- Where a batch of turns ends: its size and its last key; no row behind the last.
@@ -34,12 +35,11 @@ ORDER BY q.n DESC LIMIT 1;
 -- name: audit_page_message
 -- As audit_page_turn, in the order of message ids.
 SELECT q.* FROM (
-    SELECT row_number() OVER (ORDER BY organization_id, agent_id, conversation_id, message_id, turn_id) AS n,
-        organization_id, agent_id, conversation_id, message_id, turn_id
+    SELECT row_number() OVER (ORDER BY organization_id, agent_id, conversation_id, message_id) AS n,
+        organization_id, agent_id, conversation_id, message_id
     FROM turn p
-    WHERE (p.organization_id, p.agent_id, p.conversation_id, p.message_id, p.turn_id)
-            > (%(a1)s, %(a2)s, %(a3)s, %(a4)s, %(a5)s)
-    ORDER BY organization_id, agent_id, conversation_id, message_id, turn_id LIMIT %(limit)s
+    WHERE (p.organization_id, p.agent_id, p.conversation_id, p.message_id) > (%(a1)s, %(a2)s, %(a3)s, %(a4)s)
+    ORDER BY organization_id, agent_id, conversation_id, message_id LIMIT %(limit)s
 ) q
 ORDER BY q.n DESC LIMIT 1;
 
@@ -183,7 +183,9 @@ ORDER BY t.organization_id, t.turn_id LIMIT %(rows)s;
 -- A queued turn is in no run.
 SELECT t.organization_id, t.conversation_id, jsonb_build_object('turnId', t.turn_id, 'runId', m.run_id)
 FROM turn t
-JOIN turn_marker m ON m.organization_id = t.organization_id AND m.turn_id = t.turn_id
+CROSS JOIN LATERAL (
+    SELECT run_id FROM turn_marker WHERE organization_id = t.organization_id AND turn_id = t.turn_id LIMIT 1
+) m
 WHERE (t.organization_id, t.turn_id) > (%(a1)s, %(a2)s) AND (t.organization_id, t.turn_id) <= (%(u1)s, %(u2)s)
     AND t.status = 'queued' AND m.run_id IS NOT NULL
 ORDER BY t.organization_id, t.turn_id LIMIT %(rows)s;
@@ -200,19 +202,15 @@ WHERE (m.organization_id, m.turn_id) > (%(a1)s, %(a2)s) AND (m.organization_id, 
 ORDER BY m.organization_id, m.turn_id LIMIT %(rows)s;
 
 -- name: audit_message_accepted_twice
--- A message id names one turn. The last row of the batch before is read again, to be compared with the first of this.
-SELECT w.organization_id, w.conversation_id,
-    jsonb_build_object('messageId', w.message_id, 'turnIds', jsonb_build_array(w.earlier, w.turn_id))
-FROM (
-    SELECT t.organization_id, t.conversation_id, t.message_id, t.turn_id, lag(t.turn_id) OVER (
-        PARTITION BY t.organization_id, t.agent_id, t.conversation_id, t.message_id ORDER BY t.turn_id) AS earlier
-    FROM turn t
-    WHERE (t.organization_id, t.agent_id, t.conversation_id, t.message_id, t.turn_id)
-        >= (%(a1)s, %(a2)s, %(a3)s, %(a4)s, %(a5)s)
-        AND (t.organization_id, t.agent_id, t.conversation_id, t.message_id, t.turn_id)
-            <= (%(u1)s, %(u2)s, %(u3)s, %(u4)s, %(u5)s)
-) w
-WHERE w.earlier IS NOT NULL
+-- A message id names one turn.
+SELECT t.organization_id, t.conversation_id,
+    jsonb_build_object('messageId', t.message_id, 'turns', count(*),
+        'turnIds', jsonb_build_array(min(t.turn_id), max(t.turn_id)))
+FROM turn t
+WHERE (t.organization_id, t.agent_id, t.conversation_id, t.message_id) > (%(a1)s, %(a2)s, %(a3)s, %(a4)s)
+    AND (t.organization_id, t.agent_id, t.conversation_id, t.message_id) <= (%(u1)s, %(u2)s, %(u3)s, %(u4)s)
+GROUP BY t.organization_id, t.agent_id, t.conversation_id, t.message_id
+HAVING count(*) > 1
 LIMIT %(rows)s;
 
 -- name: audit_terminal_without_turn
