@@ -199,8 +199,8 @@ class Subscription:
             self._reader.resume_behind(rows[0])
             self._located = True
             return rows[1:]
-        if not rows and seq == self._conversation.last_seq:
-            self._located = True  # all that it had was trimmed away since, and there is nothing newer
+        if rows[0].seq == seq + 1 if rows else seq == self._conversation.last_seq:
+            self._located = True  # what it had was trimmed away since, and it lacks nothing of what came after
             return rows
         if rows:
             self._located = True

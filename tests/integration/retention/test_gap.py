@@ -55,6 +55,12 @@ async def test_a_cursor_that_is_kept_gets_no_gap(store: PostgresStore) -> None:
     assert [(frame.event, frame.id) for frame in frames] == [("complete", "5")]
 
 
+async def test_who_had_all_that_was_trimmed_lacks_nothing(store: PostgresStore) -> None:
+    world = await world_with_trimmed_log(store, turns=5, trimmed=3)
+    frames = await read(world, store, "m5", since=3)
+    assert [(frame.event, frame.id) for frame in frames] == [("complete", "4"), ("complete", "5")]
+
+
 async def test_a_reader_of_an_owed_turn_sees_no_gap_whatever_is_trimmed(store: PostgresStore) -> None:
     world = await EdgeWorld.make(store=store)
     ref = await world.conversation()
