@@ -26,16 +26,16 @@ from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.protocol import Store
 from supervisor.config.settings import Settings
 from supervisor.conversations import Conversations
-from supervisor.expired_files import ExpiredFiles
-from supervisor.janitor import Janitor
 from supervisor.membership import Membership
 from supervisor.spawner.link import SpawnerLink
-from supervisor.sweeper import Sweeper
 from supervisor.tree_log import TreeLog
-from supervisor.worker_environment import worker_environment
-from supervisor.worker_types import WorkerLimits
-from supervisor.workers import WorkerProcesses
-from supervisor.workspace import HostWorkspaces
+from supervisor.upkeep.expired_files import ExpiredFiles
+from supervisor.upkeep.janitor import Janitor
+from supervisor.upkeep.sweeper import Sweeper
+from supervisor.workers.environment import worker_environment
+from supervisor.workers.service import WorkerProcesses
+from supervisor.workers.types import WorkerLimits
+from supervisor.workspaces.workspace import HostWorkspaces
 
 MAX_ACTORS = 100_000
 SWEEP_BATCH = 500

@@ -17,7 +17,7 @@ from lobu_actors.store.postgres.audit import Audit, Verdict
 from supervisor.cli.database import load_for_database, open_database
 from supervisor.cli.options import database_options, example, json_option, print_json, safe_for_terminal
 from supervisor.config.settings import Settings
-from supervisor.process_audit import ProcessVerdict, audit_processes
+from supervisor.upkeep.process_audit import ProcessVerdict, audit_processes
 
 SHOWN_ROWS = 20  # of one invariant, as text
 PROCESSES = "no process, descriptor or temporary file is left over"

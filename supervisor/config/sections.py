@@ -17,7 +17,7 @@ from lobu_actors.conversation.policy import Deadlines, FailurePolicy, Guardrail,
 from supervisor.config.settings import AgentConfig, Limits, ServerSettings
 from supervisor.config.table import Table
 from supervisor.config.values import DEFAULT_HOST, DEFAULT_PORT, LOOPBACK_HOSTS
-from supervisor.worker_types import SANDBOXES, WorkerType
+from supervisor.workers.types import SANDBOXES, WorkerType
 
 _Part = TypeVar("_Part", Deadlines, FailurePolicy, Guardrail)
 

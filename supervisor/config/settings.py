@@ -15,7 +15,7 @@ import attrs
 from lobu_actors.conversation.policy import AgentPolicy, Deadlines, FailurePolicy, Guardrail
 from lobu_actors.store.records import Agent
 from supervisor.config.values import DEFAULT_HOST, DEFAULT_PORT, STATE_FOLDER, JwtKey, LogFormat, SessionStore
-from supervisor.worker_types import WorkerType
+from supervisor.workers.types import WorkerType
 
 MIB = 1024 * 1024
 

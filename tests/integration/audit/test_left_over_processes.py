@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor.process_audit import Leftover, audit_processes
 from supervisor.spawner import protocol
 from supervisor.spawner.link import SpawnerLink
 from supervisor.state_lock import state_lock
+from supervisor.upkeep.process_audit import Leftover, audit_processes
 
 PATIENCE = 20.0
 

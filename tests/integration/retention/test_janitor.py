@@ -28,7 +28,7 @@ from lobu_actors.store.records import (
     Trimmed,
     TurnEnd,
 )
-from supervisor.janitor import Janitor
+from supervisor.upkeep.janitor import Janitor
 from tests.conftest import admin
 
 DAY = 86_400.0

@@ -19,7 +19,7 @@ from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.session import Session
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.records import Accepted, Activation, FinishRun, Lease, NewTurn, Segment, StartRun, TurnEnd
-from supervisor.workspace import HostWorkspaces
+from supervisor.workspaces.workspace import HostWorkspaces
 
 HOST = "h1"
 

@@ -14,7 +14,7 @@ from edge.settings import EdgeSettings
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy
 from lobu_actors.store.records import Segment
-from supervisor.workspace import HostWorkspaces, workspace_name
+from supervisor.workspaces.workspace import HostWorkspaces, workspace_name
 from tests.fakes.edge_world import EdgeWorld
 
 SNAPSHOT = "/worker/transcript/snapshot"

@@ -15,11 +15,11 @@ from lobu_actors.contract.frames import Complete, Delta, Fail, Frame, TurnFrame
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady, WorkerRequest, WorkerSignal
 from supervisor.spawner.link import SpawnerLink
-from supervisor.worker_environment import worker_environment
-from supervisor.worker_process import WorkerProcess
-from supervisor.worker_types import WorkerLimits, WorkerType
-from supervisor.workers import WorkerProcesses
-from supervisor.workspace import HostWorkspaces
+from supervisor.workers.environment import worker_environment
+from supervisor.workers.process import WorkerProcess
+from supervisor.workers.service import WorkerProcesses
+from supervisor.workers.types import WorkerLimits, WorkerType
+from supervisor.workspaces.workspace import HostWorkspaces
 
 PATIENCE = 20.0  # a generous bound on anything that should take milliseconds
 

@@ -12,8 +12,8 @@ import trio
 
 from lobu_actors.contract.frames import Answer, Ask, Cancel, Complete, Delta, Fail
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone
-from supervisor.worker_types import WorkerLimits, WorkerType
-from supervisor.workers import WorkersNotRunning
+from supervisor.workers.service import WorkersNotRunning
+from supervisor.workers.types import WorkerLimits, WorkerType
 
 
 async def test_a_turn_from_start_to_complete(host):

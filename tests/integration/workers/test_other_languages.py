@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lobu_actors.conversation.worker_port import Gone
-from supervisor.worker_types import WorkerType
+from supervisor.workers.types import WorkerType
 
 PROGRAMS = Path(__file__).parents[2] / "workers"
 

@@ -15,7 +15,7 @@ import trio
 
 from lobu_actors.contract.frames import Complete, Delta, Steer
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
-from supervisor.worker_types import WorkerLimits
+from supervisor.workers.types import WorkerLimits
 
 
 @pytest.mark.parametrize("place", ["", "group", "session"])

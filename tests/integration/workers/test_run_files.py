@@ -11,8 +11,8 @@ import pytest
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import OutputUnreadable
-from supervisor import run_files
-from supervisor.workspace import HostWorkspace, HostWorkspaces
+from supervisor.workspaces import run_files
+from supervisor.workspaces.workspace import HostWorkspace, HostWorkspaces
 
 REF = ConversationRef("org", "agent", "agent_user_org")
 

@@ -11,7 +11,7 @@ import pytest
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import SessionFileInvalid
-from supervisor.workspace import HostWorkspaces, workspace_name
+from supervisor.workspaces.workspace import HostWorkspaces, workspace_name
 
 REF = ConversationRef("org", "agent", "conversation")
 

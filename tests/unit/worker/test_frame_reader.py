@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lobu_actors.contract.frames import Delta, FrameError, encode
-from supervisor.frame_reader import EndOfFrames, FrameReader, LineSplitter, LineTooLong
-from supervisor.frame_writer import BufferFull, FrameWriter
+from supervisor.workers.frame_reader import EndOfFrames, FrameReader, LineSplitter, LineTooLong
+from supervisor.workers.frame_writer import BufferFull, FrameWriter
 
 chunks = st.lists(st.binary(max_size=12) | st.sampled_from([b"\n", b"\n\n", b"a\nb"]), max_size=30)
 

@@ -10,8 +10,8 @@ import pytest
 
 from supervisor.spawner import protocol
 from supervisor.spawner.output import BURST_BYTES, BYTES_PER_SECOND, LINE_BYTES, OutputPipe
-from supervisor.worker_environment import worker_environment
-from supervisor.worker_types import WorkerType
+from supervisor.workers.environment import worker_environment
+from supervisor.workers.types import WorkerType
 
 
 @pytest.mark.parametrize(

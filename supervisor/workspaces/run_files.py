@@ -10,7 +10,7 @@ import os
 import stat
 
 from lobu_actors.conversation.worker_port import OutputEntry, OutputUnreadable
-from supervisor.beneath import DIRECTORY, folder
+from supervisor.workspaces.beneath import DIRECTORY, folder
 
 MAX_LISTED = 1000
 _FILE_MODE = 0o600

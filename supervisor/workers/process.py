@@ -28,12 +28,12 @@ from lobu_actors.conversation.worker_port import (
     WorkerRequest,
     WorkerSignal,
 )
-from supervisor.frame_reader import EndOfFrames, FrameReader
-from supervisor.frame_writer import BufferFull, FrameWriter, send_first
 from supervisor.spawner.connection import Exit, SpawnedProcess, SpawnerLost, SpawnFailed
 from supervisor.spawner.link import SpawnerLink
 from supervisor.spawner.protocol import Spawn
-from supervisor.worker_types import WorkerLimits
+from supervisor.workers.frame_reader import EndOfFrames, FrameReader
+from supervisor.workers.frame_writer import BufferFull, FrameWriter, send_first
+from supervisor.workers.types import WorkerLimits
 
 _SPAWNER_LOST = "The spawner ended, and the worker with it."
 FINAL_SECONDS = 1.0  # for `WorkerGone` when the task itself is cancelled

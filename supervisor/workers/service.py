@@ -19,8 +19,8 @@ from lobu_actors.conversation.worker_port import Deliver, WorkerRequest
 from supervisor.spawner.connection import SpawnFailed
 from supervisor.spawner.link import Context, SpawnerLink
 from supervisor.spawner.protocol import Spawn
-from supervisor.worker_process import Launch, WorkerProcess
-from supervisor.worker_types import WorkerLimits, WorkerType
+from supervisor.workers.process import Launch, WorkerProcess
+from supervisor.workers.types import WorkerLimits, WorkerType
 
 _log = structlog.get_logger()
 

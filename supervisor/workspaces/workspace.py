@@ -19,8 +19,8 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import FileMark, OutputEntry, SessionFileInvalid
-from supervisor import run_files
-from supervisor.beneath import DIRECTORY, empty, folder, is_empty
+from supervisor.workspaces import run_files
+from supervisor.workspaces.beneath import DIRECTORY, empty, folder, is_empty
 
 T = TypeVar("T")
 
