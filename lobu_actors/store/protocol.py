@@ -6,7 +6,7 @@ they return None when it does not ("we lost"), and the caller must stop. Nothing
 
 Failure: any method may raise StoreUnavailable (nothing happened) and every write StoreOutcomeUnknown (it may have).
 Each write has a key by which it can be asked for again: `accept_turn` (message_id), `start_run` and `requeue_run`
-(run_id), `finish_run` (turn ids, run_id), `reset_session` (generation): calling it again with the same arguments gives
+(run_id), `finish_run` (turn ids, run_id), `reset_session` (generation), `use_ticket` (use_id): calling it again with the same arguments gives
 the same result as the first.
 Every call has a deadline; callers may cancel at any time.
 """
@@ -77,6 +77,14 @@ class TenantStore(Protocol):
         ...
 
     async def list_agents(self, organization_id: str) -> list[Agent]: ...
+
+
+class TicketStore(Protocol):
+    """Tickets that open something once. Whoever checks a ticket's signature records its use here."""
+
+    async def use_ticket(self, organization_id: str, ticket_id: str, use_id: str, *, kept_seconds: float) -> bool:
+        """True for the first use, and for the same `use_id` again. That it was used is known for `kept_seconds`."""
+        ...
 
 
 class ConversationStore(Protocol):
@@ -305,5 +313,15 @@ class HostStore(Protocol):
         ...
 
 
-class Store(TenantStore, ConversationStore, ActorStore, SessionStore, RetentionStore, HostStore, FileStore, Protocol):
+class Store(
+    TenantStore,
+    TicketStore,
+    ConversationStore,
+    ActorStore,
+    SessionStore,
+    RetentionStore,
+    HostStore,
+    FileStore,
+    Protocol,
+):
     """All of it."""

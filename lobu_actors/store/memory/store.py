@@ -14,12 +14,15 @@ from lobu_actors.store.memory.retention import RetentionPart
 from lobu_actors.store.memory.sessions import SessionPart
 from lobu_actors.store.memory.tables import Tables
 from lobu_actors.store.memory.tenants import TenantPart
+from lobu_actors.store.memory.tickets import TicketPart
 
 if TYPE_CHECKING:
     from lobu_actors.store.protocol import Store
 
 
-class MemoryStore(TenantPart, ConversationPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart):
+class MemoryStore(
+    TenantPart, TicketPart, ConversationPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart
+):
     """Implements `protocol.Store`. `clock` gives seconds since the epoch and stands for the database's clock."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:

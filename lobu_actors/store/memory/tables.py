@@ -113,6 +113,7 @@ class Tables:
         self.hosts: dict[str, HostRow] = {}
         self.questions: dict[tuple[str, str], QuestionRow] = {}
         self.files: dict[tuple[str, str], FileRow] = {}
+        self.used_tickets: dict[tuple[str, str], tuple[str, float]] = {}  # use_id, expires_at
         self._last_time = datetime.fromtimestamp(0, UTC)
 
     def now(self) -> datetime:

@@ -15,13 +15,14 @@ from lobu_actors.store.postgres.questions import QuestionPart
 from lobu_actors.store.postgres.retention import RetentionPart
 from lobu_actors.store.postgres.sessions import SessionPart
 from lobu_actors.store.postgres.tenants import TenantPart
+from lobu_actors.store.postgres.tickets import TicketPart
 
 if TYPE_CHECKING:
     from lobu_actors.store.protocol import Store
 
 
 class PostgresStore(
-    TenantPart, ConversationPart, ActorPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart
+    TenantPart, TicketPart, ConversationPart, ActorPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart
 ):
     """Implements `protocol.Store`. Usable at once: connections are opened when they are needed."""
 
