@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -55,6 +55,12 @@ class Result:
         )
 
 
+class Reported(Protocol):
+    def as_json(self) -> dict[str, Any]: ...
+
+    def as_text(self) -> str: ...
+
+
 def machine() -> dict[str, Any]:
     packages = ("lobu-actors", "trio", "quart", "quart-trio", "hypercorn", "psycopg")
     return {
@@ -65,7 +71,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(results: Sequence[Result], as_json: bool) -> str:
+def report(results: Sequence[Reported], as_json: bool) -> str:
     if as_json:
         return json.dumps({"machine": machine(), "results": [result.as_json() for result in results]}, indent=2)
     return "\n\n".join(result.as_text() for result in results)

@@ -16,6 +16,19 @@ import attrs
 
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
+# One client sends all it can, and what was written is counted at the end.
+CONFIG = """
+[limits]
+requests_per_second = 0
+snapshot_max_segments = 1000000
+retention_interval_seconds = 86400
+[workers.echo]
+command = ["python", "-m", "lobu_actors.agents.echo"]
+[[agents]]
+id = "echo"
+worker = "echo"
+default = true
+"""
 
 
 @attrs.frozen
@@ -54,6 +67,7 @@ def own_server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="lobu-bench-") as name:
         folder = Path(name).resolve()
         log = folder / "log"
+        (folder / "lobu.toml").write_text(CONFIG)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LOBU_", "DATABASE_"))}
         with log.open("wb") as output:
             process = subprocess.Popen(

@@ -1,37 +1,63 @@
-"""Who is calling: a Bearer API key or a conversation token becomes a Principal. Decides nothing about conversations."""
+"""Who is calling: an API key, a token, a ticket or a cookie becomes a Principal. Decides nothing about conversations.
+
+A Bearer credential wins over a ticket, a ticket over a cookie. Only a cookie is sent by browsers unasked, so only with
+a cookie does it matter which page the request comes from.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
+from typing import Protocol
 
 import attrs
 import trio
 from quart import request
 
 from edge.errors import unauthorized
+from edge.origins import require_own_origin
+from edge.rates import Rates
 from edge.settings import EdgeSettings
-from edge.tokens import API_KEY_PREFIX, ExpiredToken, InvalidToken, JwtKeys, api_key_hash
+from edge.tickets import KeySession, TicketClaims, verify_session, verify_ticket
+from edge.tokens import API_KEY_PREFIX, ExpiredToken, InvalidToken, JwtKeys, TokenClaims, api_key_hash
 from lobu_actors.contract.errors import ApiError
-from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import Role
-from lobu_actors.store.protocol import TenantStore
+from lobu_actors.store.errors import StoreOutcomeUnknown, StoreUnavailable
+from lobu_actors.store.protocol import TenantStore, TicketStore
 
 MAX_API_KEY_CHARS = 256
+SESSION_COOKIE = "lobu_session"
+TICKET_ARGUMENT = "ticket"
+# A used ticket is known to be used for so long after it ended, however much the clocks of edges and database differ.
+USED_TICKET_SECONDS = 3600.0
+_AGAIN_SECONDS = 0.1
+
+
+class CredentialStore(TenantStore, TicketStore, Protocol):
+    """What checking credentials needs."""
 
 
 @attrs.frozen
 class Principal:
-    """Who calls, and as what. `bound_to` is set for a token: the one conversation that it opens."""
+    """Who calls, and as what. `bound_to` is set for what opens one conversation only."""
 
     organization_id: str
     user_id: str
     role: Role
     bound_to: ConversationRef | None = None
+    key_hash: str | None = None  # of the API key behind it
 
     @property
     def conversation_id(self) -> str | None:
         return self.bound_to.conversation_id if self.bound_to else None
+
+    @property
+    def rate_key(self) -> str:
+        """Whose requests are counted together: an API key's, or those of all tokens of one user."""
+        # Ids have no slash, so no user's is another's, and none is a hash.
+        return self.key_hash or f"{self.organization_id}/{self.user_id}"
 
 
 class Authenticator:
@@ -40,51 +66,131 @@ class Authenticator:
     What was found bad is never remembered, so a key works from the moment it is stored.
     """
 
-    def __init__(self, store: TenantStore, keys: JwtKeys, settings: EdgeSettings) -> None:
+    def __init__(self, store: CredentialStore, keys: JwtKeys, settings: EdgeSettings) -> None:
         self._store = store
         self._keys = keys
         self._settings = settings
-        self._good: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
+        self._rates = Rates(settings)
+        # (believed until, by trio's clock; who; when the credential itself ends, epoch seconds)
+        self._good: OrderedDict[str, tuple[float, Principal, float]] = OrderedDict()
 
-    async def __call__(self) -> Principal:
-        """The current request's principal. Raises Refusal 401; StoreUnavailable."""
-        scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
-        credential = credential.strip()
-        if scheme.lower() != "bearer" or not credential:
+    async def __call__(self, *, ticket_for: str | None = None) -> Principal:
+        """The current request's principal. `ticket_for`: a ticket for this conversation will do, and is used up.
+
+        Raises Refusal 401; 403 for a cookie from another's page; 429. StoreUnavailable.
+        """
+        ticket = request.args.get(TICKET_ARGUMENT) if ticket_for is not None else None
+        cookie = request.cookies.get(SESSION_COOKIE)
+        if ticket is not None and ticket_for is not None and bearer_credential() is None:
+            return await self._by_ticket(ticket, ticket_for)
+        if cookie and bearer_credential() is None:
+            require_own_origin(self._settings)
+            principal = await self._by_cookie(cookie)
+            self._rates.take(principal.rate_key)
+            return principal
+        return (await self.bearer())[0]
+
+    async def bearer(self) -> tuple[Principal, float]:
+        """The principal of the request's Bearer credential alone, and when that ends (epoch seconds).
+
+        Raises Refusal 401, 429; StoreUnavailable.
+        """
+        credential = bearer_credential()
+        if credential is None:
             raise unauthorized("Send an API key or a conversation token as Authorization: Bearer.")
         credential_hash = api_key_hash(credential)  # no credential is kept in the clear
-        known = self._good.get(credential_hash)
-        if known is not None and known[0] > trio.current_time():
-            return known[1]
-        believed = self._settings.api_key_cache_seconds
         if credential.startswith(API_KEY_PREFIX):
-            principal = await self._by_api_key(credential, credential_hash)
+            if len(credential) > MAX_API_KEY_CHARS or not credential.isascii():
+                raise unauthorized("The API key is not valid.")
+            found = await self._by_key_hash(credential_hash, "The API key is not valid."), math.inf
         else:
-            principal, left = self._by_token(credential)
-            believed = min(believed, left)
-        self._good[credential_hash] = (trio.current_time() + believed, principal)
-        self._good.move_to_end(credential_hash)
-        if len(self._good) > self._settings.api_key_cache_entries:
-            self._good.popitem(last=False)
+            found = self._by_token(credential, credential_hash)
+        self._rates.take(found[0].rate_key)
+        return found
+
+    async def _by_key_hash(self, key_hash: str, otherwise: str) -> Principal:
+        known = self._believed(key_hash)
+        if known is not None:
+            return known[0]
+        found = await self._store.find_api_key(key_hash)
+        if found is None:
+            self._good.pop(key_hash, None)
+            raise unauthorized(otherwise)
+        principal = Principal(found.organization_id, found.user_id, found.role, key_hash=key_hash)
+        self._believe(key_hash, principal, math.inf)
         return principal
 
-    def _by_token(self, token: str) -> tuple[Principal, float]:
-        """The principal, and for how many seconds the token is still good."""
-        leeway = self._settings.token_leeway_seconds
+    def _by_token(self, token: str, token_hash: str) -> tuple[Principal, float]:
+        known = self._believed(token_hash)
+        if known is not None:
+            return known
         try:
-            claims = self._keys.verify(token, leeway)
+            claims = self._keys.verify(token, self._settings.token_leeway_seconds)
         except ExpiredToken:
             raise unauthorized("The token has expired; open the conversation again.", ApiError.TOKEN_EXPIRED) from None
         except InvalidToken:
             raise unauthorized("The token is not valid.") from None
-        principal = Principal(claims.ref.organization_id, claims.user_id, Role.USER, claims.ref)
-        return principal, claims.expires_at + leeway - time.time()
+        principal = _of_claims(claims)
+        self._believe(token_hash, principal, claims.expires_at)
+        return principal, claims.expires_at
 
-    async def _by_api_key(self, key: str, key_hash: str) -> Principal:
-        if len(key) > MAX_API_KEY_CHARS or not key.isascii():
-            raise unauthorized("The API key is not valid.")
-        found = await self._store.find_api_key(key_hash)
-        if found is None:
-            self._good.pop(key_hash, None)
-            raise unauthorized("The API key is not valid.")
-        return Principal(found.organization_id, found.user_id, found.role)
+    async def _by_cookie(self, cookie: str) -> Principal:
+        try:
+            session = verify_session(self._keys, cookie, self._settings.token_leeway_seconds)
+        except ExpiredToken:
+            raise unauthorized("The browser's session is over; sign in again.", ApiError.TOKEN_EXPIRED) from None
+        except InvalidToken:
+            raise unauthorized("The browser's session is not valid; sign in again.") from None
+        if isinstance(session, KeySession):
+            return await self._by_key_hash(session.key_hash, "The browser's session is over; sign in again.")
+        return _of_claims(session)
+
+    async def _by_ticket(self, ticket: str, conversation_id: str) -> Principal:
+        try:
+            claims = verify_ticket(self._keys, ticket, self._settings.token_leeway_seconds)
+        except ExpiredToken:
+            raise unauthorized("The ticket has expired; ask for a new one.", ApiError.TICKET_EXPIRED) from None
+        except InvalidToken:
+            raise unauthorized("The ticket is not valid.", ApiError.TICKET_INVALID) from None
+        if claims.ref.conversation_id != conversation_id:
+            raise unauthorized("The ticket is for another conversation.", ApiError.TICKET_INVALID)
+        principal = Principal(claims.ref.organization_id, claims.user_id, Role.USER, claims.ref)
+        self._rates.take(principal.rate_key)
+        if not await self._use(claims):
+            raise unauthorized("The ticket was used already; ask for a new one.", ApiError.TICKET_USED)
+        return principal
+
+    async def _use(self, claims: TicketClaims) -> bool:
+        """Whether this request is the ticket's one use. Asked again when the answer was lost, within a bound."""
+        use_id, organization = new_id(), claims.ref.organization_id
+        with trio.move_on_after(self._settings.read_seconds):
+            while True:
+                try:
+                    return await self._store.use_ticket(
+                        organization, claims.ticket_id, use_id, kept_seconds=USED_TICKET_SECONDS
+                    )
+                except StoreOutcomeUnknown:
+                    await trio.sleep(_AGAIN_SECONDS)
+        raise StoreUnavailable("whether the ticket was used could not be stored in time")
+
+    def _believed(self, credential_hash: str) -> tuple[Principal, float] | None:
+        known = self._good.get(credential_hash)
+        return None if known is None or known[0] <= trio.current_time() else known[1:]
+
+    def _believe(self, credential_hash: str, principal: Principal, expires_at: float) -> None:
+        left = expires_at + self._settings.token_leeway_seconds - time.time()
+        until = trio.current_time() + min(self._settings.api_key_cache_seconds, left)
+        self._good[credential_hash] = (until, principal, expires_at)
+        self._good.move_to_end(credential_hash)
+        if len(self._good) > self._settings.api_key_cache_entries:
+            self._good.popitem(last=False)
+
+
+def bearer_credential() -> str | None:
+    """The Bearer credential; None for another scheme, as a proxy's Basic, which is none of ours."""
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    return (credential.strip() or None) if scheme.lower() == "bearer" else None
+
+
+def _of_claims(claims: TokenClaims) -> Principal:
+    return Principal(claims.ref.organization_id, claims.user_id, Role.USER, claims.ref)

@@ -1,5 +1,5 @@
 """Input guardrails: what an agent's rules say about a message before it is accepted. Closed, not open: what cannot be
-asked refuses.
+asked refuses. Also what no worker needs to be started for: an agent that demands a model, and none is named.
 
 A verdict is not an answer to the request: it is stored with the turn, which its conversation's owner then ends with it.
 Patterns are searched by an engine that takes time linear in the message, in a thread; programs run in processes of
@@ -11,34 +11,47 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 
+import attrs
 import structlog
 import trio
 
 from edge import metrics
 from edge.guardrail_command import CommandBroken, run_command
+from edge.links import agent_settings_url
 from edge.settings import EdgeSettings
 from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.text import storable
 from lobu_actors.conversation.policy import AgentPolicy, Guardrail, PolicyError, compile_pattern
-from lobu_actors.store.protocol import TenantStore
+from lobu_actors.store.protocol import ConversationStore, TenantStore
 from lobu_actors.store.records import NewTurn, Verdict
 
 MAX_SAID_CHARS = 500
+REQUIRES_MODEL = "requires_model"  # in an agent's settings
 _LOGGED_CHARS = 300
 _PASSES, _TRIPS = 0, 1
 
 _log = structlog.get_logger(__name__)
 
 
+class GuardrailStore(TenantStore, ConversationStore, Protocol):
+    """What asking an agent's rules needs."""
+
+
+@attrs.frozen
+class _Rules:
+    guardrails: tuple[Guardrail, ...]
+    lacks_model: bool  # the agent demands a model, and names none itself
+
+
 class Guardrails:
     """Asked once for every message; remembers agents' rules for `policy_cache_seconds`."""
 
-    def __init__(self, store: TenantStore, settings: EdgeSettings) -> None:
+    def __init__(self, store: GuardrailStore, settings: EdgeSettings) -> None:
         self._store = store
         self._settings = settings
-        self._rules: OrderedDict[tuple[str, str], tuple[float, tuple[Guardrail, ...]]] = OrderedDict()
+        self._rules: OrderedDict[tuple[str, str], tuple[float, _Rules]] = OrderedDict()
         self._running = trio.CapacityLimiter(settings.guardrails_at_once)
 
     async def verdict(self, turn: NewTurn, user_id: str) -> Verdict | None:
@@ -51,19 +64,22 @@ class Guardrails:
         if rules is None:
             # Were it configured again before its turn comes, the message would run unasked.
             return Verdict(TurnError.AGENT_DISABLED, turn_error_text(TurnError.AGENT_DISABLED))
-        if not rules:
+        if rules.lacks_model and not await self._names_model(turn):
+            metrics.GUARDRAILS.labels(TurnError.NO_MODEL_CONFIGURED.value).inc()
+            return self._no_model(turn.ref.agent_id)
+        if not rules.guardrails:
             return None
         found: Verdict | None = _failed()  # what holds when time runs out
         with trio.move_on_after(self._settings.guardrails_seconds) as scope:
             async with self._running:
-                found = await self._ask_all(rules, turn, user_id)
+                found = await self._ask_all(rules.guardrails, turn, user_id)
         if scope.cancelled_caught:
             _log.error("guardrails did not end in time", agent=turn.ref.agent_id)
         if found is not None:
             metrics.GUARDRAILS.labels(found.code).inc()
         return found
 
-    async def _rules_of(self, organization_id: str, agent_id: str) -> tuple[Guardrail, ...] | None:
+    async def _rules_of(self, organization_id: str, agent_id: str) -> _Rules | None:
         """None: there is no such agent, or it is disabled."""
         place, now = (organization_id, agent_id), trio.current_time()
         known = self._rules.get(place)
@@ -73,12 +89,25 @@ class Guardrails:
         if agent is None:
             self._rules.pop(place, None)
             return None
-        rules = AgentPolicy.from_json({"guardrails": agent.policy.get("guardrails", ())}).guardrails
+        guardrails = AgentPolicy.from_json({"guardrails": agent.policy.get("guardrails", ())}).guardrails
+        rules = _Rules(guardrails, lacks_model=agent.settings.get(REQUIRES_MODEL) is True and not agent.model)
         self._rules[place] = (now + self._settings.policy_cache_seconds, rules)
         self._rules.move_to_end(place)
         if len(self._rules) > self._settings.policy_cache_entries:
             self._rules.popitem(last=False)
         return rules
+
+    async def _names_model(self, turn: NewTurn) -> bool:
+        """Whether the message, or else its conversation as it now is, names a model."""
+        named = turn.payload.get("model")
+        if isinstance(named, str) and named.strip():
+            return True
+        conversation = await self._store.find_conversation(turn.ref.organization_id, turn.ref.conversation_id)
+        return conversation is not None and bool(conversation.model)
+
+    def _no_model(self, agent_id: str) -> Verdict:
+        sentence, url = turn_error_text(TurnError.NO_MODEL_CONFIGURED), agent_settings_url(self._settings, agent_id)
+        return Verdict(TurnError.NO_MODEL_CONFIGURED, sentence if url is None else f"{sentence} Set one at {url}")
 
     async def _ask_all(self, rules: tuple[Guardrail, ...], turn: NewTurn, user_id: str) -> Verdict | None:
         for number, rule in enumerate(rules):

@@ -26,5 +26,12 @@ def conversation_url(settings: EdgeSettings, key: str, tail: str = "") -> str:
     return f"{request.scheme}://{host}{path}" if _HOST.match(host) else path
 
 
+def agent_settings_url(settings: EdgeSettings, agent_id: str) -> str | None:
+    """Where a person sets up an agent; None while no public address is configured."""
+    if settings.public_url is None:
+        return None
+    return f"{settings.public_url.rstrip('/')}/ops#agent={quote(agent_id, safe='@:')}"
+
+
 def query_value(text: str) -> str:
     return quote(text, safe="")

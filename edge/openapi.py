@@ -167,6 +167,7 @@ def _stream() -> Json:
                 "operationId": "readEvents",
                 "summary": "Read the event stream",
                 "description": "Server-Sent Events. From any id ever sent, a reader gets exactly what it lacks.",
+                "security": [{"bearer": []}, {"cookie": []}, {"ticket": []}],
                 "parameters": [
                     _query("since", "Where to go on: an id of an earlier event."),
                     _query("messageId", "End the stream behind this message's terminal event."),
@@ -175,12 +176,46 @@ def _stream() -> Json:
                 "responses": {"200": stream, "204": {"description": _STATUS_TEXT[204]}}
                 | _refusals(400, 401, 403, 404, 429, 503),
             },
-        }
+        },
+        f"{_KEY}/events/ticket": {
+            "parameters": [_KEY_PARAMETER],
+            "post": _operation(
+                "getTicket",
+                "Get a ticket for the event stream",
+                "For readers that cannot send headers: open `events?ticket=` with it, once and within seconds. What "
+                "was used or has expired is a 401; a reader that lost its stream asks for another.",
+                _answer("Ticket") | _refusals(401, 403, 404, 503),
+            ),
+        },
     }
 
 
 def _operation(name: str, summary: str, description: str, responses: Json, **further: Any) -> Json:
     return {"operationId": name, "summary": summary, "description": description, **further, "responses": responses}
+
+
+def _browsers() -> Json:
+    return {
+        "/api/v1/session": {
+            "post": _operation(
+                "beginBrowserSession",
+                "Get a cookie for a browser",
+                "For a Bearer API key or token; the cookie opens what that does, and does not outlive it. With the "
+                "cookie, every request needs this server's own `Origin`, or for GET `Sec-Fetch-Site: same-origin`.",
+                _answer("BrowserSession") | _refusals(401, 503),
+                security=[{"bearer": []}],
+            ),
+            "delete": {
+                **_OPEN,
+                **_operation(
+                    "endBrowserSession",
+                    "Forget the cookie",
+                    "Repeating it changes nothing.",
+                    _answer("Success") | _refusals(403),
+                ),
+            },
+        },
+    }
 
 
 def _sessions() -> Json:
@@ -260,8 +295,8 @@ def _events_text() -> str:
 
 
 def _operations() -> Json:
-    def plain(kind: str, description: str) -> Json:
-        return {"200": {"description": description, "content": {kind: {"schema": {"type": "string"}}}}}
+    def plain(kind: str, description: str, of: str = "string") -> Json:
+        return {"200": {"description": description, "content": {kind: {"schema": {"type": of}}}}}
 
     ok = _answer("Health")
     return {
@@ -287,7 +322,7 @@ def _operations() -> Json:
                 **_OPEN,
                 "operationId": "openapi",
                 "summary": "This document",
-                "responses": plain("application/json", "OpenAPI 3.1."),
+                "responses": plain("application/json", "OpenAPI 3.1.", "object"),
             }
         },
         "/docs": {
@@ -301,6 +336,16 @@ def _operations() -> Json:
     }
 
 
+def _all_paths() -> Json:
+    """Whatever takes credentials may answer that they are used too fast."""
+    counted = _conversations() | _messages() | _files() | _sessions() | _stream() | _browsers()
+    for item in counted.values():
+        for name, operation in item.items():
+            if name != "parameters" and operation.get("security") != []:
+                operation["responses"] |= _refusals(429)
+    return counted | _worker() | _operations()
+
+
 def document() -> Json:
     """A fresh OpenAPI document as plain JSON values."""
     return {
@@ -312,8 +357,8 @@ def document() -> Json:
             f"its codes are {', '.join(f'`{code}`' for code in ApiError)}.",
         },
         "servers": [{"url": "/"}, {"url": "/lobu"}],
-        "security": [{"bearer": []}],
-        "paths": _conversations() | _messages() | _files() | _sessions() | _stream() | _worker() | _operations(),
+        "security": [{"bearer": []}, {"cookie": []}],
+        "paths": _all_paths(),
         "components": {
             "schemas": SCHEMAS,
             "securitySchemes": {
@@ -321,6 +366,18 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "An API key (`lobu_…`), or a conversation's token as its opening answered it.",
+                },
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "lobu_session",
+                    "description": "A browser's session. A Bearer credential wins over it.",
+                },
+                "ticket": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "ticket",
+                    "description": "Opens one conversation's stream, once.",
                 },
                 "run": {
                     "type": "http",

@@ -122,6 +122,8 @@ SCHEMAS: dict[str, Json] = {
         position=_COUNT | {"description": "Messages that were owed before this one."},
         eventsUrl=_TEXT | {"description": "A stream of this message alone, from its acceptance to its terminal event."},
     ),
+    "Ticket": _success(ticket=_TEXT, expiresAt=_EPOCH_MS),
+    "BrowserSession": _success(expiresAt=_EPOCH_MS),
     "CancelRequest": _object([], messageId=_TEXT | {"description": "Absent: everything that is owed."}),
     "CancelReceipt": _success(stage={"type": "string", "enum": ["accepted", "nothing-to-cancel"]}),
     "AnswerRequest": _object(["answer"], answer=_TEXT | {"minLength": 1}),

@@ -54,9 +54,14 @@ class Services:
     def draining(self) -> bool:
         return self.streams.stopping or self.gateway.draining
 
-    async def conversation(self, key: str, *, fresh: bool = True) -> tuple[Principal, Conversation]:
-        """The caller, and the conversation if it may use it. Raises Refusal 401, 403, 404; StoreUnavailable."""
-        principal = await self.authenticate()
+    async def conversation(
+        self, key: str, *, fresh: bool = True, by_ticket: bool = False
+    ) -> tuple[Principal, Conversation]:
+        """The caller, and the conversation if it may use it. `by_ticket`: this address takes its own tickets too.
+
+        Raises Refusal 401, 403, 404, 429; StoreUnavailable.
+        """
+        principal = await self.authenticate(ticket_for=key if by_ticket else None)
         return principal, await self.tenancy.authorize(principal, key, fresh=fresh)
 
     def held(self) -> ExitStack:

@@ -87,6 +87,12 @@ class Conversations:
         elif not self._env.busy.has(owed.ref):
             self._hint(owed.ref, Sweep())
 
+    def overdue(self, ref: ConversationRef) -> None:
+        """A turn's owner let its deadline pass for long: end a stuck actor here, or take over from a stuck host."""
+        log.error("owner is stuck", conversation=ref.conversation_id, here=ref in self._registry)
+        self._registry.kill(ref)
+        self._hint(ref, Sweep(overdue=True))
+
     def open_feed(self, ref: ConversationRef) -> AbstractContextManager[Feed]:
         return self._env.feeds.reading(ref)
 

@@ -219,4 +219,8 @@ def edge_settings_of(settings: Settings) -> EdgeSettings:
         stream_buffer_bytes=limits.stream_buffer_bytes,
         ping_seconds=min(limits.ping_seconds, 10.0),
         token_lifetime_seconds=int(limits.token_ttl_seconds),
+        ticket_seconds=limits.ticket_ttl_seconds,
+        session_seconds=limits.session_ttl_seconds,
+        requests_per_second=limits.requests_per_second,
+        request_burst=limits.request_burst,
     )

@@ -17,6 +17,7 @@ from typing import Any
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.environment import Busy, Environment, FileLimits
+from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.runtime.child_spec import ChildSpec
@@ -29,6 +30,7 @@ from supervisor.conversations import Conversations
 from supervisor.membership import Membership
 from supervisor.spawner.link import SpawnerLink
 from supervisor.tree_log import TreeLog
+from supervisor.upkeep.deadlines import Deadlines
 from supervisor.upkeep.expired_files import ExpiredFiles
 from supervisor.upkeep.janitor import Janitor
 from supervisor.upkeep.sweeper import Sweeper
@@ -69,31 +71,15 @@ class Host:
             renew_seconds=limits.host_renew_seconds,
             margin_seconds=limits.host_margin_seconds,
         )
-        environment = Environment(
-            host_id=lambda: self.membership.host_id,
-            store=store,
-            workers=self.workers,
-            workspaces=workspaces,
-            feeds=Feeds(wall_clock_ms),
-            timers=self._timers,
-            busy=Busy(),
-            clock_ms=wall_clock_ms,
-            limits=_conversation_limits(settings),
-            max_owed_turns=limits.queue_max_turns,
-            patience=Patience(PATIENCE_SECONDS),
-            handover_seconds=HANDOVER_SECONDS,
-            session_store=settings.session_store,
-            run_token=run_token,
-            file_limits=FileLimits(
-                limits.upload_max_files, limits.upload_file_max_bytes, limits.upload_total_max_bytes
-            ),
-        )
+        environment = self._environment(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
         self.conversations.host_status_source = self.status
+        self._deadlines = Deadlines(store, self._host_id, environment.promises)
         self._sweeper = Sweeper(
             store,
-            lambda: self.membership.host_id,
+            self._host_id,
             self.conversations.sweep,
+            self.conversations.overdue,
             interval_seconds=limits.sweep_interval_seconds,
             batch=SWEEP_BATCH,
             older_than_seconds=SWEEP_OLDER_THAN_SECONDS,
@@ -108,6 +94,35 @@ class Host:
         self.tree_log = TreeLog()
         self._actors = self._supervise_actors()
 
+    def _host_id(self) -> str:
+        """Changes when this process joins again as a new host."""
+        return self.membership.host_id
+
+    def _environment(
+        self, settings: Settings, store: Store, workspaces: HostWorkspaces, run_token: RunToken
+    ) -> Environment:
+        limits = settings.limits
+        return Environment(
+            host_id=self._host_id,
+            store=store,
+            workers=self.workers,
+            workspaces=workspaces,
+            feeds=Feeds(wall_clock_ms),
+            timers=self._timers,
+            busy=Busy(),
+            promises=Promises(),
+            clock_ms=wall_clock_ms,
+            limits=_conversation_limits(settings),
+            max_owed_turns=limits.queue_max_turns,
+            patience=Patience(PATIENCE_SECONDS),
+            handover_seconds=HANDOVER_SECONDS,
+            session_store=settings.session_store,
+            run_token=run_token,
+            file_limits=FileLimits(
+                limits.upload_max_files, limits.upload_file_max_bytes, limits.upload_total_max_bytes
+            ),
+        )
+
     def _supervise_actors(self) -> Supervisor:
         conversations = ChildSpec(
             "conversations", self.conversations.run, shutdown_seconds=15, subtree=self.conversations.snapshot
@@ -117,6 +132,7 @@ class Host:
             [
                 ChildSpec("membership", self.membership.run),
                 conversations,
+                ChildSpec("deadlines", self._deadlines.run),
                 ChildSpec("sweeper", self._sweeper.run),
             ],
             strategy=Strategy.REST_FOR_ONE,

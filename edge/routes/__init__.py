@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from quart import Blueprint
 
-from edge.routes import control, conversations, files, messages, operations, sessions, stream, worker
+from edge.routes import browsers, control, conversations, files, messages, operations, sessions, stream, worker
 from edge.services import Services
 
 
 def blueprints(services: Services) -> list[Blueprint]:
     return [
         conversations.routes(services),
+        browsers.routes(services),
         messages.routes(services),
         files.routes(services),
         stream.routes(services),

@@ -55,7 +55,7 @@ def routes(services: Services) -> Blueprint:
             return _stream_response(sse.encode_event(later))
 
     async def follow(key: str) -> Response:
-        _, conversation = await services.conversation(key)
+        _, conversation = await services.conversation(key, by_ticket=True)
         start = _start()
         turn = await _followed_turn(services, conversation)
         if request.method == "HEAD":

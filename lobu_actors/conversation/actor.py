@@ -64,13 +64,15 @@ class ConversationActor(Actor[m.Message]):
             return await self._handle(message)
         except BaseException:
             self._crashed = True
-            self._abandon()
             raise
+
+    def ended(self) -> None:
+        self._abandon()
 
     async def stopped(self) -> None:
         """Hand over: nothing of this conversation runs here when this returns or its bound has passed."""
         state, effects, lease = self._state, self._effects, self._lease
-        self._abandon(grace_seconds=WORKER_GRACE_SECONDS)
+        self._abandon(grace_seconds=None if self._crashed else WORKER_GRACE_SECONDS)
         if self._crashed or state is None or effects is None or lease is None:
             # What a crash leaves is its successor's to judge, as a lost attempt: handing it over would repeat it.
             return
@@ -111,6 +113,7 @@ class ConversationActor(Actor[m.Message]):
                         break
             pending.extendleft(reversed(results))
             self._env.busy.set(self._ref, self._state.run is not None)
+            self._env.promises.note(self._state)
         if self._state.over:
             self._env.live_sessions.discard(self._ref)
         self._set_timer()
@@ -126,8 +129,11 @@ class ConversationActor(Actor[m.Message]):
                 for effect in effects:
                     await self._effects.apply(effect)
             return False
+        overdue = isinstance(message, m.Sweep) and message.overdue
         activation = await until_known(
-            "activate", lambda: self._env.store.activate(self._ref, self._env.host_id()), self._env.patience
+            "activate",
+            lambda: self._env.store.activate(self._ref, self._env.host_id(), overdue=overdue),
+            self._env.patience,
         )
         if not isinstance(activation, Activation):
             log.info("not ours", conversation=self._ref.conversation_id, found=repr(activation))
@@ -180,6 +186,7 @@ class ConversationActor(Actor[m.Message]):
             return
         self._ended = True
         self._env.busy.set(self._ref, False)
+        self._env.promises.drop(self._ref)
         self._feed.end_text()  # whoever goes on with it shows it anew
         self._env.live_sessions.discard(self._ref)
         if self._timer is not None:

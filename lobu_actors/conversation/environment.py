@@ -11,6 +11,7 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.commit import Patience
+from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.state import Limits
 from lobu_actors.conversation.worker_port import Workers, Workspaces
 from lobu_actors.gateway.feed import Feeds
@@ -64,6 +65,7 @@ class Environment:
     feeds: Feeds
     timers: Timers
     busy: Busy
+    promises: Promises
     clock_ms: Callable[[], int]  # wall clock, for timestamps that clients see
     limits: Limits
     max_owed_turns: int

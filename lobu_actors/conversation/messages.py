@@ -33,7 +33,9 @@ class TurnAccepted:
 
 @attrs.frozen
 class Sweep:
-    """Something is owed here; look."""
+    """Something is owed here; look. `overdue`: its owner let a deadline pass, so take it from whoever has it."""
+
+    overdue: bool = False
 
 
 @attrs.frozen

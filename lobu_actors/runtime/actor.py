@@ -42,6 +42,10 @@ class Actor(Generic[M]):
     async def stopped(self) -> None:
         """Called once after the last message; cancelled, as a crash, if it takes too long."""
 
+    def ended(self) -> None:
+        """Called once when the incarnation is over in whatever way, cancelled too: lets go of what it holds. Must not
+        block or raise."""
+
     def may_passivate(self) -> bool:
         """Whether the actor may be stopped although nobody asked, because it has been idle. Must not block."""
         return True
@@ -131,6 +135,19 @@ async def live(
     await actor.started()
     if on_started is not None:
         on_started()
+    try:
+        return await _until_ending(actor, mailbox, idle_seconds, stop_seconds, on_stopping)
+    finally:
+        actor.ended()
+
+
+async def _until_ending(
+    actor: Actor[M],
+    mailbox: Mailbox[M],
+    idle_seconds: float,
+    stop_seconds: float,
+    on_stopping: Callable[[], None] | None,
+) -> Ending:
     try:
         ending = await _receive(actor, mailbox, idle_seconds)
     except Exception as crash:

@@ -43,6 +43,7 @@ class _Cell(Generic[K, M]):
     mailbox: Mailbox[M]
     state: NodeState = NodeState.STARTING
     restarts: int = 0
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def set_running(self) -> None:
         self.state = NodeState.RUNNING
@@ -151,6 +152,17 @@ class Registry(Generic[K, M]):
         """
         return await ask_through(self._cell_for(key).mailbox, message, timeout_seconds)
 
+    def kill(self, key: K) -> bool:
+        """End the key's present incarnation at once, as OTP's exit(Pid, kill): it is cancelled wherever it waits.
+
+        Its waiting messages go to a fresh one. For an actor that is stuck; False when there is none.
+        """
+        cell = self._cells.get(key)
+        if cell is None:
+            return False
+        cell.scope.cancel()
+        return True
+
     @property
     def active(self) -> int:
         """How many keys have an actor, those that are starting or stopping included."""
@@ -202,15 +214,17 @@ class Registry(Generic[K, M]):
             refuse_all(cell.mailbox, f"the actor of {cell.key!r} stopped before it handled the message")
 
     async def _run_incarnation(self, cell: _Cell[K, M]) -> None:
+        cell.scope = trio.CancelScope()
         try:
-            await live(
-                self._factory(cell.key),
-                cell.mailbox,
-                idle_seconds=self._idle_seconds,
-                stop_seconds=self._stop_seconds,
-                on_started=cell.set_running,
-                on_stopping=cell.set_stopping,
-            )
+            with cell.scope:
+                await live(
+                    self._factory(cell.key),
+                    cell.mailbox,
+                    idle_seconds=self._idle_seconds,
+                    stop_seconds=self._stop_seconds,
+                    on_started=cell.set_running,
+                    on_stopping=cell.set_stopping,
+                )
         except Exception as crash:
             if self._crashes.record(cell.key, trio.current_time()):
                 refuse_all(cell.mailbox, f"the actor of {cell.key!r} crashed too often")

@@ -6,8 +6,8 @@ they return None when it does not ("we lost"), and the caller must stop. Nothing
 
 Failure: any method may raise StoreUnavailable (nothing happened) and every write StoreOutcomeUnknown (it may have).
 Each write has a key by which it can be asked for again: `accept_turn` (message_id), `start_run` and `requeue_run`
-(run_id), `finish_run` (turn ids, run_id), `reset_session` (generation), `use_ticket` (use_id): calling it again with the same arguments gives
-the same result as the first.
+(run_id), `finish_run` (turn ids, run_id), `reset_session` (generation), `use_ticket` (use_id): calling it again with
+the same arguments gives the same result as the first.
 Every call has a deadline; callers may cancel at any time.
 """
 
@@ -33,6 +33,7 @@ from lobu_actors.store.records import (
     HeldElsewhere,
     Host,
     Lease,
+    MarkerDeadline,
     NewEvent,
     NewFile,
     NewQuestion,
@@ -133,9 +134,12 @@ class ConversationStore(Protocol):
 class ActorStore(Protocol):
     """What the owner of a conversation needs. All but `activate` are guarded by the lease."""
 
-    async def activate(self, ref: ConversationRef, host_id: str) -> Activation | HeldElsewhere | None:
+    async def activate(
+        self, ref: ConversationRef, host_id: str, *, overdue: bool = False
+    ) -> Activation | HeldElsewhere | None:
         """Take the lease (epoch + 1) unless another live host holds it. None: no such conversation.
 
+        With `overdue` also from a live host, if a running turn's deadline has passed: its owner is stuck, and fenced.
         A host whose own row is dead or expired gets nothing and is told so by HeldElsewhere of its own id.
         """
         ...
@@ -304,6 +308,14 @@ class HostStore(Protocol):
 
     async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         """Conversations that owe a turn (or a close) which no other live host is responsible for, oldest first."""
+        ...
+
+    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> int:
+        """Write the deadlines of this host's running turns; gives how many still were this host's."""
+        ...
+
+    async def find_overdue(self, *, limit: int) -> list[ConversationRef]:
+        """Conversations with a running turn whose deadline has passed, whoever holds them."""
         ...
 
     async def totals(self, organization_id: str | None = None) -> Totals: ...

@@ -272,6 +272,16 @@ class Owed:
 
 
 @attrs.frozen
+class MarkerDeadline:
+    """Until when the owner of a running turn will have done something about it, `seconds` from now."""
+
+    organization_id: str
+    turn_id: str
+    run_id: str
+    seconds: float
+
+
+@attrs.frozen
 class Totals:
     """Counts for `lobu status`."""
 

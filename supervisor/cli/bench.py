@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
-from benchmarks import paths
-from benchmarks.results import report
+from benchmarks import growth, paths
+from benchmarks.results import Result, report
 from benchmarks.server import own_server
 from supervisor.cli.options import example
 
-PATHS = ("terminal", "crash")
+PATHS = ("terminal", "crash", "snapshot")
 
 
-@click.command("bench", epilog=example("lobu bench", "lobu bench crash --repeat 500 --json"))
+@click.command(
+    "bench",
+    epilog=example("lobu bench", "lobu bench crash --repeat 500 --json", "lobu bench snapshot --plot growth.svg"),
+)
 @click.argument("names", nargs=-1, type=click.Choice(PATHS))
 @click.option("--repeat", type=click.IntRange(10, 1_000_000), help="Repetitions; default 1000 turns, 100 kills.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Where snapshot's plot goes, as SVG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with machine and versions.")
-def command(names: tuple[str, ...], repeat: int | None, as_json: bool) -> None:
-    """Measure what a client waits for, beside the floor of its own parts in the same run.
+def command(names: tuple[str, ...], repeat: int | None, plot: Path | None, as_json: bool) -> None:
+    """Measure what a client waits for, beside the floor of its own parts in the same run; and, as `snapshot`, what a
+    turn costs at the beginning and at the end of a session that grows to 20 MB.
 
     Starts a `lobu run` of its own in a temporary folder and stops it afterwards.
     """
+    if plot is not None and "snapshot" not in (names or PATHS):
+        raise click.UsageError("--plot is of snapshot, which is not measured here")
     show = sys.stderr.isatty()
 
     def progress(line: str) -> None:
         if show:
             click.echo(f"\r\033[K{line}", nl=False, err=True)
 
-    results = []
+    results: list[Result | growth.Growth] = []
     with own_server() as server:
         for name in names or PATHS:
             if name == "terminal":
                 results.append(paths.terminal(server, repeat or 1000, progress))
-            else:
+            elif name == "crash":
                 results.append(paths.crash(server, repeat or 100, progress))
+            else:
+                grown = growth.snapshot(server, repeat or 1000, progress)
+                results.append(grown)
+                if plot is not None:
+                    plot.write_text(grown.as_svg())
     progress("")
     click.echo(report(results, as_json))

@@ -24,6 +24,13 @@ _Part = TypeVar("_Part", Deadlines, FailurePolicy, Guardrail)
 MAX_WARM = 64
 MAX_MEMORY_MB = 1024 * 1024
 MAX_WHOLE_NUMBER = 2**53
+# Limits that are not just any positive number.
+_LIMIT_BOUNDS = {
+    "ticket_ttl_seconds": (1, 300),
+    "session_ttl_seconds": (60, 30 * 86_400),
+    "requests_per_second": (0, 1_000_000),
+    "request_burst": (1, 1_000_000),
+}
 _WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
@@ -182,7 +189,8 @@ def read_limits(table: Table) -> Limits:
     for field in attrs.fields(Limits):
         default = getattr(defaults, field.name)
         if isinstance(default, int):
-            values[field.name] = table.integer(field.name, default, least=1, most=MAX_WHOLE_NUMBER)
+            least, most = _LIMIT_BOUNDS.get(field.name, (1, MAX_WHOLE_NUMBER))
+            values[field.name] = table.integer(field.name, default, least=least, most=most)
         else:
             values[field.name] = table.number(field.name, default)
     table.finish()

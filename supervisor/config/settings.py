@@ -65,7 +65,7 @@ class AgentConfig:
 
 @attrs.frozen
 class Limits:
-    """The `[limits]` table. Every number is positive; `load` checks how they must relate to each other."""
+    """The `[limits]` table. Every number is positive unless said otherwise; `load` checks how they must relate to each other."""
 
     # Workers
     max_workers: int = 256
@@ -98,6 +98,10 @@ class Limits:
     stream_buffer_bytes: int = 256 * 1024
     ping_seconds: float = 15.0
     token_ttl_seconds: float = 86_400.0
+    ticket_ttl_seconds: int = 30  # of a ticket for one event stream
+    session_ttl_seconds: int = 12 * 3600  # of a browser's cookie
+    requests_per_second: int = 2000  # of one API key, or of one user's tokens, in one process; 0: any number
+    request_burst: int = 5000  # that may come at once after a pause
 
 
 def _read_only(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,12 +11,15 @@ import structlog
 import trio
 
 from lobu_actors import telemetry
+from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.protocol import HostStore
 from lobu_actors.store.records import Owed
 
 log = structlog.get_logger(__name__)
+
+OVERDUE_SECONDS = 10.0  # seen overdue at every sweep for so long
 
 
 class Sweeper:
@@ -27,6 +30,7 @@ class Sweeper:
         store: HostStore,
         host_id: Callable[[], str],
         wake: Callable[[Owed], None],
+        take_over: Callable[[ConversationRef], None],
         *,
         interval_seconds: float,
         batch: int,
@@ -35,6 +39,8 @@ class Sweeper:
         self._store = store
         self._host_id = host_id
         self._wake = wake
+        self._take_over = take_over
+        self._overdue_since: dict[ConversationRef, float] = {}
         self._interval_seconds = interval_seconds
         self._batch = batch
         self._older_than_seconds = older_than_seconds
@@ -49,7 +55,19 @@ class Sweeper:
                     telemetry.SWEPT.inc()
                     self._wake(owed)
                 older_than = self._older_than_seconds
+                await self._sweep_overdue()
             except StoreUnavailable as error:
                 log.warning("not swept, the store is away", error=str(error))
             with trio.move_on_after(self._interval_seconds):
                 await context.stopping.wait()
+
+    async def _sweep_overdue(self) -> None:
+        """Take over what stays overdue. Not at first sight: after an outage of the store its owner needs a moment to
+        write that it is well."""
+        now = trio.current_time()
+        found = await self._store.find_overdue(limit=self._batch)
+        self._overdue_since = {ref: self._overdue_since.get(ref, now) for ref in found}
+        for ref, since in list(self._overdue_since.items()):
+            if now - since >= OVERDUE_SECONDS:
+                del self._overdue_since[ref]
+                self._take_over(ref)

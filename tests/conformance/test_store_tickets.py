@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
 
+from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.protocol import Store
 
 
@@ -50,9 +49,7 @@ async def test_what_is_over_is_deleted_by_later_uses(store: Store) -> None:
 async def test_the_other_process_knows(store: Store, store_url: str | None) -> None:
     if store_url is None:
         return
-    from lobu_actors.store.postgres import PostgresStore
-
-    other: Any = PostgresStore.connect(store_url)
+    other = PostgresStore.connect(store_url)
     assert await store.use_ticket("acme", "t1", "first", kept_seconds=60)
     assert not await other.use_ticket("acme", "t1", "second", kept_seconds=60)
     other.close()

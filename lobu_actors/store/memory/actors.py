@@ -37,7 +37,9 @@ from lobu_actors.store.records import (
 class ActorPart(Part):
     """Implements `protocol.ActorStore`."""
 
-    async def activate(self, ref: ConversationRef, host_id: str) -> Activation | HeldElsewhere | None:
+    async def activate(
+        self, ref: ConversationRef, host_id: str, *, overdue: bool = False
+    ) -> Activation | HeldElsewhere | None:
         await pass_checkpoint()
         row = self.tables.conversation(ref)
         if row is None:
@@ -45,7 +47,9 @@ class ActorPart(Part):
         if not self.tables.host_lives(host_id):
             return HeldElsewhere(host_id)
         held = self.tables.leases.setdefault((ref.organization_id, ref.conversation_id), LeaseRow(None, 0))
-        if held.host_id is not None and held.host_id != host_id and self.tables.host_lives(held.host_id):
+        stuck = overdue and self.tables.is_overdue(ref)
+        if held.host_id not in (None, host_id) and self.tables.host_lives(held.host_id) and not stuck:
+            assert held.host_id is not None
             return HeldElsewhere(held.host_id)
         held.host_id, held.epoch = host_id, held.epoch + 1
         return Activation(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState
 from lobu_actors.store.memory.tables import HostRow, Part, pass_checkpoint
-from lobu_actors.store.records import Host, Owed, Totals
+from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
 ABANDONED, IDLE, BUSY = 1, 2, 3
 
@@ -83,6 +84,22 @@ class HostPart(Part):
         if lease is None or lease.host_id != host_id:
             return None if lease is not None and self.tables.host_lives(lease.host_id) else ABANDONED
         return BUSY if any(self.tables.live_runs(ref)) else IDLE
+
+    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> int:
+        await pass_checkpoint()
+        moved = 0
+        for wanted in deadlines:
+            marker = self.tables.markers.get((wanted.organization_id, wanted.turn_id))
+            if marker is not None and (marker.host_id, marker.run_id) == (host_id, wanted.run_id):
+                marker.deadline = self.tables.clock() + wanted.seconds
+                moved += 1
+        return moved
+
+    async def find_overdue(self, *, limit: int) -> list[ConversationRef]:
+        await pass_checkpoint()
+        found = {marker.ref: marker.deadline for marker in self.tables.markers.values() if marker.deadline is not None}
+        overdue = [ref for ref in found if self.tables.is_overdue(ref)]
+        return sorted(overdue, key=lambda ref: found[ref])[:limit]
 
     async def totals(self, organization_id: str | None = None) -> Totals:
         await pass_checkpoint()

@@ -47,6 +47,7 @@ class MarkerRow:
     accepted_at: datetime
     host_id: str | None = None
     run_id: str | None = None
+    deadline: float | None = None
 
 
 @attrs.define
@@ -131,6 +132,13 @@ class Tables:
     def owed(self, ref: ConversationRef) -> list[MarkerRow]:
         found = [marker for marker in self.markers.values() if marker.ref == ref]
         return sorted(found, key=lambda marker: (marker.accepted_at, marker.turn_id))
+
+    def is_overdue(self, ref: ConversationRef) -> bool:
+        now = self.clock()
+        return any(
+            marker.run_id is not None and marker.deadline is not None and marker.deadline <= now
+            for marker in self.owed(ref)
+        )
 
     def put_turn(self, turn: Turn) -> Turn:
         self.turns[turn.ref.organization_id, turn.turn_id] = turn

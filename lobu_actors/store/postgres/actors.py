@@ -48,9 +48,11 @@ ACTIVATION_OWED_LIMIT = 1000  # of the queue; the rest is loaded when these are 
 class ActorPart(Part):
     """Implements `protocol.ActorStore`."""
 
-    async def activate(self, ref: ConversationRef, host_id: str) -> Activation | HeldElsewhere | None:
+    async def activate(
+        self, ref: ConversationRef, host_id: str, *, overdue: bool = False
+    ) -> Activation | HeldElsewhere | None:
         """Three round trips: take the lease, then read under it. Called again it takes the next epoch."""
-        params = ref_params(ref) | {"host_id": host_id}
+        params = ref_params(ref) | {"host_id": host_id, "overdue": overdue}
         holder: str | None = None
         for _ in range(ACQUIRE_ROUNDS):
             [(exists, alive, epoch, holder)] = await self.write("acquire_lease_unless_held_by_live_host", params)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState
-from lobu_actors.store.postgres.rows import Part, to_host
-from lobu_actors.store.records import Host, Owed, Totals
+from lobu_actors.store.postgres.rows import Part, to_host, to_json
+from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
 
 class HostPart(Part):
@@ -40,6 +41,13 @@ class HostPart(Part):
         params = {"host_id": host_id, "limit": limit, "older_than_seconds": float(older_than_seconds)}
         rows = await self.read("find_owed", params)
         return [Owed(ConversationRef(*names), closing) for *names, closing in rows]
+
+    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> int:
+        return len(await self.write("extend_deadlines", {"host_id": host_id, "deadlines": to_json(deadlines)}))
+
+    async def find_overdue(self, *, limit: int) -> list[ConversationRef]:
+        rows = await self.read("find_overdue", {"limit": limit})
+        return list(dict.fromkeys(ConversationRef(*row) for row in rows))
 
     async def totals(self, organization_id: str | None = None) -> Totals:
         [row] = await self.read("totals", {"organization_id": organization_id})

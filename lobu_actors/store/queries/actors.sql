@@ -21,6 +21,11 @@ WITH me AS MATERIALIZED (
     WHERE l.host_id IS NULL OR l.host_id = EXCLUDED.host_id OR NOT EXISTS (
         SELECT 1 FROM host h
         WHERE h.host_id = l.host_id AND h.state <> 'dead' AND h.expires_at > statement_timestamp())
+        OR %(overdue)s AND EXISTS (
+        SELECT 1 FROM turn_marker m
+        WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s
+            AND m.conversation_id = %(conversation_id)s AND m.run_id IS NOT NULL
+            AND m.deadline_at <= statement_timestamp())
     RETURNING epoch
 )
 SELECT EXISTS (SELECT 1 FROM here), EXISTS (SELECT 1 FROM me), (SELECT epoch FROM taken), (

@@ -77,6 +77,10 @@ class Worker(Actor[str]):
         self.world.alive[self.key] -= 1
         self.world.log.append((self.key, "stopped"))
 
+    def ended(self) -> None:
+        if self.world.alive[self.key] and "stopped" not in self.world.of(self.key)[-1:]:
+            self.world.alive[self.key] -= 1  # cancelled
+
     def may_passivate(self) -> bool:
         return self.world.may_passivate
 
@@ -386,3 +390,19 @@ async def test_the_tree_shows_the_actors_and_how_many_it_leaves_out(world, autoj
 def test_limits_that_mean_nothing_are_refused(world, change):
     with pytest.raises(ValueError, match="registry"):
         world.registry(**change)
+
+
+async def test_a_stuck_actor_is_killed_and_its_messages_go_to_a_fresh_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World()
+    async with running(world.registry()) as registry:
+        assert not registry.kill("a")
+        registry.tell("a", "wait")
+        await trio.testing.wait_all_tasks_blocked()
+        registry.tell("a", "note")
+        assert registry.kill("a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.of("a")[-1] == "note"
+        assert world.alive["a"] == 1
+        assert world.crashes == []

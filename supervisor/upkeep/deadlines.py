@@ -1,0 +1,64 @@
+"""Writes by when this host's running turns will have been looked at: one statement a second for all of them, at most.
+
+A deadline that only moved a little is not written again; heartbeats and deltas cost no write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.conversation.promises import Promise, Promises
+from lobu_actors.runtime.child_spec import ChildContext
+from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.protocol import HostStore
+from lobu_actors.store.records import MarkerDeadline
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_SECONDS = 1.0
+STEP_SECONDS = 5.0  # well below the slack of a promise
+BATCH = 1000
+
+
+class Deadlines:
+    """A supervised child."""
+
+    def __init__(self, store: HostStore, host_id: Callable[[], str], promises: Promises) -> None:
+        self._store = store
+        self._host_id = host_id
+        self._promises = promises
+        self._written: dict[ConversationRef, Promise] = {}
+
+    async def run(self, context: ChildContext) -> None:
+        context.started()
+        while not context.stopping.is_set():
+            try:
+                await self._write()
+            except StoreUnavailable as error:
+                log.warning("deadlines not written, the store is away", error=str(error))
+            with trio.move_on_after(INTERVAL_SECONDS):
+                await context.stopping.wait()
+
+    async def _write(self) -> None:
+        made = self._promises.made
+        for ref in self._written.keys() - made.keys():
+            del self._written[ref]
+        moved = {ref: promise for ref, promise in made.items() if self._has_moved(ref, promise)}
+        rows = [
+            MarkerDeadline(ref.organization_id, turn_id, promise.run_id, promise.until - trio.current_time())
+            for ref, promise in moved.items()
+            for turn_id in promise.turn_ids
+        ]
+        for start in range(0, len(rows), BATCH):
+            await self._store.extend_deadlines(self._host_id(), rows[start : start + BATCH])
+        self._written.update(moved)
+
+    def _has_moved(self, ref: ConversationRef, promise: Promise) -> bool:
+        known = self._written.get(ref)
+        if known is None or (known.run_id, known.turn_ids) != (promise.run_id, promise.turn_ids):
+            return True
+        return abs(promise.until - known.until) >= STEP_SECONDS

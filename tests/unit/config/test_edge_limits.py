@@ -1,0 +1,40 @@
+"""The limits of callers in lobu.toml reach the edge, within its bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.config.errors import ConfigError
+from supervisor.config.load import load_settings
+from supervisor.config.settings import Settings
+from supervisor.everything import edge_settings_of
+
+
+def load(folder: Path, text: str) -> Settings:
+    (folder / "lobu.toml").write_text(text)
+    return load_settings(folder / "lobu.toml", data_dir=folder, environ={})
+
+
+def test_limits_reach_the_edge(tmp_path: Path) -> None:
+    text = (
+        "[limits]\nrequests_per_second = 0\nrequest_burst = 7\nticket_ttl_seconds = 9\nsession_ttl_seconds = 61\n"
+        "token_ttl_seconds = 600\n"
+    )
+    edge = edge_settings_of(load(tmp_path, text))
+    assert (edge.requests_per_second, edge.request_burst, edge.ticket_seconds, edge.session_seconds) == (0, 7, 9, 61)
+
+
+def test_defaults_are_the_edges_own(tmp_path: Path) -> None:
+    edge = edge_settings_of(load(tmp_path, ""))
+    assert (edge.requests_per_second, edge.request_burst, edge.ticket_seconds) == (2000, 5000, 30)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["requests_per_second = -1", "request_burst = 0", "ticket_ttl_seconds = 301", "session_ttl_seconds = 59"],
+)
+def test_out_of_bounds(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match=line.split()[0]):
+        load(tmp_path, f"[limits]\n{line}\n")
