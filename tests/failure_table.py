@@ -247,7 +247,7 @@ async def _open(run: LobuRun, agent: str) -> Conversation:
 async def table(rows: list[Row], repetitions: int) -> tuple[list[str], bool]:
     """The lines, and whether every client was told what it should be."""
     lines = [
-        "| what happens | forced by | the client saw | from | p50 | max | |",
+        "| what happens | forced by | the client saw | from | p50 | max | remarks |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     right = True

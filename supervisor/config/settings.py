@@ -65,13 +65,13 @@ class AgentConfig:
 
 @attrs.frozen
 class Limits:
-    """The `[limits]` table. Every number is positive unless said otherwise; `load` checks how they must relate to each other."""
+    """The `[limits]` table. Numbers are positive unless said otherwise; `load` checks how they relate to each other."""
 
     # Workers
     max_workers: int = 256
     worker_idle_seconds: float = 300.0
     cancel_grace_seconds: float = 5.0
-    crash_loop_crashes: int = 10  # crashes of one conversation's worker within the period that stop its restarts
+    crash_loop_crashes: int = 10  # crashes of one conversation's worker within the period; one more is a loop
     crash_loop_period_seconds: float = 60.0
     session_file_max_bytes: int = 64 * MIB
     reply_max_bytes: int = 8 * MIB

@@ -74,8 +74,6 @@ class Twins:
     async def call(self, method: str, *arguments: Any, **named: Any) -> Any:
         """The answer that all gave. Raises Difference."""
         answers = [await _answer(store, method, arguments, named) for _, store in self.stores]
-        if method == "requeue_run":
-            answers = [_without_verdicts(answer) for answer in answers]
         shown = [_comparable(answer, self.organization) for answer in answers]
         self.log.append(f"{method}{arguments}{named or ''} -> {shown[0]}")
         if any(one != shown[0] for one in shown[1:]):
@@ -193,7 +191,8 @@ class Twins:
         """Any turns, in no run or in any one."""
         lease = self.lease(a)
         run_id = None if c % 2 else self.run_of(lease.ref, c)[0]
-        await self.write("finish_run", lease, await self._end(lease, run_id, self.turn_ids(lease.ref, b, 1 + c // 2), c))
+        turn_ids = self.turn_ids(lease.ref, b, 1 + c // 2)
+        await self.write("finish_run", lease, await self._end(lease, run_id, turn_ids, c))
 
     async def _end(self, lease: r.Lease, run_id: str | None, turn_ids: tuple[str, ...], kind: int) -> r.FinishRun:
         status, turn_status = _ENDINGS[0 if kind < 3 else (self.ids % 3) + 1]
@@ -224,7 +223,8 @@ class Twins:
         run_id, turn_ids = self.run_of(lease.ref, b // 2)
         named = run_id if b % 2 == 0 else None
         some = tuple(turn_ids) if c < 2 else self.turn_ids(lease.ref, b, c)
-        await self.write("requeue_run", lease, r.RequeueRun(named, some, failed=c % 2 == 1, error_code="WORKER_CRASHED"))
+        run = r.RequeueRun(named, some, failed=c % 2 == 1, error_code="WORKER_CRASHED")
+        await self.write("requeue_run", lease, run)
 
     async def op_ask(self, a: int, b: int, c: int) -> None:
         lease = self.lease(a)
@@ -327,11 +327,6 @@ async def _answer(store: Store, method: str, arguments: tuple[Any, ...], named: 
         return await getattr(store, method)(*arguments, **named)
     except (StoreRejected, SnapshotCorrupt, ValueError) as error:
         return error
-
-
-def _without_verdicts(answer: Any) -> Any:
-    """A known defect: Postgres' `requeue_run` leaves the verdict out that all its other answers have."""
-    return [attrs.evolve(turn, verdict=None) for turn in answer] if isinstance(answer, list) else answer
 
 
 def _comparable(value: Any, organization: str) -> Any:

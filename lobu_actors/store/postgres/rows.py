@@ -77,9 +77,9 @@ def to_conversation(organization_id: str, row: Row) -> Conversation:
 
 
 def to_turn(ref: ConversationRef, row: Row) -> Turn:
-    turn_id, message_id, content, on_busy, payload, status, attempt, failures, position, first_seq, at, *more = row
-    error, *said = more
-    verdict = Verdict(*said) if said and said[0] is not None else None
+    turn_id, message_id, content, on_busy, payload, status, attempt, failures, position, first_seq, at, *rest = row
+    error, code, said = rest
+    verdict = None if code is None else Verdict(code, said)
     return Turn(
         ref, turn_id, message_id, content, OnBusy(on_busy), payload, TurnStatus(status), attempt, failures, position,
         first_seq, at, error, verdict,

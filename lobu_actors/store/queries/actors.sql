@@ -263,12 +263,12 @@ WITH held AS MATERIALIZED (
     WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[])
         AND t.turn_id = owed.turn_id AND t.status = 'running'
     RETURNING t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
 ), now AS (
     SELECT * FROM moved
     UNION ALL
     SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
     FROM owed JOIN turn t ON t.organization_id = %(organization_id)s AND t.turn_id = owed.turn_id
     WHERE t.turn_id = ANY (%(turn_ids)s::text[]) AND t.status = 'queued'
 )
@@ -283,7 +283,7 @@ WITH held AS MATERIALIZED (
         AND host_id = %(host_id)s AND epoch = %(epoch)s
 )
 SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
 FROM held
 LEFT JOIN (
     turn_marker m JOIN turn t ON t.organization_id = m.organization_id AND t.turn_id = m.turn_id
