@@ -38,6 +38,13 @@ def broken_promises(url: str, *, accepted: Iterable[str] = (), quiet: bool = Tru
     return found
 
 
+def owed(url: str) -> int:
+    """How many turns are owed."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute("SELECT count(*) FROM turn_marker").fetchone()
+    return 0 if row is None else int(row[0])
+
+
 async def _audit(url: str) -> list[str]:
     pool = Pool(url, size=1)
     try:
