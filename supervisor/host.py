@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.commit import Patience
@@ -73,7 +72,6 @@ class Host:
         )
         environment = self._environment(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
-        self.conversations.host_status_source = self.status
         self._deadlines = Deadlines(store, self._host_id, environment.promises)
         self._sweeper = Sweeper(
             store,
@@ -150,18 +148,6 @@ class Host:
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
             self._actors.as_child(),
         ]
-
-    def status(self) -> dict[str, Any]:
-        """This process's own view, as plain JSON."""
-        return {
-            "hostId": self.membership.host_id,
-            "state": self.membership.state.value,
-            "actors": self.conversations.active,
-            "workers": [
-                {"workerId": info.worker_id, "worker": info.worker, "pid": info.pid, "state": info.state}
-                for info in self.workers.snapshot()
-            ],
-        }
 
 
 def _worker_environment(settings: Settings, workspace: str, token: str) -> dict[str, str]:

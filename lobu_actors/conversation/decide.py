@@ -266,7 +266,7 @@ def _recover(state: State, owed: tuple[Turn, ...]) -> Step:
     failures = max(turn.failures for turn in running) + 1
     if state.closing:
         return cancel_queued(state, running)
-    if state.failure.host_lost == "retry" and failures < state.failure.max_attempts:
+    if state.failure.may_retry(state.failure.host_lost, failures):
         return state, [m.RequeueTurns(None, running, failed=True, code=code)]
     return fail_queued(state, running, code)
 

@@ -94,7 +94,7 @@ def fail_run(
     }.get(TurnError(code) if code in TurnError.__members__ else TurnError.WORKER_FAILED, "fail")
     failures = max(turn.failures for turn in run.turns) + 1
     note = Note("attempt failed", {"run_id": run.run_id, "code": code, "failures": failures, "rule": rule})
-    if rule == "retry" and failures < state.failure.max_attempts:
+    if state.failure.may_retry(rule, failures):
         state = attrs.evolve(finishing(state, run), not_before=now + state.failure.backoff_seconds(failures))
         return state, [note, RequeueTurns(run.run_id, run.turns, failed=True, code=code, exit_status=exit_status)]
     timed_out = code in _TIMEOUTS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
@@ -71,8 +71,4 @@ class Gateway(Protocol):
     async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
         """For the worker of a live run: delete what is stored of the conversation's sessions, and say how many pieces
         that was. None: the owner was not reached, or that run is not live."""
-        ...
-
-    async def host_status(self) -> dict[str, Any]:
-        """For `lobu status`: the supervisor tree, actors and workers of this host, as plain JSON."""
         ...

@@ -78,9 +78,6 @@ class FakeGateway:
         self.purges.append((ref, run_id))
         return self.purge_result
 
-    async def host_status(self) -> dict[str, Any]:
-        return {}
-
     def drain(self) -> None:
         self.draining = True
         self.feeds.wake_all()
