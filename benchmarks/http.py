@@ -78,9 +78,10 @@ class Stream:
 class Conversation:
     """Opened, with one stream attached from its beginning."""
 
-    def __init__(self, port: int, key: str, thread: str) -> None:
+    def __init__(self, port: int, key: str, thread: str, agent: str | None = None) -> None:
         opener = Connection(port, key)
-        opened = opener.post("/api/v1/agents", {"thread": thread})
+        wanted = {"thread": thread} if agent is None else {"thread": thread, "agentId": agent}
+        opened = opener.post("/api/v1/agents", wanted)
         opener.close()
         self.path = f"/api/v1/agents/{opened['agentId']}"
         self.requests = Connection(port, opened["token"])

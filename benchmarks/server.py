@@ -28,7 +28,14 @@ command = ["python", "-m", "lobu_actors.agents.echo"]
 id = "echo"
 worker = "echo"
 default = true
+[workers.forked]
+command = ["python", "-m", "lobu_actors.agents.echo"]
+zygote = true
+[[agents]]
+id = "forked"
+worker = "forked"
 """
+FORKED_AGENT = "forked"
 
 
 @attrs.frozen

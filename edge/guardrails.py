@@ -107,7 +107,7 @@ class Guardrails:
 
     def _no_model(self, agent_id: str) -> Verdict:
         sentence, url = turn_error_text(TurnError.NO_MODEL_CONFIGURED), agent_settings_url(self._settings, agent_id)
-        return Verdict(TurnError.NO_MODEL_CONFIGURED, sentence if url is None else f"{sentence} Set one at {url}")
+        return Verdict(TurnError.NO_MODEL_CONFIGURED, f"{sentence} Set one at {url}", {"settingsUrl": url})
 
     async def _ask_all(self, rules: tuple[Guardrail, ...], turn: NewTurn, user_id: str) -> Verdict | None:
         for number, rule in enumerate(rules):

@@ -26,11 +26,12 @@ def conversation_url(settings: EdgeSettings, key: str, tail: str = "") -> str:
     return f"{request.scheme}://{host}{path}" if _HOST.match(host) else path
 
 
-def agent_settings_url(settings: EdgeSettings, agent_id: str) -> str | None:
-    """Where a person sets up an agent; None while no public address is configured."""
-    if settings.public_url is None:
-        return None
-    return f"{settings.public_url.rstrip('/')}/ops#agent={quote(agent_id, safe='@:')}"
+def agent_settings_url(settings: EdgeSettings, agent_id: str) -> str:
+    """Where a person sets up an agent; a path alone while no public address is configured.
+
+    It is stored and read by others, so nothing of the request's Host goes into it.
+    """
+    return f"{(settings.public_url or '').rstrip('/')}/ops#agent={quote(agent_id, safe='@:')}"
 
 
 def query_value(text: str) -> str:

@@ -185,7 +185,7 @@ SSE_EVENTS: dict[str, str] = {
     "timestamp}`; `files` are `{fileId, name, mediaType, size}` that the worker left, `filesRefused` are "
     "`{name, reason}`",
     "agent-error": "terminal; `{type, error, errorCode, errorContext?, messageId, processedMessageIds, timestamp}`; "
-    "the same again follows as `error`, for older readers",
+    "the same again follows as `error`, for older readers; `errorContext` of `NO_MODEL_CONFIGURED` is `{settingsUrl}`",
     "cancelled": "terminal; `{messageId, processedMessageIds, finalText, timestamp}`",
     "gap": "the cursor is older than what is kept; `{from, to, reason}`",
     "drain": "this server is going; reconnect; `{reconnectInMs}`",

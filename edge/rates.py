@@ -37,7 +37,7 @@ class Rates:
         left = min(self._burst, left + (now - since) * self._rate)
         if left < 1.0:
             # Nothing is written: a caller that does not stop still gets its share.
-            wait = max(1, math.ceil((1.0 - left) / self._rate))
+            wait = math.ceil((1.0 - left) / self._rate)
             sentence = "These credentials send more requests than they may; wait."
             raise Refusal(429, ApiError.RATE_LIMITED, sentence, retry_after_seconds=wait)
         self._buckets[credential] = (left - 1.0, now)

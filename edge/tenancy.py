@@ -1,4 +1,4 @@
-"""Who may use which conversation: the one place where that is decided, by the stored organization and user.
+"""Who may use which conversation and agent: the one place where that is decided, by the stored organization and user.
 
 A key is a name and proves nothing. What is another tenant's, or another user's, looks exactly like what does not exist.
 """
@@ -14,7 +14,7 @@ from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_conversation_key
 from lobu_actors.contract.states import Role
 from lobu_actors.store.protocol import ConversationStore
-from lobu_actors.store.records import Conversation
+from lobu_actors.store.records import Agent, Conversation
 
 
 class Tenancy:
@@ -52,6 +52,16 @@ class Tenancy:
         self._seen.move_to_end(place)
         if len(self._seen) > self._capacity:
             self._seen.popitem(last=False)
+
+
+def may_use_agent(principal: Principal, agent: Agent) -> bool:
+    """Whether `principal` may open conversations with it: one that has an owner is the owner's and administrators'.
+
+    A conversation that is there already stays its user's, whoever the agent comes to belong to.
+    """
+    if agent.organization_id != principal.organization_id:
+        return False
+    return principal.role is Role.ADMIN or agent.owner_user_id in (None, principal.user_id)
 
 
 def _permitted(principal: Principal, conversation: Conversation) -> bool:

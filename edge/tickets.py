@@ -31,7 +31,6 @@ class KeySession:
     """A session that an API key began; the key's row says who it is, and whether it still is."""
 
     key_hash: str
-    expires_at: float  # epoch seconds
 
 
 def sign_ticket(keys: JwtKeys, ref: ConversationRef, user_id: str, lifetime_seconds: int) -> tuple[str, int]:
@@ -42,7 +41,7 @@ def sign_ticket(keys: JwtKeys, ref: ConversationRef, user_id: str, lifetime_seco
 
 def verify_ticket(keys: JwtKeys, ticket: str, leeway_seconds: int = 0) -> TicketClaims:
     """Raises InvalidToken or ExpiredToken. Says nothing of whether it was used."""
-    claims = keys.decode(ticket, TICKET_AUDIENCE, (*_CONVERSATION, "jti"), leeway_seconds)
+    claims = keys.decode(ticket, TICKET_AUDIENCE, (), leeway_seconds)
     *place, user_id, ticket_id = _texts(claims, (*_CONVERSATION, "jti"))
     return TicketClaims(ConversationRef(*place), user_id, ticket_id)
 
@@ -58,11 +57,10 @@ def sign_token_session(keys: JwtKeys, ref: ConversationRef, user_id: str, lifeti
 def verify_session(keys: JwtKeys, session: str, leeway_seconds: int = 0) -> KeySession | TokenClaims:
     """Raises InvalidToken or ExpiredToken."""
     claims = keys.decode(session, SESSION_AUDIENCE, (), leeway_seconds)
-    expires_at = float(claims["exp"])
     if "key" in claims:
-        return KeySession(_texts(claims, ("key",))[0], expires_at)
+        return KeySession(_texts(claims, ("key",))[0])
     *place, user_id = _texts(claims, _CONVERSATION)
-    return TokenClaims(ConversationRef(*place), user_id, expires_at)
+    return TokenClaims(ConversationRef(*place), user_id, float(claims["exp"]))
 
 
 def _names(ref: ConversationRef, user_id: str) -> dict[str, str]:

@@ -22,10 +22,10 @@ from lobu_actors.conversation.messages import (
     CloseRequest,
     DrainRequest,
     Message,
-    QuestionAnswered,
     Sweep,
     TurnAccepted,
 )
+from lobu_actors.conversation.question_messages import QuestionAnswered
 from lobu_actors.conversation.session_messages import PurgeRequest
 from lobu_actors.conversation.worker_port import SessionFileInvalid
 from lobu_actors.gateway.feed import Feed

@@ -35,6 +35,7 @@ from lobu_actors.store.embedded import EmbeddedServer
 from lobu_actors.store.errors import EmbeddedServerError
 from lobu_actors.store.migrate import migrate
 from lobu_actors.store.postgres.store import PostgresStore
+from lobu_actors.store.protocol import TenantStore
 from lobu_actors.store.records import ApiKey
 from supervisor.config.errors import ConfigError
 from supervisor.config.settings import Settings
@@ -145,7 +146,7 @@ class Everything:
             await migrate(self._url)
         await store.check_schema()
         await store.ensure_organization(settings.organization_id)
-        await store.apply_agents(settings.organization_id, settings.agent_records())
+        await _provide_agents(store, settings)
         assert settings.admin_key is not None, "run_everything is given settings that have their keys"
         await store.put_api_key(
             ApiKey(api_key_hash(settings.admin_key), settings.organization_id, "admin", Role.ADMIN, "admin key")
@@ -172,6 +173,17 @@ class Everything:
                 raise ConfigError(str(error)) from error
             context.started(port)
             self._on_ready(port)
+
+
+async def _provide_agents(store: TenantStore, settings: Settings) -> None:
+    """The file's agents for its own organization, and its default one for every organization that has none."""
+    agents = settings.agent_records()
+    await store.apply_agents(settings.organization_id, agents)
+    default = next((agent for agent in agents if agent.is_default), None)
+    if default is None:
+        log.warning("no default agent", organization=settings.organization_id)
+    elif given := await store.ensure_default_agents(default):
+        log.info("default agent given", agent=default.agent_id, organizations=given)
 
 
 def _root_of(fault: ChildStartFailed) -> Exception:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from urllib.parse import urlsplit
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.commit import Patience
@@ -27,15 +28,18 @@ from lobu_actors.store.protocol import Store
 from supervisor.config.settings import Settings
 from supervisor.conversations import Conversations
 from supervisor.membership import Membership
+from supervisor.sandbox.destinations import Destination
 from supervisor.spawner.link import SpawnerLink
 from supervisor.tree_log import TreeLog
 from supervisor.upkeep.deadlines import Deadlines
 from supervisor.upkeep.expired_files import ExpiredFiles
 from supervisor.upkeep.janitor import Janitor
 from supervisor.upkeep.sweeper import Sweeper
+from supervisor.workers.containment import Containment, Place
 from supervisor.workers.environment import worker_environment
 from supervisor.workers.service import WorkerProcesses
 from supervisor.workers.types import WorkerLimits
+from supervisor.workers.users import UidRange
 from supervisor.workspaces.workspace import HostWorkspaces
 
 MAX_ACTORS = 100_000
@@ -54,14 +58,22 @@ class Host:
     def __init__(self, settings: Settings, store: Store, run_token: RunToken) -> None:
         limits = settings.limits
         self._timers = Timers()
-        self._link = SpawnerLink()
+        self._link = SpawnerLink(settings.state_dir / "spawner", abandon_seconds=limits.adoption_seconds)
         workspaces = HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limits.session_file_max_bytes)
+        self._containment = Containment(
+            self._link,
+            settings.workers,
+            workspaces,
+            Place(settings.state_dir, _dispatcher(settings.server.public_url)),
+            UidRange(limits.worker_uid_first, limits.worker_uid_count),
+        )
         self.workers = WorkerProcesses(
             self._link,
             settings.workers,
             workspaces,
             partial(_worker_environment, settings),
             WorkerLimits(max_workers=limits.max_workers),
+            self._containment,
         )
         self.membership = Membership(
             store,
@@ -78,6 +90,7 @@ class Host:
             self._host_id,
             self.conversations.sweep,
             self.conversations.overdue,
+            environment.promises.seems_stuck,
             interval_seconds=limits.sweep_interval_seconds,
             batch=SWEEP_BATCH,
             older_than_seconds=SWEEP_OLDER_THAN_SECONDS,
@@ -145,6 +158,7 @@ class Host:
             ChildSpec("janitor", self._janitor.run),
             ChildSpec("expired files", self._expired_files.run),
             ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
+            ChildSpec("containment", self._containment.run, start_timeout_seconds=120),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
             self._actors.as_child(),
         ]
@@ -158,6 +172,12 @@ def _worker_environment(settings: Settings, workspace: str, token: str) -> dict[
         worker_env=settings.worker_env,
         session_store=settings.session_store,
     )
+
+
+def _dispatcher(public_url: str) -> Destination:
+    """Where a worker finds this host's gateway. Its name may well lead to an address that is not public."""
+    parts = urlsplit(public_url)
+    return Destination(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), private=True)
 
 
 def _conversation_limits(settings: Settings) -> ConversationLimits:

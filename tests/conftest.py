@@ -1,4 +1,5 @@
-"""Fixtures for every test: one embedded server a run, one database cloned from a migrated template a test.
+"""Fixtures for every test: one embedded server a run, one database cloned from a migrated template a test; and the end
+of tests that hang.
 
 Owns the server's life. The server is started when the first test asks for it.
 """
@@ -8,13 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 
 import attrs
 import psycopg
 import pytest
+import pytest_timeout
 import trio
 
 from lobu_actors.contract.ids import ConversationRef, new_id
@@ -27,6 +31,47 @@ TEMPLATE = "lobu_template"
 
 # Tests kill processes, not machines: what the kernel has is safe, and the tests are twice as fast.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+
+UNWIND_SECONDS = 60.0  # to kill processes and take databases down
+_hung = pytest.StashKey[float]()
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool:
+    """A test that takes too long gets what Ctrl-C sends: trio unwinds it in order, so nothing that it started stays.
+
+    What does not even end by that ends the whole run, with the stacks of all threads.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if pytest_timeout.is_debugging():
+            return
+        if _hung in item.stash:
+            pytest_timeout.timeout_timer(item, settings)
+        item.stash[_hung] = settings.timeout
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout, UNWIND_SECONDS)
+    return True
+
+
+def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return True
+
+
+def _failing_when_hung(item: pytest.Item) -> Generator[None, object, object]:
+    """Turns the interrupt into this test's failure; the next test runs."""
+    try:
+        return (yield)
+    except (KeyboardInterrupt, BaseExceptionGroup) as error:
+        if _hung not in item.stash:
+            raise
+        raise TimeoutError(f"the test took longer than {item.stash[_hung]:g} s") from error
+
+
+pytest_runtest_setup = pytest.hookimpl(_failing_when_hung, wrapper=True, tryfirst=True, specname="pytest_runtest_setup")
+pytest_runtest_call = pytest.hookimpl(_failing_when_hung, wrapper=True, tryfirst=True, specname="pytest_runtest_call")
 
 
 @pytest.fixture(scope="session")

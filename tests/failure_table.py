@@ -39,6 +39,7 @@ _AGENTS = {
     "idling": "deadlines = { progress_seconds = 1 }",
     "endless": "deadlines = { turn_seconds = 1 }",
     "guarded": 'guardrails = [ { kind = "pattern", pattern = "forbidden" } ]',
+    "modelless": "settings = { requires_model = true }",
     "broken_guard": 'guardrails = [ { kind = "command", command = ["sh", "-c", "exit 3"] } ]',
 }
 
@@ -170,6 +171,18 @@ async def drain(turn: Turn) -> float:
     return begun
 
 
+async def corrupt_marker(turn: Turn) -> float:
+    """Of a turn whose row is lost: it comes back under the turn's id for its message's."""
+    begun = time.perf_counter()
+    admin(
+        turn.run.database_url,
+        "INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since) "
+        f"SELECT organization_id, '{turn.message_id}', agent_id, conversation_id, now(), now() FROM conversation "
+        f"WHERE conversation_id = '{turn.conversation.key}'",
+    )
+    return begun
+
+
 _WORKERS, _STOP = "tests/system/test_workers.py", "tests/system/test_stop.py"
 _DATABASE, _HERE = "tests/system/test_database.py", "this command"
 ROWS = (
@@ -198,6 +211,9 @@ ROWS = (
     Row("provider", "provider said no", _HERE, "PROVIDER_QUOTA", says("fail PROVIDER_QUOTA no")),
     Row("guardrail", "input guardrail trips", _HERE, "GUARDRAIL_REJECTED", says("a forbidden word"), "guarded"),
     Row("guard-breaks", "input guardrail breaks", _HERE, "GUARDRAIL_FAILED", says("hello"), "broken_guard"),
+    Row("model", "no model is named", _HERE, "NO_MODEL_CONFIGURED", says("hello"), "modelless"),
+    Row("marker", "marker cannot be read", "tests/system/test_corrupt_markers.py", "MARKER_CORRUPT", corrupt_marker,
+        counted_from="the lost row", note="found by the sweeper"),
     Row("adopt", "supervisor restarts, workers alive", "", note="later issue: adoption needs separate units"),
     Row("supervisor", "supervisor is killed and started again on this host",
         f"{_STOP} `test_the_main_process_alone_is_killed`", "complete", kill_supervisor, counted_from="SIGKILL",

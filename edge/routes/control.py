@@ -11,7 +11,7 @@ from edge.wire import json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_message_id
 from lobu_actors.gateway.protocol import CancelResult
-from lobu_actors.store.records import AnswerOutcome
+from lobu_actors.store.question_records import AnswerOutcome
 
 _RETRY_SECONDS = 1
 MAX_ANSWER_CHARS = 100_000

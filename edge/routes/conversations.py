@@ -13,6 +13,7 @@ from edge.links import conversation_url
 from edge.provider_change import change_provider
 from edge.request import flag_field, read_object, text_field
 from edge.services import Services
+from edge.tenancy import may_use_agent
 from edge.wire import Json, json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import (
@@ -48,7 +49,7 @@ def routes(services: Services) -> Blueprint:
         principal = await services.authenticate()
         opening = _opening(principal, await read_object(services.settings, optional=True))
         agent = await services.store.find_agent(principal.organization_id, opening.agent_id)
-        if agent is None:
+        if agent is None or not may_use_agent(principal, agent):
             raise _no_agent(opening.agent_id)
         ref = _place(principal, agent, opening)
         if opening.dry_run:

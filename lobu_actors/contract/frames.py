@@ -11,6 +11,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar
 
 PROTOCOL_VERSION = 1
+TEXT_OFFSET = "text-offset"  # capability: the first delta that answers `reattach` says where its text begins
+RUN_UNKNOWN = "RUN_UNKNOWN"  # code of the `fail` that answers a `reattach` for a run that the worker was never given
 MAX_LINE_BYTES = 8 * 1024 * 1024
 SHOWN_BYTES = 200
 
@@ -123,6 +125,7 @@ class Delta(Frame):
     TYPE: ClassVar[str] = "delta"
     run_id: str
     text: str
+    text_offset: int | None = None  # only of text that is sent again: where it begins, in code points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

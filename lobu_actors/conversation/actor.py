@@ -20,8 +20,8 @@ from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
-from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase
-from lobu_actors.conversation.worker_port import WorkerSignal
+from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
+from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerSignal
 from lobu_actors.runtime.actor import Actor
 from lobu_actors.runtime.errors import MailboxFull
 from lobu_actors.runtime.timers import Timer
@@ -60,11 +60,14 @@ class ConversationActor(Actor[m.Message]):
         self._feed = self._env.feeds.hold(self._ref)
 
     async def handle(self, message: m.Message) -> object:
+        self._env.promises.begin(self._ref)
         try:
             return await self._handle(message)
         except BaseException:
             self._crashed = True
             raise
+        finally:
+            self._env.promises.end(self._ref)
 
     def ended(self) -> None:
         self._abandon()
@@ -138,11 +141,12 @@ class ConversationActor(Actor[m.Message]):
         if not isinstance(activation, Activation):
             log.info("not ours", conversation=self._ref.conversation_id, found=repr(activation))
             return False
-        self._begin(activation)
-        pending.append(m.Recovered(activation.owed))
+        adopted = self._env.workers.adopt(self._ref, activation.live_run, self._deliver)
+        self._begin(activation, None if adopted is None else adopted.worker)
+        pending.append(m.Recovered(activation.owed, activation.live_run, _state_of(adopted) if adopted else None))
         return True
 
-    def _begin(self, activation: Activation) -> None:
+    def _begin(self, activation: Activation, worker: Worker | None) -> None:
         if self._effects is not None:
             self._effects.kill_worker()
         policy = activation.agent.policy if activation.agent else {}
@@ -156,7 +160,7 @@ class ConversationActor(Actor[m.Message]):
             closing=activation.conversation.closing,
         )
         self._lease = activation.lease
-        self._effects = Effects(self._env, activation, self._feed, deadlines, self._deliver)
+        self._effects = Effects(self._env, activation, self._feed, deadlines, self._deliver, worker)
 
     async def _deliver(self, signal: WorkerSignal) -> None:
         if not self._ended:
@@ -197,3 +201,9 @@ class ConversationActor(Actor[m.Message]):
             else:
                 self._effects.shutdown_worker(grace_seconds)
         self._env.feeds.let_go(self._ref)
+
+
+def _state_of(adopted: Adopted) -> WorkerState:
+    return WorkerState(
+        adopted.worker.worker_id, WorkerPhase.READY, adopted.capabilities, adopted.pid, adopted.started_at
+    )

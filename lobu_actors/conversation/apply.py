@@ -10,8 +10,10 @@ import structlog
 
 from lobu_actors import telemetry
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.environment import Environment
+from lobu_actors.conversation.marker_messages import MendMarkers
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.policy import Deadlines
 from lobu_actors.conversation.session import Session
@@ -28,7 +30,13 @@ class Effects:
     """The hands of one activation."""
 
     def __init__(
-        self, environment: Environment, activation: Activation, feed: Feed, deadlines: Deadlines, deliver: Deliver
+        self,
+        environment: Environment,
+        activation: Activation,
+        feed: Feed,
+        deadlines: Deadlines,
+        deliver: Deliver,
+        worker: Worker | None,
     ) -> None:
         self._lease = activation.lease
         self._agent = activation.agent
@@ -40,7 +48,7 @@ class Effects:
         self._run_token = environment.run_token
         self._session = Session(self._lease.ref, environment, activation.conversation.generation, activation.snapshot)
         self._writes = Writes(environment, self._lease, self._session, self._output)
-        self._worker: Worker | None = None
+        self._worker = worker
         self._log = log.bind(conversation=self._lease.ref.conversation_id, epoch=self._lease.epoch)
 
     async def apply(self, effect: m.Effect) -> m.Message | None:
@@ -52,22 +60,26 @@ class Effects:
                 return await self._writes.finish(effect)
             case m.BeginRun():
                 return await self._writes.begin(effect)
+            case m.AdoptRun():
+                return await self._writes.adopt(effect)
             case m.SendTurn():
                 return await self._send_turn(effect)
             case m.StartWorker():
                 return self._start_worker()
             case m.RequeueTurns():
                 return await self._writes.requeue(effect)
-            case m.RecordQuestion():
+            case asking.RecordQuestion():
                 return await self._writes.ask(effect)
-            case m.RecordAnswer() | m.RecordCancelStage():
+            case asking.RecordAnswer() | m.RecordCancelStage():
                 return await self._writes.record(effect)
             case m.JoinRun():
                 return await self._writes.join(effect)
-            case m.LoadAnswers(question_ids):
+            case asking.LoadAnswers(question_ids):
                 return await self._writes.load_answers(question_ids)
             case m.LoadOwed():
                 return await self._writes.load_owed()
+            case MendMarkers(turn_ids):
+                return await self._writes.mend_markers(turn_ids)
             case about.ResetSession():
                 return await self._writes.reset(effect)
             case about.PurgeSnapshots():
@@ -103,8 +115,8 @@ class Effects:
                 self.shutdown_worker(grace_seconds)
             case m.Dropped(reason, number):
                 telemetry.DROPPED_FRAMES.labels(reason).inc(number)
-            case m.Note(event, fields):
-                self._log.info(event, **fields)
+            case m.Note(event, fields, alarm):
+                (self._log.error if alarm else self._log.info)(event, **fields)
             case _:
                 raise AssertionError(f"not an effect: {effect!r}")
 

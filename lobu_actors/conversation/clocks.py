@@ -17,6 +17,10 @@ def run_deadlines(run: Run, deadlines: Deadlines) -> Iterator[tuple[float, TurnE
     """Every clock that runs now, with the code of its passing."""
     if run.phase is not RunPhase.LIVE:
         return
+    if run.reattaching:
+        # Nothing else of it is known before it answers.
+        yield run.progress_at + deadlines.startup_seconds, TurnError.WORKER_UNRESPONSIVE
+        return
     if run.questions:
         yield run.waiting_since + deadlines.question_seconds, TurnError.QUESTION_TIMEOUT
         return

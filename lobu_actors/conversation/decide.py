@@ -21,9 +21,13 @@ from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Cancel, Steer
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import resetting
 from lobu_actors.conversation import session_messages as about
+from lobu_actors.conversation.adoption import adopt, can_adopt, run_adopted
 from lobu_actors.conversation.clocks import passed
+from lobu_actors.conversation.corrupt import end_corrupt, readable
+from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
     Step,
     cancel_queued,
@@ -38,6 +42,7 @@ from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerP
 from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.gateway.protocol import CancelResult
+from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.records import FILES_KEY, Turn
 
 KEPT_RECENT = 32
@@ -72,10 +77,10 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
             return attrs.evolve(state, worker=WorkerState(worker_id, WorkerPhase.STARTING)), []
         case m.Tick():
             return _tick(state, moment)
-        case m.Recovered(owed):
-            return _recover(state, owed)
+        case m.Recovered():
+            return _recover(state, message, moment)
         case m.OwedLoaded(owed):
-            return _enqueue(state, tuple(turn for turn in owed if turn.status is TurnStatus.QUEUED)), []
+            return _enqueue_queued(state, owed), end_corrupt(state, owed)
         case _:
             return _react_rarely(state, message, moment)
 
@@ -86,9 +91,9 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
             return state, [m.LoadOwed()]
         case m.CancelRequest(message_id):
             return _cancel(state, message_id, moment)
-        case m.QuestionAnswered(question_id, answer):
+        case asking.QuestionAnswered(question_id, answer):
             return answered(state, [(question_id, answer)], moment)
-        case m.AnswersLoaded(answers):
+        case asking.AnswersLoaded(answers):
             return answered(state, answers, moment)
         case m.CloseRequest():
             return _close(state)
@@ -97,6 +102,8 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.BeginRefused(run_id):
             known = attrs.evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
             return attrs.evolve(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
+        case m.RunAdopted():
+            return run_adopted(state, message, moment)
         case m.RunJoined(turn):
             return _run_joined(state, turn)
         case m.JoinRefused(turn):
@@ -120,8 +127,13 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
             return state, [about.PurgeSnapshots() if ours else m.Reply(None)]
         case about.SnapshotsPurged(number):
             return state, [m.Reply(number)]
+        case MarkersMended(owed):
+            return _enqueue_queued(state, owed), []
         case m.TurnsRequeued(turns):
-            return _enqueue(_without_run(state, tuple(turn.turn_id for turn in turns)), turns), []
+            # Of a run that was put back nothing is left here, also when its turns' rows are gone.
+            if state.run is not None and state.run.phase is RunPhase.FINISHING:
+                state = attrs.evolve(state, run=None)
+            return _enqueue(state, readable(turns)), end_corrupt(state, turns)
         case m.LeaseLost():
             return _lose(state), [m.KillWorker(), m.Note("lease lost")]
         case m.ConversationClosed():
@@ -252,14 +264,35 @@ def _enqueue(state: State, turns: tuple[Turn, ...]) -> State:
     return attrs.evolve(state, queue=tuple(queue))
 
 
+def _enqueue_queued(state: State, owed: tuple[Turn | CorruptMarker, ...]) -> State:
+    return _enqueue(state, tuple(turn for turn in readable(owed) if turn.status is TurnStatus.QUEUED))
+
+
 def _place_in_line(turn: Turn) -> tuple[bool, datetime, str]:
     return turn.on_busy is not OnBusy.INTERRUPT, turn.accepted_at, turn.turn_id
 
 
-def _recover(state: State, owed: tuple[Turn, ...]) -> Step:
-    """A predecessor's live run is lost: run it again if the policy says so, else end it with HOST_LOST."""
+def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
+    """A predecessor's live run goes on if its worker can; else it is lost: run it again if the policy says so, else end
+    it with HOST_LOST."""
+    owed, record, worker = recovered.owed, recovered.live_run, recovered.worker
+    corrupt = end_corrupt(state, owed)
+    state = _enqueue_queued(state, owed)
+    if record is not None and worker is not None and can_adopt(state, worker):
+        step = adopt(state, record, worker, readable(owed), moment)
+        if step is not None:
+            return step[0], corrupt + step[1]
+    state, effects = _recover_running(attrs.evolve(state, worker=worker), readable(owed))
+    if corrupt and not effects:
+        # Whatever run the corrupt ones were in: nothing else may be left to end it, and none begins while it is live.
+        effects = [m.RequeueTurns(None, (), failed=False, code=TurnError.MARKER_CORRUPT)]
+    if worker is not None:
+        state, effects = ending(state), [m.KillWorker(), *effects]
+    return state, corrupt + effects
+
+
+def _recover_running(state: State, owed: tuple[Turn, ...]) -> Step:
     running = tuple(turn for turn in owed if turn.status is TurnStatus.RUNNING)
-    state = _enqueue(state, tuple(turn for turn in owed if turn.status is TurnStatus.QUEUED))
     if not running:
         return state, []
     code = TurnError.HOST_LOST

@@ -9,6 +9,14 @@ import attrs
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
+from lobu_actors.conversation.question_messages import (
+    AnswersLoaded,
+    LoadAnswers,
+    QuestionAnswered,
+    RecordAnswer,
+    RecordQuestion,
+)
 from lobu_actors.conversation.session_messages import (
     PurgeRequest,
     PurgeSnapshots,
@@ -18,8 +26,11 @@ from lobu_actors.conversation.session_messages import (
     SessionReset,
     SnapshotsPurged,
 )
+from lobu_actors.conversation.state import WorkerState
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
-from lobu_actors.store.records import Turn
+from lobu_actors.store.corrupt import CorruptMarker
+from lobu_actors.store.question_records import AskedQuestion
+from lobu_actors.store.records import RunRecord, Turn
 
 # --- messages from outside
 
@@ -41,14 +52,6 @@ class Sweep:
 @attrs.frozen
 class CancelRequest:
     message_id: str | None  # None: everything owed
-
-
-@attrs.frozen
-class QuestionAnswered:
-    """The store took this answer as the first."""
-
-    question_id: str
-    answer: str
 
 
 @attrs.frozen
@@ -75,12 +78,14 @@ class Tick:
 class Recovered:
     """The lease was taken: this is what is owed, oldest first; `running` ones were a lost predecessor's."""
 
-    owed: tuple[Turn, ...]
+    owed: tuple[Turn | CorruptMarker, ...]
+    live_run: RunRecord | None = None
+    worker: WorkerState | None = None  # the one that has the live run and is still there
 
 
 @attrs.frozen
 class OwedLoaded:
-    owed: tuple[Turn, ...]
+    owed: tuple[Turn | CorruptMarker, ...]
 
 
 @attrs.frozen
@@ -91,13 +96,17 @@ class WorkerStarting:
 
 
 @attrs.frozen
-class AnswersLoaded:
-    answers: tuple[tuple[str, str], ...]  # (question id, answer)
+class RunBegun:
+    run_id: str
 
 
 @attrs.frozen
-class RunBegun:
+class RunAdopted:
+    """A predecessor's live run is this lease's."""
+
     run_id: str
+    age_seconds: float
+    questions: tuple[AskedQuestion, ...]
 
 
 @attrs.frozen
@@ -152,7 +161,7 @@ class TurnsFinished:
 
 @attrs.frozen
 class TurnsRequeued:
-    turns: tuple[Turn, ...]
+    turns: tuple[Turn | CorruptMarker, ...]
 
 
 @attrs.frozen
@@ -176,9 +185,11 @@ Message = (
     | Tick
     | Recovered
     | OwedLoaded
+    | MarkersMended
     | WorkerStarting
     | AnswersLoaded
     | RunBegun
+    | RunAdopted
     | RunJoined
     | JoinRefused
     | BeginRefused
@@ -228,6 +239,15 @@ class BeginRun:
 
 
 @attrs.frozen
+class AdoptRun:
+    """Commit that the live run goes on here and open its text anew. Answers RunAdopted or LeaseLost."""
+
+    run_id: str
+    message_id: str
+    attempt: int
+
+
+@attrs.frozen
 class JoinRun:
     """Commit that a steering message belongs to the live run. Answers RunJoined, JoinRefused or LeaseLost."""
 
@@ -271,22 +291,6 @@ class ShowEphemeral:
 
 
 @attrs.frozen
-class RecordQuestion:
-    turn: Turn
-    run_id: str
-    question_id: str
-    prompt: str
-    options: tuple[str, ...] | None
-
-
-@attrs.frozen
-class RecordAnswer:
-    turn: Turn
-    question_id: str
-    answer: str
-
-
-@attrs.frozen
 class RecordCancelStage:
     turns: tuple[Turn, ...]
     stage: str
@@ -297,7 +301,7 @@ class FinishTurns:
     """The terminal statement. Answers TurnsFinished or LeaseLost. `run_id` None: the turns never ran here."""
 
     run_id: str | None
-    turns: tuple[Turn, ...]
+    turns: tuple[Turn | CorruptMarker, ...]
     status: TurnStatus
     run_status: RunStatus
     code: str | None = None
@@ -317,13 +321,6 @@ class RequeueTurns:
     failed: bool
     code: str
     exit_status: str | None = None
-
-
-@attrs.frozen
-class LoadAnswers:
-    """Answers AnswersLoaded."""
-
-    question_ids: tuple[str, ...]
 
 
 @attrs.frozen
@@ -358,10 +355,11 @@ class Dropped:
 
 @attrs.frozen
 class Note:
-    """A log line. `fields` never hold message contents."""
+    """A log line; `alarm`: one that an operator should see. `fields` never hold message contents."""
 
     event: str
     fields: dict[str, Any] = attrs.field(factory=dict)
+    alarm: bool = False
 
 
 Record = RecordAnswer | RecordCancelStage
@@ -370,6 +368,7 @@ Effect = (
     | KillWorker
     | ShutdownWorker
     | BeginRun
+    | AdoptRun
     | JoinRun
     | SendTurn
     | SendFrame
@@ -381,6 +380,7 @@ Effect = (
     | FinishTurns
     | RequeueTurns
     | LoadOwed
+    | MendMarkers
     | LoadAnswers
     | ResetSession
     | PurgeSnapshots

@@ -55,13 +55,21 @@ def cancel_queued(state: State, turns: tuple[Turn, ...]) -> Step:
 
 
 def refuse_queued(state: State) -> Step:
-    """End at once what a guardrail refused, each with its own sentence: it waits for no run and no worker sees it."""
+    """End at once what was refused, each as its verdict says: it waits for no run and no worker sees it."""
     refused = tuple(turn for turn in state.queue if turn.verdict is not None)
     if not refused:
         return state, []
     state = attrs.evolve(state, queue=tuple(turn for turn in state.queue if turn.verdict is None))
     return state, [
-        FinishTurns(None, (turn,), TurnStatus.FAILED, RunStatus.FAILED, code=verdict.code, error=verdict.error)
+        FinishTurns(
+            None,
+            (turn,),
+            TurnStatus.FAILED,
+            RunStatus.FAILED,
+            code=verdict.code,
+            error=verdict.error,
+            context=verdict.context,
+        )
         for turn in refused
         if (verdict := turn.verdict) is not None
     ]

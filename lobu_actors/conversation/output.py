@@ -18,8 +18,9 @@ class Output:
         self._live: LiveText | None = None
         self._joiner = SurrogateJoiner()
 
-    def begin(self, message_id: str, attempt: int) -> None:
-        self._live = LiveText(message_id, attempt, self._last_seq)
+    def begin(self, message_id: str, attempt: int, start_seq: int | None = None) -> None:
+        """An attempt's text begins, behind the newest event; an adopted one's behind `start_seq`."""
+        self._live = LiveText(message_id, attempt, self._last_seq if start_seq is None else start_seq)
         self._joiner = SurrogateJoiner()
         self._feed.begin_text(self._live)
 

@@ -2,17 +2,22 @@
 markers by the supervisor in batches: an owner that is alive and does nothing is found out by its broken promise.
 
 A promise is the actor's next deadline and a slack: a healthy actor acts at the deadline, so only a stuck one passes it.
+
+A turn that waits for its run has no deadline to promise. There an actor is found out by how long it has been at one
+message, which is known in its process only, and is enough: a process in which nothing happens loses its lease.
 """
 
 from __future__ import annotations
 
 import attrs
+import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.state import RunPhase, State
 
 SLACK_SECONDS = 15.0
+MESSAGE_SECONDS = 30.0  # more than laying out the largest session and files takes, or a statement that is asked again
 
 
 @attrs.frozen
@@ -25,6 +30,20 @@ class Promise:
 class Promises:
     def __init__(self) -> None:
         self.made: dict[ConversationRef, Promise] = {}
+        self._at_message_since: dict[ConversationRef, float] = {}
+
+    def begin(self, ref: ConversationRef) -> None:
+        """An actor begins to handle a message."""
+        self._at_message_since[ref] = trio.current_time()
+
+    def end(self, ref: ConversationRef) -> None:
+        """It has handled it, or failed."""
+        self._at_message_since.pop(ref, None)
+
+    def seems_stuck(self, ref: ConversationRef) -> bool:
+        """Whether its actor has been at one message for so long that it may never end. Or the store is away."""
+        since = self._at_message_since.get(ref)
+        return since is not None and trio.current_time() - since >= MESSAGE_SECONDS
 
     def note(self, state: State) -> None:
         """After each message that an actor has handled."""

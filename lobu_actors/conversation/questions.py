@@ -12,14 +12,18 @@ import attrs
 
 from lobu_actors.contract.frames import Answer, Ask
 from lobu_actors.contract.text import storable
-from lobu_actors.conversation.messages import Effect, LoadAnswers, RecordAnswer, RecordQuestion, SendFrame
+from lobu_actors.conversation.adoption import asked_again
+from lobu_actors.conversation.messages import Effect, SendFrame
 from lobu_actors.conversation.outcome import Step
+from lobu_actors.conversation.question_messages import LoadAnswers, RecordAnswer, RecordQuestion
 from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State
 
 LOOK_SECONDS = 2.0
 
 
 def ask(state: State, run: Run, frame: Ask, now: float) -> Step:
+    if (again := asked_again(run, frame)) is not None:
+        return attrs.evolve(state, run=run), again
     question = Question(f"{run.run_id}-{run.asked}", frame.question_id)
     run = attrs.evolve(
         run,
@@ -30,7 +34,9 @@ def ask(state: State, run: Run, frame: Ask, now: float) -> Step:
         progress_at=now,
     )
     options = None if frame.options is None else tuple(storable(option) for option in frame.options)
-    record = RecordQuestion(run.turns[0], run.run_id, question.question_id, storable(frame.prompt), options)
+    record = RecordQuestion(
+        run.turns[0], run.run_id, question.question_id, frame.question_id, storable(frame.prompt), options
+    )
     return attrs.evolve(state, run=run), [record]
 
 
@@ -46,7 +52,7 @@ def answered(state: State, answers: Iterable[tuple[str, str]], moment: Moment) -
             continue
         frame = Answer(run_id=run.run_id, question_id=found.worker_question_id, answer=answer)
         effects += [RecordAnswer(run.turns[0], question_id, answer), SendFrame(frame)]
-        state = attrs.evolve(state, run=_closed(run, found, moment.now))
+        state = attrs.evolve(state, run=_closed(run, found, answer, moment.now))
     return state, effects
 
 
@@ -58,8 +64,10 @@ def look(state: State, run: Run, moment: Moment) -> Step:
     return attrs.evolve(state, run=run), [LoadAnswers(tuple(question.question_id for question in run.questions))]
 
 
-def _closed(run: Run, question: Question, now: float) -> Run:
+def _closed(run: Run, question: Question, answer: str, now: float) -> Run:
     left = tuple(other for other in run.questions if other is not question)
+    if question.revived:
+        run = attrs.evolve(run, told=(*run.told, (question.worker_question_id, answer)))
     if left:
         return attrs.evolve(run, questions=left)
     # The turn's clock stood still while a person was asked.

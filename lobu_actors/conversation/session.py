@@ -68,6 +68,10 @@ class Session:
         self._purged = False
         self._env.live_sessions.add(self._ref)
 
+    def adopt(self) -> None:
+        """The file was laid out by an earlier supervisor, and a worker of this conversation writes to it now."""
+        self._env.live_sessions.add(self._ref)
+
     async def segment(self, run_id: str) -> Segment | None:
         """What the run added, to be stored with its reply; None when there is nothing new, or nothing is stored.
 

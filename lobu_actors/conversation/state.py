@@ -39,6 +39,7 @@ class Question:
 
     question_id: str
     worker_question_id: str
+    revived: bool = False  # asked before the run was adopted: the worker may ask it again
 
 
 @attrs.frozen
@@ -61,6 +62,8 @@ class Run:
     answers_at: float = 0.0  # when the store is asked whether somebody answered elsewhere
     provider_code: str | None = None  # the provider said no; nothing but output proves progress from then on
     stop_by: float | None = None  # end of the cancel grace
+    reattaching: bool = False  # adopted: nothing of it counts before its text comes again
+    told: tuple[tuple[str, str], ...] = ()  # (worker's question id, answer): given to it before it was adopted
     joining: Turn | None = None  # a steering message; the statement that joins it is under way
 
     @property
@@ -110,7 +113,11 @@ class State:
     recent: tuple[str, ...] = ()  # turns that ended lately, so that a late hint is known for what it is
 
     def knows(self, turn_id: str) -> bool:
-        if turn_id in self.recent or any(turn.turn_id == turn_id for turn in self.owed):
+        return turn_id in self.recent or self.holds(turn_id)
+
+    def holds(self, turn_id: str) -> bool:
+        """It is in the queue or in the run."""
+        if any(turn.turn_id == turn_id for turn in self.owed):
             return True
         return self.run is not None and self.run.joining is not None and self.run.joining.turn_id == turn_id
 

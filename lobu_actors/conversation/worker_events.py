@@ -21,6 +21,7 @@ from lobu_actors.contract.frames import (
     Status,
 )
 from lobu_actors.contract.text import storable, storable_json
+from lobu_actors.conversation.adoption import before_text
 from lobu_actors.conversation.messages import (
     Dropped,
     Effect,
@@ -113,6 +114,10 @@ def _frame(state: State, frame: Frame, now: float) -> Step:
     if run.phase not in _TAKES_FRAMES:
         return state, [Dropped("after terminal")]
     run = attrs.evolve(run, heard_at=now)
+    if run.reattaching:
+        if (step := before_text(attrs.evolve(state, run=run), run, frame)) is not None:
+            return step
+        run = attrs.evolve(run, reattaching=False)
     if isinstance(frame, Complete | Fail):
         return _terminal(state, run, frame, now)
     return _progress(state, run, frame, now)
@@ -136,12 +141,14 @@ def _terminal(state: State, run: Run, frame: Complete | Fail, now: float) -> Ste
 
 def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, now: float) -> Step:
     if isinstance(frame, Delta):
-        length = run.text_length + len(frame.text)
+        # What is sent again may have come before: two supervisors may have asked for it.
+        text = frame.text if frame.text_offset is None else frame.text[max(0, run.text_length - frame.text_offset) :]
+        length = run.text_length + len(text)
         run = attrs.evolve(run, text_length=length, progress_at=now, tool=None, provider_code=None)
         if length > state.limits.reply_max_chars:
             state, effects = fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
             return ending(state), [KillWorker(), *effects]
-        return attrs.evolve(state, run=run), [ShowText(frame.text)]
+        return attrs.evolve(state, run=run), [ShowText(text)]
     message_id = run.turns[0].message_id
     if isinstance(frame, Status):
         run = _status(run, frame, now)

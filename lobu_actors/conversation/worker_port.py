@@ -13,6 +13,7 @@ import attrs
 
 from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.store.records import RunRecord
 
 
 @attrs.frozen
@@ -89,9 +90,26 @@ class Worker(Protocol):
         ...
 
 
+@attrs.frozen
+class Adopted:
+    """A worker that an earlier supervisor of this host had started, and that had its handshake."""
+
+    worker: Worker
+    pid: int
+    started_at: float
+    capabilities: frozenset[str]
+
+
 class Workers(Protocol):
     def start(self, request: WorkerRequest, deliver: Deliver) -> Worker:
         """Begin to start a worker; returns at once. `deliver` may wait: the worker's output waits with it."""
+        ...
+
+    def adopt(self, ref: ConversationRef, live_run: RunRecord | None, deliver: Deliver) -> Adopted | None:
+        """The worker that has the live run, if an earlier supervisor left it; any other of this conversation is ended.
+
+        Its signals go on at once. None: there is none, or it cannot be talked to any more.
+        """
         ...
 
 

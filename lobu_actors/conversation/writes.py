@@ -16,19 +16,22 @@ from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.environment import Environment
+from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.session import Session
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
 from lobu_actors.conversation.worker_port import SessionFileInvalid
+from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
+from lobu_actors.store.question_records import NewQuestion
 from lobu_actors.store.records import (
     FinishRun,
     Lease,
     NewEvent,
-    NewQuestion,
     RequeueRun,
     StartRun,
     Turn,
@@ -76,6 +79,15 @@ class Writes:
         # Nothing was written: the lease is lost, or a late hint brought a turn that is not queued any more.
         return m.BeginRefused(effect.run_id) if await self._owed() is not None else _lost("start_run")
 
+    async def adopt(self, effect: m.AdoptRun) -> m.Message:
+        adopt = partial(self._store.adopt_run, self._lease, effect.run_id)
+        adopted = await until_known("adopt_run", adopt, self._patience)
+        if adopted is None:
+            return _lost("adopt_run")
+        self._session.adopt()
+        self._output.begin(effect.message_id, effect.attempt, adopted.start_seq)
+        return m.RunAdopted(effect.run_id, adopted.age_seconds, adopted.questions)
+
     async def finish(self, effect: m.FinishTurns) -> m.Message:
         taken = Taken()
         try:
@@ -119,11 +131,12 @@ class Writes:
             return _lost("join_run")
         return m.RunJoined(effect.turn) if joined else m.JoinRefused(effect.turn)
 
-    async def ask(self, effect: m.RecordQuestion) -> m.Message | None:
+    async def ask(self, effect: asking.RecordQuestion) -> m.Message | None:
         options = None if effect.options is None else list(effect.options)
         attempt, text_offset = self._output.position
         question = NewQuestion(
             question_id=effect.question_id,
+            worker_question_id=effect.worker_question_id,
             run_id=effect.run_id,
             turn_id=effect.turn.turn_id,
             prompt=effect.prompt,
@@ -142,11 +155,18 @@ class Writes:
     async def load_answers(self, question_ids: tuple[str, ...]) -> m.Message:
         find = partial(self._store.find_answers, self._lease.ref, question_ids)
         answers = await until_known("find_answers", find, self._patience)
-        return m.AnswersLoaded(tuple(answers.items()))
+        return asking.AnswersLoaded(tuple(answers.items()))
 
     async def load_owed(self) -> m.Message:
         turns = await self._owed()
         return _lost("load_owed") if turns is None else m.OwedLoaded(turns)
+
+    async def mend_markers(self, turn_ids: tuple[str, ...]) -> m.Message:
+        mend = partial(self._store.mend_markers, self._lease, turn_ids)
+        if not await until_known("mend_markers", mend, self._patience):
+            return _lost("mend_markers")
+        turns = await self._owed()
+        return _lost("load_owed") if turns is None else MarkersMended(turns)
 
     async def record(self, effect: m.Record) -> m.Message | None:
         """Durable events that end nothing."""
@@ -190,7 +210,7 @@ class Writes:
         self._session.snapshots_purged()
         return about.SnapshotsPurged(number)
 
-    async def _owed(self) -> tuple[Turn, ...] | None:
+    async def _owed(self) -> tuple[Turn | CorruptMarker, ...] | None:
         turns = await until_known(
             "load_owed", lambda: self._store.load_owed(self._lease, limit=self._max_owed), self._patience
         )
@@ -220,7 +240,7 @@ class Writes:
         )
 
 
-def _end(effect: m.FinishTurns, turn: Turn, text: str, now: int, taken: Taken) -> TurnEnd:
+def _end(effect: m.FinishTurns, turn: Turn | CorruptMarker, text: str, now: int, taken: Taken) -> TurnEnd:
     processed = [joined.message_id for joined in effect.turns]
     match effect.status:
         case TurnStatus.COMPLETED:
@@ -250,7 +270,7 @@ def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
 
 def _recorded(effect: m.Record) -> list[tuple[EventType, Data, Turn]]:
     match effect:
-        case m.RecordAnswer(turn, question_id, answer):
+        case asking.RecordAnswer(turn, question_id, answer):
             return [(EventType.QUESTION_ANSWERED, events.question_answered(question_id, answer), turn)]
         case m.RecordCancelStage(turns, stage):
             return [(EventType.CANCEL, events.cancel(stage, turn.message_id), turn) for turn in turns]
@@ -261,5 +281,5 @@ def _lost(statement: str) -> m.LeaseLost:
     return m.LeaseLost()
 
 
-def _ids(turns: tuple[Turn, ...]) -> tuple[str, ...]:
+def _ids(turns: tuple[Turn | CorruptMarker, ...]) -> tuple[str, ...]:
     return tuple(turn.turn_id for turn in turns)

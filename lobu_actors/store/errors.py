@@ -19,12 +19,16 @@ class StoreRejected(StoreError):
     """The server refused the statement itself: a bug here, or a schema that does not fit. Trying again is no use."""
 
 
+class TurnUnreadable(StoreRejected):
+    """A turn's row holds what this version cannot read. Never says what the message was."""
+
+
 class StoreDuplicate(StoreRejected):
     """A unique key is taken: what was to be written is there already, or something else is in its place."""
 
 
 class SchemaMismatch(StoreError):
-    """The database's schema is older or newer than this program; run `lobu migrate`, or the newer program."""
+    """The database's schema is older, newer or made from other files than this program's; the message says more."""
 
 
 class SnapshotCorrupt(StoreError):

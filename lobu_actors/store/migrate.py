@@ -2,15 +2,18 @@
 
 Forward only and numbered. Each runs in one transaction behind an advisory lock, so two starting hosts do not race and a
 failed migration leaves nothing behind. Old programs run on a newer schema during a rolling deploy, but a
-program never starts on a schema that it has not heard of.
+program never starts on a schema that it has not heard of, nor on one that its files no longer describe: a file that was
+edited after it was applied is noticed by its checksum.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from importlib.resources import files
 
 import attrs
+import msgspec
 
 from lobu_actors.store.driver import Connection, open_connection
 from lobu_actors.store.errors import SchemaMismatch
@@ -27,6 +30,16 @@ class Migration:
     name: str
     statements: bytes
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.statements).hexdigest()
+
+
+@attrs.frozen
+class Applied:
+    name: str
+    sha256: str | None  # None: an older program applied it
+
 
 def known_migrations() -> list[Migration]:
     """Those that ship with this program, in order. Raises ValueError when the numbers have a gap."""
@@ -41,7 +54,10 @@ def known_migrations() -> list[Migration]:
 
 
 async def migrate(url: str) -> list[str]:
-    """Apply what is pending; gives the names. Raises SchemaMismatch when the database is newer than this program."""
+    """Apply what is pending; gives the names.
+
+    Raises SchemaMismatch when the database is newer than this program, or a file is not what was applied.
+    """
     done: list[str] = []
     connection = await open_connection(url, timeout_seconds=CONNECT_SECONDS, application_name="lobu migrate")
     try:
@@ -57,11 +73,20 @@ async def _migrate_once(connection: Connection) -> str | None:
     await _run(connection, query("begin"))
     await _run(connection, query("lock_migrations"))
     await _run(connection, query("create_schema_migration"))
-    missing = _missing(await _applied(connection))
+    applied = await _applied(connection)
+    missing = _missing(applied)
+    if any(one.sha256 is None for one in applied.values()):
+        await _run(connection, query("add_schema_migration_checksum"))
+        sums = [{"version": migration.version, "sha256": migration.sha256} for migration in known_migrations()]
+        await _run(
+            connection,
+            query("fill_schema_migration_checksum_if_absent"),
+            {"files": msgspec.json.encode(sums).decode()},
+        )
     if missing:
         await _run(connection, missing[0].statements)
-        note = {"version": missing[0].version, "name": missing[0].name}
-        await connection.fetch(query("insert_schema_migration"), note, timeout_seconds=MIGRATE_SECONDS, write=True)
+        note = {"version": missing[0].version, "name": missing[0].name, "sha256": missing[0].sha256}
+        await _run(connection, query("insert_schema_migration"), note)
     await _run(connection, query("commit"))
     return missing[0].name if missing else None
 
@@ -77,20 +102,31 @@ async def pending(url: str) -> list[str]:
     return [migration.name for migration in _missing(applied)]
 
 
-async def _run(connection: Connection, statement: bytes) -> list[tuple[object, ...]]:
-    return await connection.fetch(statement, None, timeout_seconds=MIGRATE_SECONDS, write=True)
+async def _run(
+    connection: Connection, statement: bytes, params: dict[str, object] | None = None
+) -> list[tuple[object, ...]]:
+    return await connection.fetch(statement, params, timeout_seconds=MIGRATE_SECONDS, write=True)
 
 
-async def _applied(connection: Connection) -> dict[int, str]:
+async def _applied(connection: Connection) -> dict[int, Applied]:
     rows = await connection.fetch(query("list_schema_migrations"), None, timeout_seconds=MIGRATE_SECONDS, write=False)
-    return dict(rows)
+    return {version: Applied(name, sha256) for version, name, sha256 in rows}
 
 
-def _missing(applied: dict[int, str]) -> list[Migration]:
+def _missing(applied: dict[int, Applied]) -> list[Migration]:
+    """What is still to be applied. Raises SchemaMismatch when what is applied is not what this program has."""
     known = known_migrations()
     unknown = sorted(set(applied) - {migration.version for migration in known})
     if unknown:
         raise SchemaMismatch(
-            f"the database has migration {applied[unknown[-1]]}, which this program does not know; run a newer program"
+            f"the database has migration {applied[unknown[-1]].name}, which this program does not know; "
+            "run a newer program"
         )
+    for migration in known:
+        one = applied.get(migration.version)
+        if one is not None and one.sha256 not in (None, migration.sha256):
+            raise SchemaMismatch(
+                f"the migration file {migration.name}.sql is not the one that was applied to this database; "
+                "put the file back as it was and make the change in a new migration"
+            )
     return [migration for migration in known if migration.version not in applied]

@@ -19,11 +19,12 @@ from typing import Protocol
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState
+from lobu_actors.store.corrupt import CorruptMarker
+from lobu_actors.store.question_records import AdoptedRun, AnswerOutcome, NewQuestion
 from lobu_actors.store.records import (
     Accepted,
     Activation,
     Agent,
-    AnswerOutcome,
     ApiKey,
     Compacted,
     Conversation,
@@ -36,7 +37,6 @@ from lobu_actors.store.records import (
     MarkerDeadline,
     NewEvent,
     NewFile,
-    NewQuestion,
     NewSession,
     NewTurn,
     Owed,
@@ -70,7 +70,18 @@ class TenantStore(Protocol):
         ...
 
     async def apply_agents(self, organization_id: str, agents: Sequence[Agent]) -> None:
-        """Make the organization's configured agents be exactly these: upsert, and disable the rest. Idempotent."""
+        """Make the organization's configured agents be exactly these: upsert, and disable the rest. Idempotent.
+
+        At most one of them is the default; it is enabled and has no owner. Raises StoreRejected for others.
+        """
+        ...
+
+    async def ensure_default_agents(self, agent: Agent) -> list[str]:
+        """Give this agent as default to every organization that has none; gives their ids. Idempotent.
+
+        An agent of that id which is there already becomes the default as it is, enabled again; but another user's own
+        agent is left alone, and so is its organization.
+        """
         ...
 
     async def find_agent(self, organization_id: str, agent_id: str | None) -> Agent | None:
@@ -84,7 +95,10 @@ class TicketStore(Protocol):
     """Tickets that open something once. Whoever checks a ticket's signature records its use here."""
 
     async def use_ticket(self, organization_id: str, ticket_id: str, use_id: str, *, kept_seconds: float) -> bool:
-        """True for the first use, and for the same `use_id` again. That it was used is known for `kept_seconds`."""
+        """True for the first use, and for the same `use_id` again. That it was used is known for `kept_seconds`.
+
+        After that the next use is a first one, also of a ticket whose record nobody has deleted yet.
+        """
         ...
 
 
@@ -107,7 +121,9 @@ class ConversationStore(Protocol):
         """Turn and marker in one statement, after a synchronous commit. A known message_id gives its turn again."""
         ...
 
-    async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None: ...
+    async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None:
+        """Raises TurnUnreadable."""
+        ...
 
     async def mark_closing(self, ref: ConversationRef) -> bool:
         """Refuse new messages from now on; the owner's actor does the rest. False: there is no such conversation."""
@@ -144,8 +160,17 @@ class ActorStore(Protocol):
         """
         ...
 
-    async def load_owed(self, lease: Lease, *, limit: int) -> list[Turn] | None:
-        """Owed turns, oldest first."""
+    async def load_owed(self, lease: Lease, *, limit: int) -> list[Turn | CorruptMarker] | None:
+        """What every marker owes, oldest first. Whatever the rows hold, one of them never hides the others."""
+        ...
+
+    async def mend_markers(self, lease: Lease, turn_ids: Sequence[str]) -> bool:
+        """Put right what these markers contradict; ends nothing. False: lost. Nothing happens to those that are sound.
+
+        A marker whose terminal event is in the log is deleted. One whose turn is another conversation's goes there.
+        One without a turn gets it back as far as it is known: empty, with the turn's id for the message's (unless a
+        message of this conversation has that). The latter two are loaded as turns with a verdict of MARKER_CORRUPT.
+        """
         ...
 
     async def start_run(self, lease: Lease, run: StartRun) -> list[Event] | None:
@@ -160,8 +185,12 @@ class ActorStore(Protocol):
         """
         ...
 
-    async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn] | None:
+    async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn | CorruptMarker] | None:
         """End the run as `requeued` and give its turns as they now are."""
+        ...
+
+    async def adopt_run(self, lease: Lease, run_id: str) -> AdoptedRun | None:
+        """Move a live run of an earlier owner to this lease. None: the lease is lost, or the run is not live."""
         ...
 
     async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
@@ -310,8 +339,12 @@ class HostStore(Protocol):
         """Conversations that owe a turn (or a close) which no other live host is responsible for, oldest first."""
         ...
 
-    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> int:
-        """Write the deadlines of this host's running turns; gives how many still were this host's."""
+    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> set[str]:
+        """Write the deadlines of this host's running turns; gives the turns of which it was written.
+
+        Left out are those that are not this host's any more, and those whose marker somebody has locked right now: one
+        locked marker must not hold up the deadlines of all others.
+        """
         ...
 
     async def find_overdue(self, *, limit: int) -> list[ConversationRef]:

@@ -11,6 +11,7 @@ import attrs
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState, OnBusy, Role, RunStatus, TurnStatus
+from lobu_actors.store.corrupt import CorruptMarker
 
 Json = dict[str, Any]
 
@@ -58,10 +59,11 @@ class Conversation:
 
 @attrs.frozen
 class Verdict:
-    """Why a guardrail keeps a message from every worker: the code and the sentence that its turn ends with."""
+    """Why a message is kept from every worker: the code, the sentence and the context that its turn ends with."""
 
     code: str
     error: str
+    context: Json | None = None
 
 
 @attrs.frozen
@@ -155,7 +157,7 @@ class Activation:
     lease: Lease
     conversation: Conversation
     agent: Agent | None
-    owed: tuple[Turn, ...]  # oldest first, running ones included
+    owed: tuple[Turn | CorruptMarker, ...]  # oldest first, running ones included
     snapshot: SnapshotMark | None
     live_run: RunRecord | None = None  # what the last owner left running; to be finished or requeued before a new run
 
@@ -292,20 +294,6 @@ class Totals:
 
 
 @attrs.frozen
-class NewQuestion:
-    """A question of a live run to a person; `data` is its event's."""
-
-    question_id: str  # unique in the organization
-    run_id: str
-    turn_id: str
-    prompt: str
-    options: tuple[str, ...] | None
-    data: Data
-    attempt: int | None
-    text_offset: int | None
-
-
-@attrs.frozen
 class Trimmable:
     """A conversation as retention sees it."""
 
@@ -331,13 +319,6 @@ class Trimmed:
 class Compacted:
     replaced: int  # segments that went into the newest one
     corrupt: bool  # the bytes do not match their hash, so nothing was changed
-
-
-class AnswerOutcome(StrEnum):
-    ACCEPTED = "accepted"
-    ALREADY_ANSWERED = "already-answered"  # by another answer, which stays
-    WITHDRAWN = "withdrawn"  # its turn has ended
-    NOT_FOUND = "not-found"
 
 
 @attrs.frozen

@@ -30,14 +30,20 @@ def serve(handler: Handler, *, name: str = "", version: str = "", steer: bool = 
     a `BlockingTurn`. What it yields is the reply, piece by piece; a returned string is the reply, or its last piece.
     Raises SystemExit(2) when it was not started by a supervisor.
     """
+    is_asynchronous = bool(_flags(handler) & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
+    if "LOBU_ZYGOTE_FD" in os.environ:
+        # Everything that is loaded here is shared by all workers that are forked.
+        from lobu_actors.worker.zygote import park
+
+        _driver(is_asynchronous)
+        park()  # returns in each worker
     number = os.environ.get("LOBU_WORKER_FD", "")
     if not number.isdecimal():
         print("This is a worker: a supervisor starts it, with a socket in LOBU_WORKER_FD.", file=sys.stderr)
         raise SystemExit(2)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # stdout is a log
-    flags = _flags(handler)
-    capabilities = ["cancel", "ask", "reattach"] + (["steer"] if steer else [])
+    capabilities = ["cancel", "ask", "reattach", "text-offset"] + (["steer"] if steer else [])
     ready = {
         "type": "ready",
         "protocol": PROTOCOL_VERSION,
@@ -47,12 +53,8 @@ def serve(handler: Handler, *, name: str = "", version: str = "", steer: bool = 
     }
     try:
         worker = Worker(Channel(int(number)), ready)
-        if flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR):
-            # Loaded after `ready`, while the supervisor prepares the turn.
-            from lobu_actors.worker.asynchronous import run_turns
-        else:
-            from lobu_actors.worker.blocking import run_turns
-        run_turns(worker, handler)
+        # Loaded after `ready`, while the supervisor prepares the turn.
+        _driver(is_asynchronous)(worker, handler)
     except Disconnected:
         _leave()
 
@@ -103,7 +105,9 @@ class Worker:
         elif kind == "shutdown":
             self.turns.put(None)
         elif self._run is None or frame.get("runId") != self._run.run_id:
-            return
+            if kind == "reattach":
+                # The supervisor before this one died before it could send the turn.
+                self.channel.send({"type": "fail", "runId": frame.get("runId"), "code": "RUN_UNKNOWN"})
         elif kind == "cancel":
             self._run.cancel(frame.get("reason", ""))
         elif kind == "answer":
@@ -112,6 +116,14 @@ class Worker:
             self._run.steer(frame["content"])
         elif kind == "reattach":
             self._run.send_again(frame["textOffset"])
+
+
+def _driver(is_asynchronous: bool) -> "Callable[[Worker, Handler], None]":
+    if is_asynchronous:
+        from lobu_actors.worker.asynchronous import run_turns
+    else:
+        from lobu_actors.worker.blocking import run_turns
+    return run_turns
 
 
 def _heartbeat_interval(hello: Wire) -> float:

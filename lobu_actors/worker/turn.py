@@ -15,6 +15,8 @@ from lobu_actors.worker.session import SessionFile, text_of
 if TYPE_CHECKING:
     import asyncio
 
+PIECE_CHARS = 256 * 1024  # of text that is sent again; in a frame each may take up to 12 bytes
+
 
 class Fail(Exception):
     """Raise it to fail the turn with a code of your own (capital letters, digits, `_`); the worker lives on."""
@@ -103,10 +105,16 @@ class Run:
         self._notify()
 
     def send_again(self, offset: int) -> None:
-        """For a new supervisor: the text from `offset` (in code points), the open questions, the end if it came."""
+        """For a new supervisor: the text from `offset` (in code points), the open questions, the end if it came.
+
+        Each piece says where it begins, the first one even when it is empty: what was written before it may still be on
+        its way, and so may a `reattach` of yet another supervisor.
+        """
         with self._channel.lock:
-            if rest := "".join(self.text)[offset:]:
-                self.send({"type": "delta", "runId": self.run_id, "text": rest})
+            text = "".join(self.text)
+            for at in range(offset, max(len(text), offset + 1), PIECE_CHARS):
+                piece = text[at : at + PIECE_CHARS]
+                self.send({"type": "delta", "runId": self.run_id, "text": piece, "textOffset": at})
             for frame in (*self._open.values(), *((self.terminal,) if self.terminal else ())):
                 self.send(frame)
 

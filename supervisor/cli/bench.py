@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from benchmarks import growth, paths
+from benchmarks import growth, paths, spawn
 from benchmarks.results import Result, report
 from benchmarks.server import own_server
 from supervisor.cli.options import example
 
-PATHS = ("terminal", "crash", "snapshot")
+PATHS = ("terminal", "crash", "snapshot", "spawn")
 
 
 @click.command(
@@ -20,12 +20,15 @@ PATHS = ("terminal", "crash", "snapshot")
     epilog=example("lobu bench", "lobu bench crash --repeat 500 --json", "lobu bench snapshot --plot growth.svg"),
 )
 @click.argument("names", nargs=-1, type=click.Choice(PATHS))
-@click.option("--repeat", type=click.IntRange(10, 1_000_000), help="Repetitions; default 1000 turns, 100 kills.")
+@click.option(
+    "--repeat", type=click.IntRange(10, 1_000_000), help="Repetitions; default 1000 turns, 100 kills or starts."
+)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Where snapshot's plot goes, as SVG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with machine and versions.")
 def command(names: tuple[str, ...], repeat: int | None, plot: Path | None, as_json: bool) -> None:
     """Measure what a client waits for, beside the floor of its own parts in the same run; and, as `snapshot`, what a
-    turn costs at the beginning and at the end of a session that grows to 20 MB.
+    turn costs at the beginning and at the end of a session that grows to 20 MB; as `spawn`, how long a worker takes to
+    start and what it occupies.
 
     Starts a `lobu run` of its own in a temporary folder and stops it afterwards.
     """
@@ -37,13 +40,15 @@ def command(names: tuple[str, ...], repeat: int | None, plot: Path | None, as_js
         if show:
             click.echo(f"\r\033[K{line}", nl=False, err=True)
 
-    results: list[Result | growth.Growth] = []
+    results: list[Result | growth.Growth | spawn.Spawning] = []
     with own_server() as server:
         for name in names or PATHS:
             if name == "terminal":
                 results.append(paths.terminal(server, repeat or 1000, progress))
             elif name == "crash":
                 results.append(paths.crash(server, repeat or 100, progress))
+            elif name == "spawn":
+                results.append(spawn.spawn(server, repeat or 100, progress))
             else:
                 grown = growth.snapshot(server, repeat or 1000, progress)
                 results.append(grown)

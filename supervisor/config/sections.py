@@ -17,12 +17,20 @@ from lobu_actors.conversation.policy import Deadlines, FailurePolicy, Guardrail,
 from supervisor.config.settings import AgentConfig, Limits, ServerSettings
 from supervisor.config.table import Table
 from supervisor.config.values import DEFAULT_HOST, DEFAULT_PORT, LOOPBACK_HOSTS
+from supervisor.sandbox.destinations import DISPATCHER, Destination, parse_destination
 from supervisor.workers.types import SANDBOXES, WorkerType
 
 _Part = TypeVar("_Part", Deadlines, FailurePolicy, Guardrail)
 
 MAX_WARM = 64
-MAX_MEMORY_MB = 1024 * 1024
+_WORKER_BOUNDS = {
+    "memory_mb": (16, 1024 * 1024),
+    "cpu_seconds": (1, 10 * 365 * 86_400),
+    "open_files": (16, 1024 * 1024),
+    "processes": (1, 1024 * 1024),
+    "file_size_mb": (1, 1024 * 1024),
+    "temporary_mb": (1, 1024 * 1024),
+}
 MAX_WHOLE_NUMBER = 2**53
 # Limits that are not just any positive number.
 _LIMIT_BOUNDS = {
@@ -30,6 +38,8 @@ _LIMIT_BOUNDS = {
     "session_ttl_seconds": (60, 30 * 86_400),
     "requests_per_second": (0, 1_000_000),
     "request_burst": (1, 1_000_000),
+    "worker_uid_first": (10_000, 2**31),
+    "worker_uid_count": (1, 1_000_000),
 }
 _WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
@@ -78,24 +88,70 @@ def read_workers(table: Table, folder: Path) -> dict[str, WorkerType]:
         worker = table.table(name)
         if not _WORKER_NAME.match(name):
             table.fail(name, "is no worker name; use letters, digits, `_` and `-`, at most 64")
-        workers[name] = WorkerType(
-            name=name,
-            command=_command(worker, folder),
-            zygote=worker.boolean("zygote", False),
-            warm=worker.integer("warm", 0, least=0, most=MAX_WARM) or 0,
-            sandbox=_sandbox(worker),
-            memory_mb=worker.integer("memory_mb", None, least=16, most=MAX_MEMORY_MB),
-        )
+        workers[name] = _worker(worker, name, folder)
         worker.finish()
     return workers
+
+
+def _worker(worker: Table, name: str, folder: Path) -> WorkerType:
+    sandbox = _sandbox(worker)
+    zygote, warm = worker.boolean("zygote", False), worker.integer("warm", 0, least=0, most=MAX_WARM) or 0
+    if sandbox != "none" and zygote:
+        worker.fail("zygote", "cannot be true with a sandbox: a fork shares what its parent could see; drop one")
+    if sandbox != "none" and warm:
+        worker.fail("warm", "must be 0 with a sandbox, which is made for one conversation; drop one")
+    network, dispatcher = _network(worker, sandbox)
+    limits = {key: worker.integer(key, None, least=least, most=most) for key, (least, most) in _WORKER_BOUNDS.items()}
+    return WorkerType(
+        name=name,
+        command=_command(worker, folder),
+        zygote=zygote,
+        warm=warm,
+        sandbox=sandbox,
+        own_user=worker.boolean("own_user", False) if worker.raw("own_user") is not None else None,
+        readable=_readable(worker, sandbox, folder),
+        network=network,
+        dispatcher=dispatcher,
+        **{key: value for key, value in limits.items() if value is not None},
+    )
+
+
+def _network(worker: Table, sandbox: str) -> tuple[tuple[Destination, ...], bool]:
+    """Where a sandboxed worker may connect to, and whether the dispatcher is among it."""
+    found: list[Destination] = []
+    dispatcher = False
+    for key in ("network", "private_network"):
+        for text in worker.texts(key) or ():
+            if sandbox == "none":
+                worker.fail(key, 'is a list for a sandbox, and this worker has none; set sandbox = "bwrap"')
+            if text == DISPATCHER:
+                dispatcher = True
+                continue
+            try:
+                found.append(parse_destination(text, private=key == "private_network"))
+            except ValueError as error:
+                worker.fail(key, f'has the entry {text!r}: {error}; write it like "api.example.com:443"')
+    return tuple(found), dispatcher
+
+
+def _readable(worker: Table, sandbox: str, folder: Path) -> tuple[str, ...]:
+    paths = [folder / text for text in worker.texts("readable") or ()]
+    for path in paths:
+        if sandbox == "none":
+            worker.fail("readable", 'is a list for a sandbox, and this worker has none; set sandbox = "bwrap"')
+        if not path.exists():
+            worker.fail("readable", f"names {str(path)!r}, and there is no such file or folder")
+        if path.resolve() == Path("/"):
+            worker.fail("readable", "must not name the root folder; name what the worker needs")
+    return tuple(os.path.abspath(path) for path in paths)
 
 
 def _sandbox(worker: Table) -> str:
     sandbox = worker.text("sandbox") or "none"
     if sandbox not in SANDBOXES:
         worker.fail("sandbox", f"must be one of {', '.join(SANDBOXES)}")
-    if sandbox == "bwrap" and shutil.which("bwrap") is None:
-        worker.fail("sandbox", 'needs the program bwrap; install bubblewrap, or set it to "none"')
+    if sandbox != "none" and worker.boolean("zygote", False):
+        worker.fail("zygote", f'does not go with sandbox = "{sandbox}": a fork shares what its zygote sees; drop one')
     return sandbox
 
 
@@ -128,7 +184,10 @@ def _program(worker: Table, program: str, folder: Path) -> str:
 
 
 def read_agents(tables: list[Table], workers: dict[str, WorkerType], folder: Path) -> tuple[AgentConfig, ...]:
-    """`folder` is what relative paths of guardrails' programs are relative to."""
+    """One of them is the default: the one that says so, else the first that is everybody's.
+
+    `folder` is what relative paths of guardrails' programs are relative to.
+    """
     agents: list[AgentConfig] = []
     for table in tables:
         agent = _agent(table, workers, folder)
@@ -138,6 +197,9 @@ def read_agents(tables: list[Table], workers: dict[str, WorkerType], folder: Pat
         if agent.default and others:
             table.fail("default", f"is true for a second agent ({others[0]!r} is the default already); keep one")
         agents.append(agent)
+    if not any(agent.default for agent in agents):
+        first = next((agent for agent in agents if agent.owner is None), None)
+        agents = [attrs.evolve(agent, default=agent is first) for agent in agents]
     return tuple(agents)
 
 
@@ -148,6 +210,7 @@ def _agent(table: Table, workers: dict[str, WorkerType], folder: Path) -> AgentC
         id=agent_id or "",
         worker=worker or "",
         default=table.boolean("default", False),
+        owner=table.text("owner"),
         model=table.text("model"),
         settings=table.json("settings"),
         deadlines=_policy_part(table.table("deadlines"), Deadlines),
@@ -159,6 +222,10 @@ def _agent(table: Table, workers: dict[str, WorkerType], folder: Path) -> AgentC
         table.fail(None, 'has no id; add one, like id = "helper"')
     if not is_id(agent_id):
         table.fail("id", "must be letters, digits and `. _ : @ + -`, at most 128 of them")
+    if agent.owner is not None and not is_id(agent.owner):
+        table.fail("owner", "must be letters, digits and `. _ : @ + -`, at most 128 of them")
+    if agent.default and agent.owner is not None:
+        table.fail("default", "is true for an agent with an owner; the default agent is everybody's")
     if worker is None:
         table.fail(None, "has no worker; name one of the [workers.…] tables")
     if worker not in workers:
@@ -200,6 +267,8 @@ def read_limits(table: Table) -> Limits:
             "host_ttl_seconds" if "host_ttl_seconds" in table else None,
             "must leave room for two renewals: at least 2 * host_renew_seconds + host_margin_seconds",
         )
+    if limits.worker_uid_count < limits.max_workers:
+        table.fail(None, "has fewer uids for workers (worker_uid_count) than workers (max_workers); raise the first")
     if limits.upload_file_max_bytes > limits.upload_total_max_bytes:
         table.fail(None, "has upload_file_max_bytes above upload_total_max_bytes; raise the second")
     return limits

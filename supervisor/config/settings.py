@@ -38,11 +38,12 @@ class DatabaseSettings:
 
 @attrs.frozen
 class AgentConfig:
-    """An `[[agents]]` table."""
+    """An `[[agents]]` table. `owner` is the user whose own agent it is; None: it is everybody's."""
 
     id: str
     worker: str
     default: bool = False
+    owner: str | None = None
     model: str | None = None
     settings: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     deadlines: Deadlines = attrs.field(factory=Deadlines)
@@ -57,6 +58,7 @@ class AgentConfig:
             agent_id=self.id,
             worker=self.worker,
             is_default=self.default,
+            owner_user_id=self.owner,
             model=self.model,
             settings=dict(self.settings),
             policy=policy.to_json(),
@@ -69,8 +71,12 @@ class Limits:
 
     # Workers
     max_workers: int = 256
+    # Uids of workers, when the supervisor is root: neither people's, nor systemd's dynamic ones, nor containers'.
+    worker_uid_first: int = 1_900_000_000
+    worker_uid_count: int = 4096
     worker_idle_seconds: float = 300.0
     cancel_grace_seconds: float = 5.0
+    adoption_seconds: float = 60.0  # how long workers go on without a supervisor
     crash_loop_crashes: int = 10  # crashes of one conversation's worker within the period; one more is a loop
     crash_loop_period_seconds: float = 60.0
     session_file_max_bytes: int = 64 * MIB

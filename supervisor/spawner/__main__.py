@@ -1,37 +1,65 @@
-"""`python -m supervisor.spawner --socket-fd N`: serves one supervisor on an inherited SOCK_SEQPACKET unix socket.
+"""`python -m supervisor.spawner --folder DIR`: serves supervisors on the listening socket that it was given.
 
-Owns the process-wide set-up: subreaper, signal mask and dispositions. Exits 0 when the supervisor closed its end, asked
-for the end, or SIGTERM came, with all workers ended; 2 on wrong usage.
+The socket is a SOCK_SEQPACKET unix socket, by default the descriptor under which systemd passes one, so that a
+supervisor and a socket unit start it in the same way. Owns the process-wide set-up: subreaper, signal mask and
+dispositions. Exits 0 when it was asked to end, SIGTERM came, or no supervisor came for too long, with all workers
+ended; 2 on wrong usage.
 """
 
+import argparse
 import fcntl
 import gc
+import os
 import signal
 import socket
-import sys
+from pathlib import Path
 
 from supervisor.spawner.loop import Spawner
 from supervisor.spawner.orphans import become_subreaper
 from supervisor.spawner.protocol import WORKER_FD
+from supervisor.spawner.records import SPAWNER, Records
 
-_USAGE = "usage: python -m supervisor.spawner --socket-fd N    (N: a connected SOCK_SEQPACKET unix socket)"
+LISTENER_FD = 3  # the first of systemd's protocol
+ABANDON_SECONDS = 60.0
 
 
-def _link(arguments: list[str]) -> socket.socket:
-    if len(arguments) != 2 or arguments[0] != "--socket-fd" or not arguments[1].isdecimal():
-        print(_USAGE, file=sys.stderr)
-        raise SystemExit(2)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m supervisor.spawner",
+        description="Starts, watches and reaps the worker processes of one host.",
+        epilog="example: systemd-socket-activate --seqpacket -l /run/lobu/spawner.sock "
+        "python -m supervisor.spawner --folder /var/lib/lobu/spawner",
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="where it keeps the records of what runs")
+    parser.add_argument(
+        "--listen-fd", type=int, default=LISTENER_FD, help="the socket (default 3, as systemd passes it)"
+    )
+    parser.add_argument(
+        "--abandon-seconds",
+        type=float,
+        default=ABANDON_SECONDS,
+        help=f"how long workers go on without a supervisor (default {ABANDON_SECONDS:g})",
+    )
+    return parser.parse_args()
+
+
+def _listener(number: int) -> socket.socket:
+    """The socket that was passed, moved out of the way of the workers' descriptor."""
+    fault = f"spawner: descriptor {number} is no listening socket; a supervisor or a socket unit starts this program"
     try:
-        link = socket.socket(fileno=int(arguments[1]))
+        listener = socket.socket(fileno=fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, WORKER_FD + 1))
+        os.close(number)
+        fits = listener.type is socket.SOCK_SEQPACKET and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        print(f"spawner: descriptor {arguments[1]} is no socket: {error.strerror}", file=sys.stderr)
-        raise SystemExit(2) from error
-    if link.fileno() <= WORKER_FD:
-        moved = fcntl.fcntl(link, fcntl.F_DUPFD_CLOEXEC, WORKER_FD + 1)
-        link.close()
-        link = socket.socket(fileno=moved)
-    link.set_inheritable(False)
-    return link
+        raise SystemExit(_refuse(f"{fault} ({error.strerror})")) from error
+    if not fits:
+        raise SystemExit(_refuse(fault))
+    return listener
+
+
+def _refuse(sentence: str) -> int:
+    os.write(2, f"{sentence}\n".encode())
+    return 2
 
 
 def _clean_signals() -> None:
@@ -43,12 +71,17 @@ def _clean_signals() -> None:
 
 
 def main() -> None:
-    link = _link(sys.argv[1:])
+    arguments = _arguments()
+    listener = _listener(arguments.listen_fd)
+    records = Records(arguments.folder)
+    records.end_left_over()
+    records.open()
     _clean_signals()
     become_subreaper()
-    spawner = Spawner(link)
+    spawner = Spawner(listener, records, arguments.abandon_seconds)
     gc.freeze()
     spawner.run()
+    records.remove(SPAWNER)
 
 
 if __name__ == "__main__":

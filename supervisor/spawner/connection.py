@@ -10,7 +10,7 @@ import select
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import structlog
@@ -53,6 +53,7 @@ class SpawnedProcess:
     started_at: float  # seconds since boot
     socket: socket.socket
     pidfd: int
+    label: str = ""
     exit: Exit | None = None
     exited: trio.Event = attrs.field(factory=trio.Event)
     on_exit: Callable[[], None] | None = None
@@ -92,7 +93,10 @@ class _Pending:
 
 
 class Connection:
-    """`serve` reads until the spawner is gone; the other methods may be called from any task meanwhile."""
+    """`serve` reads until the spawner is gone; the other methods may be called from any task meanwhile.
+
+    `running` are the workers that an earlier supervisor had started; they are complete once `up` returned.
+    """
 
     def __init__(self, link: socket.socket) -> None:
         link.setblocking(False)
@@ -102,13 +106,14 @@ class Connection:
         self._pending: dict[str, _Pending] = {}
         self._requests: deque[bytes] = deque()
         self._queued = trio.Event()
+        self.running: list[SpawnedProcess] = []
+        self._to_come = 0
         self._up = trio.Event()
-        self._pid = 0
+        self.pid = 0
 
-    async def up(self) -> int:
-        """Wait for the spawner's first word, which tells its pid; the caller bounds the wait."""
+    async def up(self) -> None:
+        """Wait for the spawner's first words; the caller bounds the wait."""
         await self._up.wait()
-        return self._pid
 
     async def spawn(self, request: protocol.Spawn) -> SpawnedProcess:
         """Start a process; the caller bounds the wait. When cancelled, whatever comes of it is killed.
@@ -132,10 +137,18 @@ class Connection:
             raise pending.error or SpawnerLost("The spawner is gone.")
         return pending.process
 
-    @property
-    def worker_ids(self) -> set[str]:
-        """Of all processes that may exist: those that run, and those that were asked for."""
-        return {*self.processes, *self._pending}
+    def relabel(self, worker_id: str, label: str) -> None:
+        """What the next supervisor is told of a worker, when this one is gone; nothing when the worker is gone."""
+        if worker_id in self.processes and not self.is_lost:
+            self._request(protocol.Relabel(worker_id, label))
+
+    def preload(self, programs: Iterable[protocol.Preload]) -> None:
+        """Have a zygote of each of these programs kept ready."""
+        for program in programs:
+            if not self.is_lost:
+                # One that is too large for a message is so for a `Spawn`, which says it.
+                with contextlib.suppress(protocol.ProtocolError):
+                    self._request(program)
 
     def kill(self, worker_id: str) -> None:
         """SIGKILL to the worker's group; nothing when it is gone."""
@@ -243,29 +256,51 @@ class Connection:
                 pending.done.set()
         elif isinstance(reply, protocol.Output):
             _log_output(reply)
+        elif isinstance(reply, protocol.Notice):
+            _log.warning("spawner.notice", text=reply.text)
+        elif isinstance(reply, protocol.Running):
+            self._found(reply, descriptors)
         elif reply.protocol != protocol.PROTOCOL_VERSION:
             raise protocol.ProtocolError(f"the spawner speaks protocol {reply.protocol}")
         else:
-            self._pid = reply.pid
+            self.pid = reply.pid
+            self._to_come = reply.running
+            self._check_up()
+
+    def _check_up(self) -> None:
+        if self._to_come == 0:
             self._up.set()
 
-    def _spawned(self, reply: protocol.Spawned, descriptors: list[int]) -> None:
+    def _found(self, reply: protocol.Running, descriptors: list[int]) -> None:
+        """A worker of an earlier supervisor. Without its descriptors nobody can talk to it: it is ended."""
+        self._to_come -= 1
+        if (process := self._process(reply, descriptors)) is None:
+            self._request(protocol.Kill(reply.worker_id))
+        else:
+            process.label = reply.label
+            self.processes[reply.worker_id] = process
+            self.running.append(process)
+        self._check_up()
+
+    def _process(self, reply: protocol.Spawned | protocol.Running, descriptors: list[int]) -> SpawnedProcess | None:
         if len(descriptors) != protocol.FDS_OF_SPAWNED:  # this process is out of descriptors: the kernel dropped some
             for descriptor in descriptors:
                 os.close(descriptor)
+            return None
+        worker_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptors[0])
+        worker_socket.setblocking(False)
+        return SpawnedProcess(reply.worker_id, reply.pid, reply.started_at, worker_socket, descriptors[1])
+
+    def _spawned(self, reply: protocol.Spawned, descriptors: list[int]) -> None:
+        pending = self._pending.pop(reply.worker_id, None)
+        process = self._process(reply, descriptors)
+        if process is None or pending is None:  # or nobody waits any more
             self._request(protocol.Kill(reply.worker_id))
-            pending = self._pending.pop(reply.worker_id, None)
+            if process is not None:
+                process.close()
             if pending is not None:
                 pending.error = SpawnFailed("The supervisor is out of file descriptors.")
                 pending.done.set()
-            return
-        worker_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptors[0])
-        worker_socket.setblocking(False)
-        process = SpawnedProcess(reply.worker_id, reply.pid, reply.started_at, worker_socket, descriptors[1])
-        pending = self._pending.pop(reply.worker_id, None)
-        if pending is None:  # nobody waits any more
-            self._request(protocol.Kill(reply.worker_id))
-            process.close()
             return
         self.processes[reply.worker_id] = process
         pending.process = process

@@ -1,15 +1,19 @@
-"""The supervisor's spawner: starts the program, restarts with the supervisor tree, hands out processes.
+"""The supervisor's spawner: finds the one that runs or starts one, hands out processes, sees to its end.
 
-Owns the life of the spawner process. `run` is a supervised child: when the spawner dies, it ends the workers that it
-left behind, tells their holders, and raises, so that the tree starts it again; `spawn` then works as before.
+Owns the socket file and the life of the spawner process. `run` is a supervised child. A spawner that a dead supervisor
+left serves on with all its workers; `running` are these. When the spawner dies, its workers are ended, their holders
+are told, and `run` raises, so that the tree starts it again; `spawn` then works as before.
+
+The caller holds the state directory's lock: nobody else connects, and whoever connected before is gone.
 """
 
-import contextlib
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -17,13 +21,17 @@ import trio
 
 from supervisor.spawner import protocol
 from supervisor.spawner.connection import Connection, SpawnedProcess, SpawnerLost
-from supervisor.spawner.stray import end_marked
+from supervisor.spawner.records import Records
 
-UP_SECONDS = 10.0  # from starting the program to its first word
-END_SECONDS = 2.5  # from asking it to end, or closing its link, to SIGKILL
+UP_SECONDS = 10.0  # from starting the program to its first words
+END_SECONDS = 2.5  # from asking it to end to SIGKILL
+ABANDON_SECONDS = 60.0
+SOCKET_NAME = "socket"
+RECORDS_NAME = "workers"
 # -P: the folder that the supervisor was started in must not be searched for modules.
 COMMAND = (sys.executable, "-P", "-m", "supervisor.spawner")
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "TMPDIR")
+_BACKLOG = 8
 
 _log = structlog.get_logger()
 
@@ -38,35 +46,40 @@ class Context(Protocol):
 
 
 class SpawnerLink:
-    """Starts processes through a spawner. One object for the supervisor's whole life; `run` may be called again."""
+    """Starts processes through a spawner. One object for the supervisor's whole life; `run` may be called again.
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    `folder` has the spawner's socket and records; `abandon_seconds` is how long the workers go on without a supervisor.
+    """
+
+    def __init__(
+        self, folder: Path, *, abandon_seconds: float = ABANDON_SECONDS, command: Sequence[str] = COMMAND
+    ) -> None:
+        self._folder = folder
+        self._records = Records(folder / RECORDS_NAME)
+        self._abandon_seconds = abandon_seconds
         self._command = tuple(command)
         self._connection: Connection | None = None
         self._changed = trio.Event()
-        self.pid: int | None = None
+        self._preloads: tuple[protocol.Preload, ...] = ()
+
+    @property
+    def pid(self) -> int | None:
+        """The spawner's, while it serves."""
+        return None if self._connection is None else self._connection.pid
 
     async def run(self, context: Context) -> None:
-        """Run a spawner until an ordered stop. Raises SpawnerLost when it ends before; its workers are ended then."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection = Connection(ours)
-        process: trio.Process | None = None
-        try:
-            with theirs:
-                process = await self._start(theirs)
+        """Serve until an ordered stop, which ends the spawner. Raises SpawnerLost when it ends before."""
+        async with self._connected() as connection:
             await self._serve(context, connection)
-            if not context.stopping.is_set():
-                raise SpawnerLost("The spawner ended.")
-        finally:
-            self._connection = None
-            self.pid = None
-            worker_ids = connection.worker_ids
-            connection.lose()
-            if process is not None:
-                with trio.move_on_after(2 * END_SECONDS, shield=True):
-                    await _reap(process)
-                    if worker_ids:
-                        await end_marked(worker_ids)
+        if not context.stopping.is_set():
+            raise SpawnerLost("The spawner ended.")
+
+    def take_running(self) -> list[SpawnedProcess]:
+        """The workers of an earlier supervisor; they are the caller's from now on. Call it once `run` has started."""
+        if self._connection is None:
+            return []
+        found, self._connection.running = self._connection.running, []
+        return found
 
     async def spawn(self, request: protocol.Spawn) -> SpawnedProcess:
         """Start a process, waiting for the spawner while it is being restarted; the caller bounds the wait.
@@ -76,6 +89,17 @@ class SpawnerLink:
         while self._connection is None:
             await self._changed.wait()
         return await self._connection.spawn(request)
+
+    def relabel(self, worker_id: str, label: str) -> None:
+        """Replace what the next supervisor is told of a worker; nothing when it is gone. Never blocks."""
+        if self._connection is not None:
+            self._connection.relabel(worker_id, label)
+
+    def preload(self, programs: Sequence[protocol.Preload]) -> None:
+        """Have zygotes of these programs kept ready, by this spawner and those after it. Never blocks."""
+        self._preloads = tuple(programs)
+        if self._connection is not None:
+            self._connection.preload(self._preloads)
 
     def kill(self, worker_id: str) -> None:
         """SIGKILL to the whole process group of a worker; nothing when it is gone. Never blocks."""
@@ -87,16 +111,68 @@ class SpawnerLink:
         if self._connection is not None:
             self._connection.signal(worker_id, number)
 
-    async def _start(self, theirs: socket.socket) -> trio.Process:
+    # --- the spawner process
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """A connection to the spawner; nothing of it is left when the context ends, in whatever way."""
+        process: trio.Process | None = None
+        link = self._connect()
+        try:
+            if link is None:
+                process = await self._start()
+                link = self._connect()
+            if link is None:
+                raise SpawnerLost("The spawner's socket is not there.")
+            connection = Connection(link)
+            try:
+                yield connection
+            finally:
+                self._connection = None
+                connection.lose()
+                with trio.move_on_after(END_SECONDS, shield=True):
+                    await _wait_for_end(connection.pid)
+        finally:
+            with trio.move_on_after(2 * END_SECONDS, shield=True):
+                await trio.to_thread.run_sync(self._records.end_left_over)  # a spawner that still runs, too
+                if process is not None:
+                    await process.wait()
+            with suppress(OSError):
+                os.unlink(self._folder / SOCKET_NAME)
+
+    def _connect(self) -> socket.socket | None:
+        """None when no spawner listens."""
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with _short_path(self._folder) as folder:
+                link.connect(f"{folder}/{SOCKET_NAME}")
+        except (FileNotFoundError, ConnectionRefusedError):
+            link.close()
+            return None
+        return link
+
+    async def _start(self) -> trio.Process:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # which keeps other users off the socket
         # The supervisor's secrets stay out of the environment that a worker could read in /proc.
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        return await trio.lowlevel.open_process(
-            [*self._command, "--socket-fd", str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C is the supervisor's business
-        )
+        arguments = ("--folder", str(self._folder / RECORDS_NAME), "--abandon-seconds", str(self._abandon_seconds))
+        with self._listen() as listener:
+            return await trio.lowlevel.open_process(
+                [*self._command, *arguments, "--listen-fd", str(listener.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(listener.fileno(),),
+                env=environment,
+                start_new_session=True,  # a terminal's Ctrl-C is the supervisor's business
+            )
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with _short_path(self._folder) as folder:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{folder}/{SOCKET_NAME}")
+            listener.bind(f"{folder}/{SOCKET_NAME}")
+        listener.listen(_BACKLOG)
+        return listener
 
     async def _serve(self, context: Context, connection: Connection) -> None:
         async with trio.open_nursery() as nursery:
@@ -108,7 +184,10 @@ class SpawnerLink:
 
     async def _announce(self, context: Context, connection: Connection, serving: trio.CancelScope) -> None:
         with trio.fail_after(UP_SECONDS):
-            self.pid = await connection.up()
+            await connection.up()
+        if connection.running:
+            _log.info("workers.found", number=len(connection.running), spawner=connection.pid)
+        connection.preload(self._preloads)
         self._connection = connection
         self._changed.set()
         self._changed = trio.Event()
@@ -120,11 +199,23 @@ class SpawnerLink:
         serving.cancel()
 
 
-async def _reap(process: trio.Process) -> None:
-    """The link is closed, so the spawner ends its workers and itself; SIGKILL when it does not."""
-    with trio.move_on_after(END_SECONDS):
-        await process.wait()
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+@contextmanager
+def _short_path(folder: Path) -> Iterator[str]:
+    """The folder under a name that fits into a socket's address (108 bytes), however long its own is."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+async def _wait_for_end(pid: int) -> None:
+    """Of a spawner that may be another supervisor's child; its link is closed and it was asked to end, or failed."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, ValueError):  # it is gone, or never said its number
+        return
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)

@@ -1,8 +1,11 @@
-"""The spawner's event loop: takes requests, starts workers, reports and cleans up their ends.
+"""The spawner's event loop: takes requests, starts workers, reports and cleans up their ends, hands them over.
 
-Owns the table of running workers and the queue of replies. Single-threaded and never blocks on the link, so that
-reaping goes on while a supervisor is slow. When a worker's leader ended, in this order: SIGKILL to its group while the
-zombie still holds the group's id, the report, the rest of its log, the reaping, and the orphans that it left.
+Owns the table of running workers. Single-threaded and never blocks on the link, so that reaping goes on while a
+supervisor is slow or away. Each worker's socket and pidfd are kept here too: a supervisor that dies takes nothing with
+it, and the next one is given every worker that still runs, with the label that the one before gave it.
+
+When a worker's leader ended, in this order: SIGKILL to its group while the zombie still holds the group's id, the
+report, the rest of its log, the reaping, and the orphans that it left.
 """
 
 import contextlib
@@ -12,50 +15,80 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from supervisor.spawner import protocol
 from supervisor.spawner.launch import Launched, Launcher, LaunchFailed
 from supervisor.spawner.orphans import Orphans
 from supervisor.spawner.output import OutputPipe
+from supervisor.spawner.records import Record, Records
+from supervisor.spawner.uplink import Uplink
+from supervisor.spawner.zygotes import Zygotes
 
 END_SECONDS = 2.0  # how long the spawner waits for killed processes before it exits anyway
-REQUESTS_PAUSE_AT = 256  # replies not yet sent; more requests are not read until they are
 OUTPUT_DROPPED_AT = 64
 
 
-class Worker(NamedTuple):
-    worker_id: str
-    pid: int
-    output: OutputPipe
+class Worker:
+    """A running worker. Its descriptors are ours until `close`."""
+
+    def __init__(self, worker_id: str, label: str, launched: Launched) -> None:
+        self.worker_id = worker_id
+        self.label = label
+        self.pid = launched.pid
+        self.started_at = launched.started_at
+        self.socket = launched.socket
+        self.pidfd = launched.pidfd
+        self.output = OutputPipe(launched.output, time.monotonic())
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What a supervisor is given of it."""
+        return self.socket.fileno(), self.pidfd
+
+    def close(self) -> None:
+        self.socket.close()
+        os.close(self.pidfd)
+        self.output.close()
 
 
 class Spawner:
-    """One supervisor's spawner. `run` returns when the supervisor is gone, asked for the end, or SIGTERM came."""
+    """`run` returns when a supervisor asked for the end, none came in time, or SIGTERM came; all workers are ended."""
 
-    def __init__(self, link: socket.socket) -> None:
-        link.setblocking(False)
-        self._link: socket.socket | None = link
+    def __init__(self, listener: socket.socket, records: Records, abandon_seconds: float) -> None:
         self._launcher = Launcher()
         self._orphans = Orphans()
+        self._records = records
         self._workers: dict[str, Worker] = {}
         self._leaders: dict[int, str] = {}
-        self._replies: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._ending = False
+        self._hung_up = False
         self._selector = selectors.DefaultSelector()
-        self._link_events = selectors.EVENT_READ
-        self._selector.register(link, self._link_events, self._on_link)
+        self._uplink = Uplink(
+            listener,
+            self._selector,
+            on_connected=self._hand_over,
+            on_request=self._act,
+            abandon_seconds=abandon_seconds,
+        )
+        self._zygotes = Zygotes(
+            self._selector, records, fork_done=self._fork_done, notice=self._tell, output=self._forward_of_zygote
+        )
         self._wake_reader = self._watch_signals()
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._on_signal)
 
     def run(self) -> None:
-        self._reply(protocol.Up(protocol.PROTOCOL_VERSION, os.getpid()))
         while not self._ending:
-            for key, events in self._selector.select():
+            for key, events in self._selector.select(_sooner(self._uplink.patience(), self._zygotes.patience())):
                 act: Callable[[int], None] = key.data
                 act(events)
+            self._zygotes.expire()
+            if self._hung_up:
+                self._hung_up = False
+                self._zygotes.replace_all()
+            if self._uplink.patience() == 0:
+                print(f"spawner: no supervisor came; {len(self._workers)} workers are ended", file=sys.stderr)
+                self._ending = True
         self._end_workers()
 
     def _watch_signals(self) -> socket.socket:
@@ -68,84 +101,38 @@ class Spawner:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.signal(signal.SIGINT, lambda number, frame: None)
         signal.signal(signal.SIGTERM, self._on_terminate)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         return reader
 
     def _on_terminate(self, number: int, frame: object) -> None:
         self._ending = True
+
+    def _on_hangup(self, number: int, frame: object) -> None:
+        self._hung_up = True
 
     def _on_signal(self, events: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_reader.recv(4096)
         self._reap()
 
-    # --- the link
-
-    def _on_link(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._flush()
-        if events & selectors.EVENT_READ and self._link is not None:
-            try:
-                data = self._link.recv(protocol.MAX_MESSAGE_BYTES)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                data = b""
-            if data:
-                self._act(protocol.decode_request(data))
-            else:
-                self._supervisor_lost()
-
-    def _supervisor_lost(self) -> None:
-        """The supervisor's end is closed. To hand the workers to a next supervisor would begin here."""
-        self._drop_link()
-        self._ending = True
-
-    def _drop_link(self) -> None:
-        if self._link is not None:
-            self._stop_listening()
-            self._link.close()
-            self._link = None
-        while self._replies:
-            _close_all(self._replies.popleft()[1])
-
-    def _stop_listening(self) -> None:
-        if self._link is not None and self._link_events:
-            self._selector.unregister(self._link)
-            self._link_events = 0
-
-    def _reply(self, message: protocol.Reply, descriptors: tuple[int, ...] = ()) -> None:
-        """Send or queue; the descriptors are closed here once they are on their way."""
-        if self._link is None:
-            _close_all(descriptors)
-            return
-        self._replies.append((protocol.encode(message), descriptors))
-        if len(self._replies) == 1:
-            self._flush()
-
-    def _flush(self) -> None:
-        while self._replies and self._link is not None:
-            data, descriptors = self._replies[0]
-            try:
-                socket.send_fds(self._link, [data], list(descriptors))
-            except BlockingIOError:
-                break
-            except ConnectionError:
-                self._supervisor_lost()
-                return
-            self._replies.popleft()
-            _close_all(descriptors)
-        events = selectors.EVENT_READ if len(self._replies) < REQUESTS_PAUSE_AT else 0
-        if self._replies:
-            events |= selectors.EVENT_WRITE
-        if self._link is not None and self._link_events not in (0, events):
-            self._link_events = events
-            self._selector.modify(self._link, events, self._on_link)
-
     # --- requests
+
+    def _hand_over(self) -> None:
+        self._zygotes.forget_preloads()
+        self._uplink.reply(protocol.Up(protocol.PROTOCOL_VERSION, os.getpid(), len(self._workers)))
+        for worker in self._workers.values():
+            running = protocol.Running(worker.worker_id, worker.pid, worker.started_at, worker.label)
+            self._uplink.reply(running, worker.descriptors)
 
     def _act(self, request: protocol.Request) -> None:
         if isinstance(request, protocol.Spawn):
-            self._spawn(request)
+            if self._uplink.connected:  # else whoever asked is gone
+                self._spawn(request)
+        elif isinstance(request, protocol.Preload):
+            self._zygotes.preload(request)
+        elif isinstance(request, protocol.Relabel):
+            if request.worker_id in self._workers:
+                self._workers[request.worker_id].label = request.label
         elif isinstance(request, protocol.Kill):
             self._signal(request.worker_id, signal.SIGKILL)
         elif isinstance(request, protocol.Signal):
@@ -154,27 +141,40 @@ class Spawner:
             self._ending = True
 
     def _spawn(self, request: protocol.Spawn) -> None:
-        if request.worker_id in self._workers or request.kind != protocol.EXEC:
-            reason = f"The spawner cannot do `{request.kind}` for worker {request.worker_id}."
-            self._reply(protocol.SpawnFailed(request.worker_id, reason))
+        if request.worker_id in self._workers or request.worker_id in self._zygotes.ordered:
+            reason = f"There is a worker {request.worker_id} already."
+            self._uplink.reply(protocol.SpawnFailed(request.worker_id, reason))
             return
+        if request.kind != protocol.ZYGOTE or not self._zygotes.spawn(request):
+            self._execute(request)
+
+    def _fork_done(self, request: protocol.Spawn, launched: Launched | None) -> None:
+        if launched is None:
+            self._execute(request)
+        else:
+            self._watch(request, launched)
+
+    def _execute(self, request: protocol.Spawn) -> None:
         try:
             launched = self._launcher.launch(request)
         except LaunchFailed as error:
-            self._reply(protocol.SpawnFailed(request.worker_id, str(error)))
+            self._uplink.reply(protocol.SpawnFailed(request.worker_id, str(error)))
         except OSError as error:
             reason = f"The spawner is out of a resource: {error.strerror}."
-            self._reply(protocol.SpawnFailed(request.worker_id, reason))
+            self._uplink.reply(protocol.SpawnFailed(request.worker_id, reason))
         else:
-            self._watch(request.worker_id, launched)
+            self._watch(request, launched)
 
-    def _watch(self, worker_id: str, launched: Launched) -> None:
-        worker = Worker(worker_id, launched.pid, OutputPipe(launched.output, time.monotonic()))
-        self._workers[worker_id] = worker
-        self._leaders[worker.pid] = worker_id
+    def _watch(self, request: protocol.Spawn, launched: Launched) -> None:
+        worker = Worker(request.worker_id, request.label, launched)
+        self._workers[worker.worker_id] = worker
+        self._leaders[worker.pid] = worker.worker_id
         self._selector.register(launched.output, selectors.EVENT_READ, lambda events: self._on_output(worker))
-        reply = protocol.Spawned(worker_id, launched.pid, launched.started_at)
-        self._reply(reply, (launched.socket.detach(), launched.pidfd))
+        self._uplink.reply(protocol.Spawned(worker.worker_id, worker.pid, worker.started_at), worker.descriptors)
+        try:
+            self._records.add(Record(worker.worker_id, worker.pid, worker.started_at))
+        except OSError as error:
+            print(f"spawner: worker {worker.worker_id} is not on record: {error}", file=sys.stderr)
 
     def _signal(self, worker_id: str, number: int) -> None:
         worker = self._workers.get(worker_id)
@@ -190,56 +190,80 @@ class Spawner:
         if worker.output.ended:
             self._selector.unregister(worker.output.descriptor)
 
+    def _forward_of_zygote(self, name: str, text: str, dropped: int) -> None:
+        if text and self._uplink.queued < OUTPUT_DROPPED_AT:
+            with contextlib.suppress(protocol.ProtocolError):
+                self._uplink.reply(protocol.Output(name, text, dropped))
+
+    def _tell(self, text: str) -> None:
+        if self._uplink.connected:
+            self._uplink.reply(protocol.Notice(text))
+        else:
+            print(f"spawner: {text}", file=sys.stderr)
+
     def _forward(self, worker: Worker, text: str, dropped: int) -> None:
         if not text:
             return
-        if len(self._replies) >= OUTPUT_DROPPED_AT:
+        if not self._uplink.connected or self._uplink.queued >= OUTPUT_DROPPED_AT:
             worker.output.lost(len(text) + dropped)
             return
         with contextlib.suppress(protocol.ProtocolError):  # escapes made it too large: a log may lose a piece
-            self._reply(protocol.Output(worker.worker_id, text, dropped))
+            self._uplink.reply(protocol.Output(worker.worker_id, text, dropped))
 
     def _reap(self) -> None:
         ended = _next_ended()
         if ended is None:
             return
         while ended is not None:
+            if ended.si_pid not in self._leaders:
+                self._zygotes.drain()  # it may be a worker that lived shorter than we looked away
             if ended.si_pid in self._leaders:
                 self._leader_ended(ended.si_pid, ended.si_code, ended.si_status)
+            elif ended.si_pid in self._zygotes.leaders:
+                self._zygotes.ended(ended.si_pid, ended.si_code, ended.si_status)
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
             self._orphans.reaped(ended.si_pid)
             ended = _next_ended()
         # The end of a leader or an orphan may have made its children ours.
-        self._orphans.sweep(self._leaders)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self._orphans.sweep(self._leaders, self._zygotes.leaders, self._zygotes.ordered)
 
     def _leader_ended(self, pid: int, code: int, status: int) -> None:
         _signal_group(pid, signal.SIGKILL)
         worker = self._workers.pop(self._leaders.pop(pid))
         exited = code == os.CLD_EXITED
-        self._reply(protocol.Exited(worker.worker_id, status if exited else None, None if exited else status))
+        self._uplink.reply(protocol.Exited(worker.worker_id, status if exited else None, None if exited else status))
         if not worker.output.ended:
             self._selector.unregister(worker.output.descriptor)
             self._forward(worker, *worker.output.rest(time.monotonic()))
-        worker.output.close()
+        worker.close()
+        self._records.remove(worker.worker_id)
 
     def _end_workers(self) -> None:
         """SIGKILL to all groups, then reap until nothing is left, for END_SECONDS at most.
 
         Reports that the link does not take at once are lost: the supervisor then learns from its end.
         """
-        self._stop_listening()
+        self._uplink.stop_taking()
+        self._zygotes.end()
         for worker in self._workers.values():
             _signal_group(worker.pid, signal.SIGKILL)
         give_up_at = time.monotonic() + END_SECONDS
-        self._orphans.sweep(self._leaders)
+        self._sweep()
         self._reap()
         while _has_children() and (left := give_up_at - time.monotonic()) > 0:
             for key, events in self._selector.select(left):
                 key.data(events)
-            self._flush()
+            self._uplink.flush()
         if _has_children():
             print("spawner: some processes did not end after SIGKILL", file=sys.stderr)
-        self._drop_link()
+        self._uplink.drop()
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def _next_ended() -> os.waitid_result | None:
@@ -262,8 +286,3 @@ def _signal_group(pid: int, number: int) -> None:
     # Not there: all of it ended. Not permitted: what is left of it changed its user, which the sweep will report.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-
-
-def _close_all(descriptors: tuple[int, ...]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

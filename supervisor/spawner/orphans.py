@@ -48,6 +48,11 @@ def children() -> list[int]:
         ]
 
 
+def session_of(pid: int) -> int | None:
+    """The session that a process is in; None when it is gone."""
+    return _stat_field(pid, _SESSION_FIELD)
+
+
 def mark_of(pid: int) -> str | None:
     """The worker id in a process's environment; None when it has none or may not be read."""
     try:
@@ -72,24 +77,31 @@ class Orphans:
         """Forget a process that was reaped."""
         self._owners.pop(pid, None)
 
-    def sweep(self, workers: dict[int, str]) -> None:
-        """SIGKILL to every orphan that none of the living `workers` (pid of the leader to id) can own."""
-        living = set(workers.values())
+    def sweep(
+        self, workers: dict[int, str], zygotes: dict[int, str] | None = None, ordered: Collection[str] = ()
+    ) -> None:
+        """SIGKILL to every orphan that none of the living `workers` (pid of the leader to id) can own.
+
+        `zygotes` own what is in their session. `ordered` are workers that a zygote forks just now, so that a process
+        may be one before anyone knows its pid.
+        """
+        living = {*workers.values(), *ordered}
+        leaders = workers | (zygotes or {})
         for pid in children():
-            if pid in workers:
+            if pid in leaders:
                 continue
             owners = self._owners.get(pid)
             if owners is None:
-                owners = self._owners[pid] = self._owners_of(pid, workers, living)
-            owners &= living
+                owners = self._owners[pid] = self._owners_of(pid, leaders, living)
+            owners &= living.union(leaders.values())
             if not owners:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
 
-    def _owners_of(self, pid: int, workers: dict[int, str], living: Collection[str]) -> set[str]:
-        session = _stat_field(pid, _SESSION_FIELD)
-        if session in workers:
-            return {workers[session]}
+    def _owners_of(self, pid: int, leaders: dict[int, str], living: Collection[str]) -> set[str]:
+        session = session_of(pid)
+        if session in leaders:
+            return {leaders[session]}
         mark = mark_of(pid)
         # Without a mark it may be anyone's who lives now: it ends with the last of them.
         return set(living) if mark is None else {mark}

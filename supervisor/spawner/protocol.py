@@ -15,7 +15,11 @@ FDS_OF_SPAWNED = 2  # the supervisor's end of the worker's socket, then a pidfd 
 WORKER_FD = 3  # where each worker finds its end of the socket; small, so that a shell can name it
 MARK = "LOBU_WORKER_ID"  # in each worker's environment; finds descendants that left its session
 
+# The variables that are another worker's another value; a zygote has none of them.
+OWN_VARIABLES = frozenset({"HOME", "WORKSPACE_DIR", "WORKER_TOKEN"})
+
 EXEC = "exec"
+ZYGOTE = "zygote"
 
 
 class ProtocolError(ValueError):
@@ -28,14 +32,35 @@ class ProtocolError(ValueError):
 class Spawn(NamedTuple):
     """Start a worker. `env` is the whole environment, but for `LOBU_WORKER_FD` and the mark, which the spawner adds.
 
-    `kind` is how: only `exec` now; forking from a preloaded process will be another value.
+    `label` is kept for the worker and given to the next supervisor with it; the spawner does not look into it.
+    `kind` is how: EXEC executes `argv`; ZYGOTE forks from the process that was preloaded with the same `argv` and
+    `env` but for OWN_VARIABLES, and executes when there is none to fork from. `limits` are resource limits by their
+    name in `resource`, in its units; `user` is the (uid, gid) to run as, None for the spawner's own.
     """
 
     worker_id: str
     argv: list[str]
     env: dict[str, str]
     cwd: str
+    label: str = ""
     kind: str = EXEC
+    limits: dict[str, int] = {}  # noqa: RUF012 - never changed
+    user: list[int] | None = None
+
+
+class Preload(NamedTuple):
+    """Keep a zygote ready that workers of this `argv` and `env` can be forked from; what is in OWN_VARIABLES is left
+    out. Holds until another supervisor connects."""
+
+    argv: list[str]
+    env: dict[str, str]
+
+
+class Relabel(NamedTuple):
+    """Replace a worker's label; nothing when it is gone already."""
+
+    worker_id: str
+    label: str
 
 
 class Kill(NamedTuple):
@@ -59,10 +84,20 @@ class End(NamedTuple):
 
 
 class Up(NamedTuple):
-    """The spawner's first message: it takes requests."""
+    """The spawner's first message: it takes requests. That many `Running` follow, before anything else."""
 
     protocol: int
     pid: int
+    running: int
+
+
+class Running(NamedTuple):
+    """A worker that another supervisor had started; carries FDS_OF_SPAWNED descriptors, as `Spawned` does."""
+
+    worker_id: str
+    pid: int
+    started_at: float
+    label: str
 
 
 class Spawned(NamedTuple):
@@ -96,16 +131,31 @@ class Output(NamedTuple):
     dropped_bytes: int
 
 
-Request = Spawn | Kill | Signal | End
-Reply = Up | Spawned | SpawnFailed | Exited | Output
+class Notice(NamedTuple):
+    """A sentence for the operator, about no worker in particular."""
 
-_REQUESTS: dict[str, type[Any]] = {"spawn": Spawn, "kill": Kill, "signal": Signal, "end": End}
+    text: str
+
+
+Request = Spawn | Preload | Relabel | Kill | Signal | End
+Reply = Up | Running | Spawned | SpawnFailed | Exited | Output | Notice
+
+_REQUESTS: dict[str, type[Any]] = {
+    "spawn": Spawn,
+    "preload": Preload,
+    "relabel": Relabel,
+    "kill": Kill,
+    "signal": Signal,
+    "end": End,
+}
 _REPLIES: dict[str, type[Any]] = {
     "up": Up,
+    "running": Running,
     "spawned": Spawned,
     "spawn-failed": SpawnFailed,
     "exited": Exited,
     "output": Output,
+    "notice": Notice,
 }
 _NAMES: dict[type[Any], str] = {kind: name for name, kind in (_REQUESTS | _REPLIES).items()}
 

@@ -53,9 +53,11 @@ class Deadlines:
             for ref, promise in moved.items()
             for turn_id in promise.turn_ids
         ]
+        written: set[str] = set()
         for start in range(0, len(rows), BATCH):
-            await self._store.extend_deadlines(self._host_id(), rows[start : start + BATCH])
-        self._written.update(moved)
+            written |= await self._store.extend_deadlines(self._host_id(), rows[start : start + BATCH])
+        # What was left out is tried again at the next look, unless its run has ended.
+        self._written.update({ref: promise for ref, promise in moved.items() if written.issuperset(promise.turn_ids)})
 
     def _has_moved(self, ref: ConversationRef, promise: Promise) -> bool:
         known = self._written.get(ref)

@@ -23,7 +23,8 @@ OVERDUE_SECONDS = 10.0  # seen overdue at every sweep for so long
 
 
 class Sweeper:
-    """A supervised child. `wake` is told of each find, those that an actor has in hand included."""
+    """A supervised child. `wake` is told of each find, those that an actor has in hand included; of those whose actor
+    `seems_stuck` for long, and of broken promises wherever their owner is, `take_over` is."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Sweeper:
         host_id: Callable[[], str],
         wake: Callable[[Owed], None],
         take_over: Callable[[ConversationRef], None],
+        seems_stuck: Callable[[ConversationRef], bool],
         *,
         interval_seconds: float,
         batch: int,
@@ -40,6 +42,7 @@ class Sweeper:
         self._host_id = host_id
         self._wake = wake
         self._take_over = take_over
+        self._seems_stuck = seems_stuck
         self._overdue_since: dict[ConversationRef, float] = {}
         self._interval_seconds = interval_seconds
         self._batch = batch
@@ -55,17 +58,17 @@ class Sweeper:
                     telemetry.SWEPT.inc()
                     self._wake(owed)
                 older_than = self._older_than_seconds
-                await self._sweep_overdue()
+                await self._sweep_overdue([owed.ref for owed in found if self._seems_stuck(owed.ref)])
             except StoreUnavailable as error:
                 log.warning("not swept, the store is away", error=str(error))
             with trio.move_on_after(self._interval_seconds):
                 await context.stopping.wait()
 
-    async def _sweep_overdue(self) -> None:
-        """Take over what stays overdue. Not at first sight: after an outage of the store its owner needs a moment to
-        write that it is well."""
+    async def _sweep_overdue(self, stuck: list[ConversationRef]) -> None:
+        """Take over what stays overdue or stuck. Not at first sight: after an outage of the store its owner needs a
+        moment to go on, and to write that it is well."""
         now = trio.current_time()
-        found = await self._store.find_overdue(limit=self._batch)
+        found = stuck + await self._store.find_overdue(limit=self._batch)
         self._overdue_since = {ref: self._overdue_since.get(ref, now) for ref in found}
         for ref, since in list(self._overdue_since.items()):
             if now - since >= OVERDUE_SECONDS:

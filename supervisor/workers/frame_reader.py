@@ -54,9 +54,16 @@ class EndOfFrames(Exception):
 
 
 class FrameReader:
-    """Reads one worker's frames. Not for use by two tasks."""
+    """Reads one worker's frames. Not for use by two tasks.
 
-    def __init__(self, worker_socket: socket.socket, worker_id: str, max_line_bytes: int) -> None:
+    `mid_line`: somebody has read from this socket before, maybe a part of a line; what cannot be read of the first line
+    is then left out. The rest of a line is never a frame itself: its braces do not match.
+    """
+
+    def __init__(
+        self, worker_socket: socket.socket, worker_id: str, max_line_bytes: int, *, mid_line: bool = False
+    ) -> None:
+        self._mid_line = mid_line
         self._socket = worker_socket
         self._worker_id = worker_id
         self._splitter = LineSplitter(max_line_bytes)
@@ -77,6 +84,19 @@ class FrameReader:
             if frames:
                 return tuple(frames)
 
+    def read_waiting(self) -> list[Frame]:
+        """All frames that are there already. What is wrong among them is raised by the next `read`."""
+        frames: list[Frame] = []
+        while self._fault is None:
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except OSError:
+                break
+            if not data:
+                break
+            frames += self._decode(data)
+        return frames
+
     async def _receive(self) -> bytes:
         while True:
             # Waits even when there is something to read: a worker that never stops writing must let others run.
@@ -96,7 +116,14 @@ class FrameReader:
         frames: list[Frame] = []
         try:
             for line in lines:
-                frame = decode_worker_frame(line)
+                mid_line, self._mid_line = self._mid_line, False
+                try:
+                    frame = decode_worker_frame(line)
+                except FrameError:
+                    if not mid_line:
+                        raise
+                    _log.debug("worker.rest_of_line", worker_id=self._worker_id, bytes=len(line))
+                    continue
                 if isinstance(frame, Unknown):
                     _log.debug("worker.unknown_frame", worker_id=self._worker_id, type=frame.type)
                 else:

@@ -1,4 +1,4 @@
-"""One worker process from the wish for it to its end: spawn, handshake, frames, end.
+"""One worker process from the wish for it, or its adoption, to its end: spawn, handshake, frames, end.
 
 Owns the order of a worker's signals and that `WorkerGone` is the last and comes once. Knows the spawner's link and the
 worker protocol's handshake; must not know what a turn is.
@@ -8,10 +8,11 @@ for the report, which has the exit code. A grandchild may keep the socket open: 
 after which reading gives what is there and ends.
 """
 
-import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import attrs
 import structlog
@@ -33,6 +34,7 @@ from supervisor.spawner.link import SpawnerLink
 from supervisor.spawner.protocol import Spawn
 from supervisor.workers.frame_reader import EndOfFrames, FrameReader
 from supervisor.workers.frame_writer import BufferFull, FrameWriter, send_first
+from supervisor.workers.label import Label, encode
 from supervisor.workers.types import WorkerLimits
 
 _SPAWNER_LOST = "The spawner ended, and the worker with it."
@@ -60,13 +62,17 @@ class _ReceiverFailed(Exception):
 
 
 class WorkerProcess:
-    """Implements `Worker`. `run` is its whole life, in one task of its own."""
+    """Implements `Worker`. `run` is its whole life, in one task of its own.
+
+    `source` is how to launch it, or the process itself when an earlier supervisor had it; it is then ready at once.
+    """
 
     def __init__(
         self,
         worker_id: str,
         request: WorkerRequest,
-        prepare: Callable[[], Launch],
+        label: Label,
+        source: Callable[[], Awaitable[Launch]] | SpawnedProcess,
         link: SpawnerLink,
         limits: WorkerLimits,
         slots: trio.Semaphore,
@@ -77,7 +83,8 @@ class WorkerProcess:
         self.state = "starting"
         self.pid: int | None = None
         self.asked_at = time.monotonic()
-        self._prepare = prepare
+        self._label = label
+        self._source = source
         self._link = link
         self._limits = limits
         self._slots = slots
@@ -134,13 +141,40 @@ class WorkerProcess:
             await self._say(self._finish(ending))
 
     async def _live(self) -> _Ending:
+        if isinstance(self._source, SpawnedProcess):
+            return await self._go_on(self._source)
+        return await self._start_and_talk(self._source)
+
+    async def _go_on(self, process: SpawnedProcess) -> _Ending:
+        """With a worker that an earlier supervisor talked to."""
+        with suppress(trio.WouldBlock):  # it lives already, so there may be one too many for a while
+            self._slots.acquire_nowait()
+            self._has_slot = True
+        self._hold(process, mid_line=True)
+        left: list[frames.Frame] = []
+        if frames.TEXT_OFFSET not in (self._label.capabilities or ()):
+            # It will begin its text again, and cannot say where: what it wrote before must not be taken for that.
+            waiting = self._reader.read_waiting()
+            left = [frame for frame in waiting if isinstance(frame, frames.Ask | frames.Complete | frames.Fail)]
+            if any(isinstance(frame, frames.Complete) and frame.text is None for frame in left):
+                detail = "It ended its reply while no supervisor was there, and nobody knows all of its text."
+                self._end(Gone.EXITED, detail)
+                return await self._exit(_Ending(Gone.EXITED, detail))
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            ending = await self._talk(tuple(left))
+            self._nursery = None
+            nursery.cancel_scope.cancel()
+        return ending
+
+    async def _start_and_talk(self, prepare: Callable[[], Awaitable[Launch]]) -> _Ending:
         first: tuple[frames.Frame, ...] | None = None
         ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
         try:
             with self._startup:
                 await self._slots.acquire()
                 self._has_slot = True
-                first = await self._start()
+                first = await self._start(prepare)
         except SpawnFailed as error:
             return _Ending(Gone.NOT_STARTED, str(error))
         except SpawnerLost as error:
@@ -155,23 +189,19 @@ class WorkerProcess:
             return _Ending(Gone.NOT_STARTED, (self._cause or ending).detail)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            ending = await self._talk(first)
+            ending = await self._greet(first)
             self._nursery = None
             nursery.cancel_scope.cancel()
         return ending
 
-    async def _start(self) -> tuple[frames.Frame, ...]:
+    async def _start(self, prepare: Callable[[], Awaitable[Launch]]) -> tuple[frames.Frame, ...]:
         """Spawn and greet; gives `ready` and what came in the same read."""
         try:
-            launch = self._prepare()
+            launch = await prepare()
         except OSError as error:
             raise SpawnFailed(f"The workspace could not be made: {error}.") from error
-        process = self._process = await self._link.spawn(launch.spawn)
-        self.pid = process.pid
-        process.on_exit = self._stop_reading
-        if process.exit is not None:
-            self._stop_reading()
-        self._reader = FrameReader(process.socket, self.worker_id, self._limits.max_line_bytes)
+        process = await self._link.spawn(launch.spawn)
+        self._hold(process)
         await send_first(process.socket, frames.encode(launch.hello))
         while True:
             batch = await self._reader.read()
@@ -181,7 +211,16 @@ class WorkerProcess:
                 if not isinstance(frame, frames.Heartbeat | frames.Log):
                     raise FrameError(f"`{frame.TYPE}` before `ready`", b"")
 
-    async def _talk(self, first: tuple[frames.Frame, ...]) -> _Ending:
+    def _hold(self, process: SpawnedProcess, *, mid_line: bool = False) -> None:
+        self._process = process
+        self.pid = process.pid
+        process.on_exit = self._stop_reading
+        if process.exit is not None:
+            self._stop_reading()
+        limit = self._limits.max_line_bytes
+        self._reader = FrameReader(process.socket, self.worker_id, limit, mid_line=mid_line)
+
+    async def _greet(self, first: tuple[frames.Frame, ...]) -> _Ending:
         ready, *rest = first
         assert isinstance(ready, frames.Ready)
         assert self._process is not None
@@ -189,13 +228,18 @@ class WorkerProcess:
             detail = f"It speaks protocol {ready.protocol}, not {frames.PROTOCOL_VERSION}."
             self._end(Gone.NOT_STARTED, detail)
             return await self._exit(_Ending(Gone.NOT_STARTED, detail))
+        self._relabel(capabilities=tuple(ready.capabilities))
+        signal = WorkerReady(self.worker_id, self._process.pid, self._process.started_at, frozenset(ready.capabilities))
+        return await self._talk(tuple(rest), signal)
+
+    async def _talk(self, batch: tuple[frames.Frame, ...], ready: WorkerReady | None = None) -> _Ending:
+        assert self._process is not None
         self.state = "ready"
         if self._writer.open(self._process.socket):
             self._start_flush()
-        capabilities = frozenset(ready.capabilities)
         try:
-            await self._deliver(WorkerReady(self.worker_id, self._process.pid, self._process.started_at, capabilities))
-            batch = tuple(rest)
+            if ready is not None:
+                await self._deliver(ready)
             while True:
                 if batch:
                     await self._deliver(WorkerFrames(self.worker_id, batch))
@@ -247,7 +291,7 @@ class WorkerProcess:
 
     def _stop_reading(self) -> None:
         if self._process is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._process.socket.shutdown(socket.SHUT_RD)
 
     def _finish(self, ending: _Ending) -> WorkerGone:
@@ -269,7 +313,7 @@ class WorkerProcess:
     # --- small things
 
     async def _say(self, gone: WorkerGone) -> None:
-        with contextlib.suppress(_ReceiverFailed):
+        with suppress(_ReceiverFailed):
             try:
                 await self._deliver(gone)
             except trio.Cancelled:
@@ -287,11 +331,17 @@ class WorkerProcess:
     def _start_flush(self) -> None:
         if self._nursery is not None and not self._flushing:
             self._flushing = True
+            self._relabel(mid_frame=True)
             self._nursery.start_soon(self._flush)
 
     async def _flush(self) -> None:
         await self._writer.flush()
         self._flushing = False
+        self._relabel(mid_frame=False)
+
+    def _relabel(self, **changes: Any) -> None:
+        self._label = attrs.evolve(self._label, **changes)
+        self._link.relabel(self.worker_id, encode(self._label))
 
     async def _kill_after(self, seconds: float) -> None:
         await trio.sleep(seconds)

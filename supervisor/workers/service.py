@@ -15,12 +15,16 @@ import trio
 
 from lobu_actors.contract.frames import Hello
 from lobu_actors.contract.ids import ConversationRef, new_id
-from lobu_actors.conversation.worker_port import Deliver, WorkerRequest
-from supervisor.spawner.connection import SpawnFailed
+from lobu_actors.conversation.worker_port import Adopted, Deliver, WorkerRequest
+from lobu_actors.store.records import RunRecord
+from supervisor.spawner.connection import SpawnedProcess, SpawnFailed
 from supervisor.spawner.link import Context, SpawnerLink
-from supervisor.spawner.protocol import Spawn
+from supervisor.spawner.protocol import EXEC, ZYGOTE, Preload, Spawn
+from supervisor.workers.containment import Containment
+from supervisor.workers.label import Label, decode, encode
 from supervisor.workers.process import Launch, WorkerProcess
 from supervisor.workers.types import WorkerLimits, WorkerType
+from supervisor.workspaces.workspace import workspace_name
 
 _log = structlog.get_logger()
 
@@ -63,8 +67,11 @@ class WorkerProcesses:
         folders: Folders,
         environment_of: EnvironmentOf,
         limits: WorkerLimits | None = None,
+        containment: Containment | None = None,
     ) -> None:
+        """Without `containment`, workers have this process's rights and limits."""
         self._link = link
+        self._containment = containment
         self._types = types
         self._folders = folders
         self._environment_of = environment_of
@@ -73,6 +80,8 @@ class WorkerProcesses:
         self._workers: dict[str, WorkerProcess] = {}
         self._tokens: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
+        # Left by an earlier supervisor, and not asked for yet.
+        self._left: dict[ConversationRef, tuple[SpawnedProcess, Label]] = {}
         self._stopping = False
         self._all_gone = trio.Event()
 
@@ -82,6 +91,9 @@ class WorkerProcesses:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._take_left()
+                nursery.start_soon(self._end_unclaimed)
+                self._link.preload([Preload(kind.argv, self._environment_of("", "")) for kind in self._preloaded()])
                 context.started()
                 await context.stopping.wait()
                 await self._stop()
@@ -93,19 +105,41 @@ class WorkerProcesses:
         """Begin to start a worker; every failure comes as `WorkerGone`. Raises WorkersNotRunning."""
         if self._nursery is None:
             raise WorkersNotRunning("workers cannot be started now")
+        self._end_left(request.ref)
         worker_id = new_id()
+        label = Label(request.ref, request.worker, secrets.token_urlsafe(32))
         worker = WorkerProcess(
             worker_id,
             request,
-            lambda: self._launch(worker_id, request),
+            label,
+            lambda: self._launch(worker_id, request, label),
             self._link,
             self._limits,
             self._slots,
             deliver,
         )
-        self._workers[worker_id] = worker
-        self._nursery.start_soon(self._run, worker)
+        self._begin(worker, label)
         return worker
+
+    def adopt(self, ref: ConversationRef, live_run: RunRecord | None, deliver: Deliver) -> Adopted | None:
+        """See `Workers.adopt`. A worker is known by its pid and start time, as the run has them."""
+        process, label = self._left.get(ref, (None, None))
+        if process is None or label is None or live_run is None or self._nursery is None:
+            self._end_left(ref)
+            return None
+        if process.exit is not None or (process.pid, process.started_at) != (
+            live_run.worker_pid,
+            live_run.worker_started_at,
+        ):
+            self._end_left(ref)
+            return None
+        del self._left[ref]
+        request = WorkerRequest(ref, label.worker, {}, {}, 0.0)
+        worker = WorkerProcess(
+            process.worker_id, request, label, process, self._link, self._limits, self._slots, deliver
+        )
+        self._begin(worker, label)
+        return Adopted(worker, process.pid, process.started_at, frozenset(label.capabilities or ()))
 
     def token_of(self, worker_id: str) -> str | None:
         """The WORKER_TOKEN that a living worker was given."""
@@ -127,6 +161,47 @@ class WorkerProcesses:
             if worker.state != "gone"
         )
 
+    def _begin(self, worker: WorkerProcess, label: Label) -> None:
+        assert self._nursery is not None
+        self._workers[worker.worker_id] = worker
+        self._tokens[worker.worker_id] = label.token
+        self._nursery.start_soon(self._run, worker)
+
+    def _take_left(self) -> None:
+        """Workers that an earlier supervisor had: kept for their conversations' actors, if one can talk to them."""
+        for process in self._link.take_running():
+            label = decode(process.label)
+            if label is None or not label.can_go_on:
+                _log.info("worker.not_adopted", worker_id=process.worker_id, pid=process.pid)
+                self._end_process(process)
+                continue
+            self._end_left(label.ref)
+            self._left[label.ref] = (process, label)
+            if self._containment is not None:
+                self._containment.adopt(process.worker_id, label.worker, workspace_name(label.ref))
+        if self._containment is not None:
+            self._containment.settle()
+
+    async def _end_unclaimed(self) -> None:
+        await trio.sleep(self._limits.unclaimed_seconds)
+        for ref in list(self._left):
+            self._end_left(ref)
+
+    def _end_left(self, ref: ConversationRef) -> None:
+        process, _label = self._left.pop(ref, (None, None))
+        if process is not None:
+            self._end_process(process)
+
+    def _end_process(self, process: SpawnedProcess) -> None:
+        process.kill()
+        self._link.kill(process.worker_id)
+        process.close()
+        self._release(process.worker_id)
+
+    def _release(self, worker_id: str) -> None:
+        if self._containment is not None:
+            self._containment.release(worker_id)
+
     async def _run(self, worker: WorkerProcess) -> None:
         try:
             if self._stopping:
@@ -135,15 +210,15 @@ class WorkerProcesses:
         finally:
             del self._workers[worker.worker_id]
             self._tokens.pop(worker.worker_id, None)
+            self._release(worker.worker_id)
             if not self._workers:
                 self._all_gone.set()
 
-    def _launch(self, worker_id: str, request: WorkerRequest) -> Launch:
+    async def _launch(self, worker_id: str, request: WorkerRequest, label: Label) -> Launch:
         kind = self._types.get(request.worker)
         if kind is None:
             raise SpawnFailed(f"This host has no worker type {request.worker!r}.")
         workspace, session_file = self._folders.ensure(request.ref)
-        token = self._tokens[worker_id] = secrets.token_urlsafe(32)
         hello = Hello(
             worker_id=worker_id,
             organization_id=request.ref.organization_id,
@@ -154,11 +229,21 @@ class WorkerProcesses:
             settings=request.settings,
             deadlines=dict(request.deadlines),
         )
-        return Launch(Spawn(worker_id, kind.argv, self._environment_of(workspace, token), workspace), hello)
+        environment = self._environment_of(workspace, label.token)
+        how = ZYGOTE if kind.zygote else EXEC
+        spawn = Spawn(worker_id, kind.argv, environment, workspace, encode(label), how)
+        if self._containment is not None:
+            spawn = await self._containment.contain(kind, spawn)
+        return Launch(spawn, hello)
+
+    def _preloaded(self) -> list[WorkerType]:
+        return [kind for kind in self._types.values() if kind.zygote]
 
     async def _stop(self) -> None:
         """Ask all to end, then kill; returns when all are gone or the time for it is over."""
         self._stopping = True
+        for ref in list(self._left):
+            self._end_left(ref)
         for worker in list(self._workers.values()):
             worker.shutdown(self._limits.stop_grace_seconds)
         with trio.move_on_after(self._limits.stop_grace_seconds):

@@ -24,7 +24,27 @@ def make_folder(parent: int, name: str) -> int:
         os.unlink(name, dir_fd=parent)
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, _FOLDER_MODE, dir_fd=parent)
-    return os.open(name, DIRECTORY, dir_fd=parent)
+    made = os.open(name, DIRECTORY, dir_fd=parent)
+    try:
+        inherit(made, parent)
+    except BaseException:
+        os.close(made)
+        raise
+    return made
+
+
+def user_of(descriptor: int) -> int:
+    """Whose files lie in a folder: its owner's, or while it is closed to them, the group's (see `ownership`)."""
+    found = os.fstat(descriptor)
+    is_closed = found.st_uid == os.geteuid() and found.st_mode & stat.S_ISVTX
+    return found.st_gid if is_closed else found.st_uid
+
+
+def inherit(made: int, parent: int) -> None:
+    """What root made belongs to whom the rest of the folder belongs: the worker's user, if it has one of its own."""
+    user = user_of(parent)
+    if user != 0 and os.geteuid() == 0:
+        os.fchown(made, user, user)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import os
 import stat
 
 from lobu_actors.conversation.worker_port import OutputEntry, OutputUnreadable
-from supervisor.workspaces.beneath import DIRECTORY, folder
+from supervisor.workspaces.beneath import DIRECTORY, folder, inherit
 
 MAX_LISTED = 1000
 _FILE_MODE = 0o600
@@ -27,6 +27,7 @@ def append_input(top: int, name: str, data: bytes, offset: int) -> None:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size != offset:
                 raise OSError(f"somebody else changed {name!r} in input/")
+            inherit(descriptor, parent)
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]

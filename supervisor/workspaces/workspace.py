@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ import trio
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import FileMark, OutputEntry, SessionFileInvalid
 from supervisor.workspaces import run_files
-from supervisor.workspaces.beneath import DIRECTORY, empty, folder, is_empty
+from supervisor.workspaces.beneath import DIRECTORY, empty, folder, inherit, is_empty
 
 T = TypeVar("T")
 
@@ -64,6 +64,19 @@ class HostWorkspaces:
                     pass
         path = os.path.join(self.path, name)
         return path, os.path.join(path, SESSION_FOLDER, SESSION_NAME)
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[int | None]:
+        """The descriptor of a workspace, for the time of the block; None when there is none."""
+        try:
+            top = os.open(name, DIRECTORY, dir_fd=self.descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        try:
+            yield top
+        finally:
+            os.close(top)
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -145,6 +158,7 @@ class HostWorkspace:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(temporary, flags, _FILE_MODE, dir_fd=parent)
             try:
+                inherit(descriptor, parent)
                 _write_all(descriptor, data)
                 os.fsync(descriptor)
                 if _is_folder(parent, SESSION_NAME):

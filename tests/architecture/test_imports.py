@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lobu_actors.gateway",
         "lobu_actors.telemetry",
         "lobu_actors.store.protocol",
+        "lobu_actors.store.corrupt",
         "lobu_actors.store.records",
         "lobu_actors.store.errors",
     ),

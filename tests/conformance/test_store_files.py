@@ -146,8 +146,9 @@ async def test_a_closed_conversation_has_no_files(owner, helpers, make_scene):
     assert await owner.store.find_file(other.ref, kept) is not None
 
 
-async def test_a_verdict_stands_with_its_turn(owner, helpers):
-    verdict = Verdict("GUARDRAIL_REJECTED", "Not here.")
+@pytest.mark.parametrize("context", [None, {"settingsUrl": "https://chat.example/ops", "n": [1, None]}])
+async def test_a_verdict_stands_with_its_turn(owner, helpers, context):
+    verdict = Verdict("GUARDRAIL_REJECTED", "Not here.", context)
     accepted = await accept(owner, helpers, message_id="m", verdict=verdict)
     assert accepted.turn.verdict == verdict
     assert (await accept(owner, helpers, message_id="m")).turn.verdict == verdict

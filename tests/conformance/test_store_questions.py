@@ -5,12 +5,13 @@ import attrs
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.states import OnBusy, TurnStatus
-from lobu_actors.store.records import Accepted, AnswerOutcome, NewQuestion, Refused
+from lobu_actors.store.question_records import AnswerOutcome, NewQuestion
+from lobu_actors.store.records import Accepted, Refused
 
 
 def question(run_id, turn, question_id="q-1"):
     data = events.question(question_id, "Sure?", ["yes", "no"], turn.message_id)
-    return NewQuestion(question_id, run_id, turn.turn_id, "Sure?", ("yes", "no"), data, 1, 7)
+    return NewQuestion(question_id, f"of-{question_id}", run_id, turn.turn_id, "Sure?", ("yes", "no"), data, 1, 7)
 
 
 async def answer(owner, text, by="u1", question_id="q-1"):

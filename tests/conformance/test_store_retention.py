@@ -7,7 +7,8 @@ import pytest
 
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.store.records import Direction, NewFile, NewQuestion, RequeueRun
+from lobu_actors.store.question_records import NewQuestion
+from lobu_actors.store.records import Direction, NewFile, RequeueRun
 
 HOUR = 3600.0
 AT_ONCE = 0.0  # older than now: all that was committed before
@@ -77,7 +78,7 @@ async def test_nothing_that_is_owed_goes(owner, helpers):
     [ended] = await turns_that_ended(owner, helpers, 1)
     queued, running = await owner.accept("queued"), await owner.accept("running")
     run_id = await owner.start(running)
-    question = NewQuestion("q1", run_id, running.turn_id, "sure?", None, {"questionId": "q1"}, 1, 0)
+    question = NewQuestion("q1", "w1", run_id, running.turn_id, "sure?", None, {"questionId": "q1"}, 1, 0)
     assert await owner.store.ask_question(owner.lease, question)
     trimmed = await trim(owner)
     # The event that a reader of the owed turns starts from, and with it its turn, stay too.
@@ -99,7 +100,7 @@ async def test_what_stands_before_an_owed_turn_goes(owner, helpers):
 async def test_questions_go_with_their_turn(owner, helpers):
     turn = await owner.accept("m1")
     run_id = await owner.start(turn)
-    question = NewQuestion("q1", run_id, turn.turn_id, "sure?", None, {"questionId": "q1"}, 1, 0)
+    question = NewQuestion("q1", "w1", run_id, turn.turn_id, "sure?", None, {"questionId": "q1"}, 1, 0)
     await owner.store.ask_question(owner.lease, question)
     await owner.store.answer_question(owner.ref, "q1", answer="yes", answered_by="ann")
     await owner.store.finish_run(owner.lease, helpers.finish(run_id, turn))

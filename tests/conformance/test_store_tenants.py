@@ -97,3 +97,77 @@ async def test_agents_of_another_organization_are_not_seen(store):
     assert await store.find_agent("other", "echo") is None
     await store.apply_agents("other", [])
     assert await store.find_agent("acme", "echo") is not None
+
+
+DEFAULT = Agent("acme", "echo", "echo", is_default=True, settings={"a": 1}, policy={"deadlines": {}}, model="m/1")
+
+
+async def test_organizations_without_a_default_agent_are_given_one_once(store):
+    for organization in ("acme", "made-by-hand", "has-its-own", "left-without"):
+        await store.ensure_organization(organization)
+    await store.apply_agents("acme", [DEFAULT])
+    own = Agent("has-its-own", "chat", "openai", is_default=True)
+    await store.apply_agents("has-its-own", [own])
+    other = Agent("left-without", "chat", "openai")
+    await store.apply_agents("left-without", [other])
+    assert await store.ensure_default_agents(DEFAULT) == ["left-without", "made-by-hand"]
+    assert await store.ensure_default_agents(DEFAULT) == []
+    assert await store.ensure_default_agents(attrs.evolve(DEFAULT, agent_id="another")) == []
+    for organization in ("made-by-hand", "left-without"):
+        given = attrs.evolve(DEFAULT, organization_id=organization)
+        assert await store.find_agent(organization, None) == await store.find_agent(organization, "echo") == given
+    assert await store.find_agent("left-without", "chat") == other
+    assert await store.list_agents("has-its-own") == [own]
+    assert await store.list_agents("acme") == [DEFAULT]
+
+
+async def test_an_agent_of_the_defaults_id_is_used_as_it_is(store):
+    for organization in ("idle", "gone", "owned"):
+        await store.ensure_organization(organization)
+    idle = Agent("idle", "echo", "theirs", settings={"mine": True}, model="x/2")
+    await store.apply_agents("idle", [idle])
+    await store.apply_agents("gone", [attrs.evolve(idle, organization_id="gone")])
+    await store.apply_agents("gone", [])
+    owned = Agent("owned", "echo", "theirs", owner_user_id="ann")
+    await store.apply_agents("owned", [owned])
+    assert await store.ensure_default_agents(DEFAULT) == ["gone", "idle"]
+    assert await store.list_agents("idle") == [attrs.evolve(idle, is_default=True)]
+    assert await store.list_agents("gone") == [attrs.evolve(idle, organization_id="gone", is_default=True)]
+    assert await store.list_agents("owned") == [owned]
+
+
+async def test_the_default_moves_in_one_application(store):
+    """From an agent to another, also against the order of their ids, and to one that was disabled before."""
+    await store.ensure_organization("acme")
+    agents = [Agent("acme", name, "echo") for name in ("a", "b", "c")]
+    for default in ("a", "c", "b", "a"):
+        given = [attrs.evolve(agent, is_default=agent.agent_id == default) for agent in agents]
+        await store.apply_agents("acme", given)
+        assert await store.list_agents("acme") == given
+    await store.apply_agents("acme", [attrs.evolve(agents[2], is_default=True)])
+    await store.apply_agents("acme", [attrs.evolve(agents[0], is_default=True)])
+    assert (await store.find_agent("acme", None)).agent_id == "a"
+
+
+@pytest.mark.parametrize(
+    "agents",
+    [
+        [Agent("acme", "a", "echo", is_default=True), Agent("acme", "b", "echo", is_default=True)],
+        [Agent("acme", "a", "echo", is_default=True, disabled=True)],
+        [Agent("acme", "a", "echo", is_default=True, owner_user_id="ann")],
+    ],
+    ids=["two", "disabled", "owned"],
+)
+async def test_a_default_agent_is_the_only_one_enabled_and_everybodys(store, agents):
+    await store.ensure_organization("acme")
+    await store.apply_agents("acme", [DEFAULT])
+    with pytest.raises(StoreRejected):
+        await store.apply_agents("acme", agents)
+    assert await store.list_agents("acme") == [DEFAULT]
+
+
+async def test_an_owner_is_kept(store):
+    await store.ensure_organization("acme")
+    owned = Agent("acme", "hers", "echo", owner_user_id="ann")
+    await store.apply_agents("acme", [DEFAULT, owned])
+    assert await store.find_agent("acme", "hers") == owned

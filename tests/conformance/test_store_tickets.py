@@ -46,6 +46,19 @@ async def test_what_is_over_is_deleted_by_later_uses(store: Store) -> None:
     assert not await store.use_ticket("acme", "new", "second", kept_seconds=60)
 
 
+async def test_a_use_that_is_over_is_no_use(store: Store) -> None:
+    """Whether its row was deleted meanwhile makes no difference."""
+    assert await store.use_ticket("acme", "t1", "first", kept_seconds=-1)
+    assert await store.use_ticket("acme", "t1", "second", kept_seconds=60)
+    assert not await store.use_ticket("acme", "t1", "first", kept_seconds=60)
+
+
+async def test_the_same_use_again_is_known_from_then_on(store: Store) -> None:
+    assert await store.use_ticket("acme", "t1", "first", kept_seconds=-1)
+    assert await store.use_ticket("acme", "t1", "first", kept_seconds=60)
+    assert not await store.use_ticket("acme", "t1", "second", kept_seconds=60)
+
+
 async def test_the_other_process_knows(store: Store, store_url: str | None) -> None:
     if store_url is None:
         return

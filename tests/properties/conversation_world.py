@@ -15,12 +15,15 @@ from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.session_messages import ResetRefused, ResetSession, SessionReset
 from lobu_actors.conversation.state import Limits, Moment, State
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
+from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.records import Turn, Verdict
 
 REF = ConversationRef("org", "echo", "echo_u_org")
@@ -34,6 +37,7 @@ class World:
     now: float = 1000.0
     turns: dict[str, Turn] = attrs.field(factory=dict)  # the `turn` table
     owed: set[str] = attrs.field(factory=set)  # the `turn_marker` table
+    corrupt: dict[str, bool] = attrs.field(factory=dict)  # owed turns that cannot be read: does it contradict
     terminals: dict[str, list[str]] = attrs.field(factory=dict)  # the event log's terminal events
     live_run: str | None = None
     lease_epoch: int = 0
@@ -72,6 +76,11 @@ class World:
             turn = list(self.turns.values())[index % len(self.turns)]
             self.tell(m.TurnAccepted(attrs.evolve(turn, status=TurnStatus.QUEUED, attempt=1, failures=0)))
 
+    def rot(self, index: int, contradicts: bool) -> None:
+        """The row of something owed is lost, or becomes unreadable."""
+        if self.owed:
+            self.corrupt[sorted(self.owed)[index % len(self.owed)]] = contradicts
+
     def ready(self) -> None:
         if self.worker is not None and not self.worker_ready:
             self.worker_ready = True
@@ -83,7 +92,7 @@ class World:
 
     def answer(self, index: int) -> None:
         """A person answers; sometimes to what is not asked any more."""
-        self.tell(m.QuestionAnswered(f"{self.current_run}-{index}", "yes"))
+        self.tell(asking.QuestionAnswered(f"{self.current_run}-{index}", "yes"))
 
     def worker_dies(self, exit_code: int | None) -> None:
         if self.worker is not None:
@@ -139,10 +148,14 @@ class World:
         self.state = State(REF, Deadlines(), self.failure, Limits(), has_agent=True)
         return m.Recovered(tuple(self._owed()))
 
-    def _owed(self) -> list[Turn]:
-        return sorted(
-            (turn for turn in self.turns.values() if turn.turn_id in self.owed), key=lambda turn: turn.accepted_at
-        )
+    def _owed(self) -> list[Turn | CorruptMarker]:
+        found = sorted((self.turns[turn_id] for turn_id in self.owed), key=lambda turn: turn.accepted_at)
+        return [self._read(turn) for turn in found]
+
+    def _read(self, turn: Turn) -> Turn | CorruptMarker:
+        if turn.turn_id not in self.corrupt:
+            return turn
+        return CorruptMarker(REF, turn.turn_id, turn.message_id, "rotten", self.corrupt[turn.turn_id])
 
     @property
     def _holds(self) -> bool:
@@ -173,8 +186,10 @@ class World:
                 return self._requeue(turns, failed)
             case m.LoadOwed():
                 return m.OwedLoaded(tuple(self._owed())) if self._holds else m.LeaseLost()
-            case m.LoadAnswers():
-                return m.AnswersLoaded(())
+            case MendMarkers(turn_ids):
+                return self._mend(turn_ids)
+            case asking.LoadAnswers():
+                return asking.AnswersLoaded(())
             case ResetSession(turn):
                 return self._reset(turn)
             case m.CloseConversation():
@@ -182,7 +197,7 @@ class World:
                     return m.LeaseLost()
                 self.closed = True
                 return m.ConversationClosed()
-            case m.RecordQuestion() | m.RecordAnswer() | m.RecordCancelStage():
+            case asking.RecordQuestion() | asking.RecordAnswer() | m.RecordCancelStage():
                 return None if self._holds else m.LeaseLost()
             case m.Reply(value):
                 self.replies.append(value)
@@ -227,6 +242,15 @@ class World:
         self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING)
         return m.RunJoined(turn)
 
+    def _mend(self, turn_ids: tuple[str, ...]) -> m.Message:
+        if not self._holds:
+            return m.LeaseLost()
+        for turn_id in turn_ids:
+            assert self.corrupt.pop(turn_id), "what could be ended was given to be mended"
+            verdict = Verdict("MARKER_CORRUPT", "lost")
+            self.turns[turn_id] = attrs.evolve(self.turns[turn_id], status=TurnStatus.QUEUED, verdict=verdict)
+        return MarkersMended(tuple(self._owed()))
+
     def _finish(self, effect: m.FinishTurns) -> m.Message:
         taken = [turn.turn_id for turn in effect.turns if turn.turn_id in self.owed]
         if not self._holds or not taken:
@@ -249,4 +273,5 @@ class World:
             self.turns[turn.turn_id] = attrs.evolve(
                 now, status=TurnStatus.QUEUED, attempt=now.attempt + 1, failures=now.failures + failed
             )
-        return m.TurnsRequeued(tuple(self.turns[turn.turn_id] for turn in turns))
+        there = (turn for turn in turns if not self.corrupt.get(turn.turn_id))  # lost rows are not given back
+        return m.TurnsRequeued(tuple(self._read(self.turns[turn.turn_id]) for turn in there))

@@ -66,6 +66,7 @@ STEPS = st.sampled_from(
         "drain",
     ]
 )
+STEPS_AND_ROT = st.one_of(STEPS, STEPS, STEPS, st.just("rot"))
 
 
 def take_step(world: World, step: str, data: st.DataObject) -> None:
@@ -103,6 +104,8 @@ def take_step(world: World, step: str, data: st.DataObject) -> None:
             world.actor_is_lost()
         case "sweep":
             world.tell(m.Sweep())
+        case "rot":
+            world.rot(data.draw(st.integers(0, 5)), data.draw(st.booleans()))
         case "drain":
             world.tell(m.DrainRequest(world.now + 5))
 
@@ -122,7 +125,13 @@ def settle(world: World) -> None:
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data(), st.lists(STEPS, max_size=40), st.sampled_from(["fail", "retry"]), st.integers(1, 3), st.booleans())
+@given(
+    st.data(),
+    st.lists(STEPS_AND_ROT, max_size=40),
+    st.sampled_from(["fail", "retry"]),
+    st.integers(1, 3),
+    st.booleans(),
+)
 def test_every_accepted_turn_ends_exactly_once(
     data: st.DataObject, steps: list[str], rule: str, max_attempts: int, can_cancel: bool
 ) -> None:

@@ -1,15 +1,14 @@
 """Carries out one list of operations on several stores at once, and demands the same answer of all.
 
 An operation is a name and three small numbers. Numbers choose among what there is by now, 0 the newest, so that any
-list means something and a shorter list is a simpler one. The caller of a store gives all ids, so that only times are
-left out of the comparison, and a refused statement's class below StoreRejected.
+list means something and a shorter list is a simpler one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from datetime import datetime
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -19,17 +18,15 @@ from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState, OnBusy, RunStatus, TurnStatus
 from lobu_actors.store import records as r
-from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
-from lobu_actors.store.protocol import Store
+from tests.properties.twin_calls import ALL_EXAMPLES, MOST, newest
+from tests.properties.twin_files import FileOperations
+from tests.properties.twin_tenants import TenantOperations
 
 Operation = tuple[str, int, int, int]
-Pairs = Sequence[tuple[str, Store]]
 
 HOST_SECONDS = 3600.0  # no host dies by itself in an example
+EXPIRED = -1.0
 OLD, ANY_AGE = 3600.0, -3600.0
-MOST = 1000
-ALL_EXAMPLES = 1_000_000  # where a limit would count the rows of other examples
-_TIMES = ("expires_in_seconds", "oldest_owed_seconds")
 _ENDINGS = (
     (RunStatus.COMPLETED, TurnStatus.COMPLETED),
     (RunStatus.FAILED, TurnStatus.FAILED),
@@ -38,29 +35,17 @@ _ENDINGS = (
 )
 
 
-class Difference(AssertionError):
-    """The stores do not agree."""
-
-
-@attrs.define
-class Twins:
-    """`organization` keeps the examples of one database apart."""
-
-    stores: Pairs
-    organization: str
-    conversations: list[ConversationRef] = attrs.field(factory=list)
+@attrs.define(slots=False)
+class Twins(FileOperations, TenantOperations):
     hosts: list[str] = attrs.field(factory=list)
     leases: list[r.Lease] = attrs.field(factory=list)
-    turns: list[r.NewTurn] = attrs.field(factory=list)
     runs: list[tuple[ConversationRef, str, list[str]]] = attrs.field(factory=list)
     questions: list[tuple[ConversationRef, str]] = attrs.field(factory=list)
-    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = attrs.field(factory=list)
-    log: list[str] = attrs.field(factory=list)
-    ids: int = 0
 
     async def begin(self) -> None:
         """One conversation, held by the first of two hosts; a second one that nobody holds."""
-        await self.call("ensure_organization", self.organization)
+        for organization in self.organizations:
+            await self.call("ensure_organization", organization)
         for _ in range(2):
             await self.op_host(0, 0, 0)
         for number in (1, 0):
@@ -71,56 +56,41 @@ class Twins:
         name, a, b, c = operation
         await OPERATIONS[name](self, a, b, c)
 
-    async def call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """The answer that all gave. Raises Difference."""
-        answers = [await _answer(store, method, arguments, named) for _, store in self.stores]
-        shown = [_comparable(answer, self.organization) for answer in answers]
-        self.log.append(f"{method}{arguments}{named or ''} -> {shown[0]}")
-        if any(one != shown[0] for one in shown[1:]):
-            said = "\n".join(f"  {name}: {one}" for (name, _), one in zip(self.stores, shown, strict=True))
-            raise Difference(f"{method}{arguments}{named or ''}\n{said}\n" + "\n".join(self.log[-12:]))
-        return None if isinstance(answers[0], Exception) else answers[0]
-
-    async def write(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """A call that may be made again later."""
-        self.calls.append((method, arguments, named))
-        return await self.call(method, *arguments, **named)
-
     # --- choosing
 
-    def fresh(self, prefix: str) -> str:
-        self.ids += 1
-        return f"{prefix}{self.ids:04}"
-
     def lease(self, a: int) -> r.Lease:
-        return _newest(self.leases, a)
+        return newest(self.leases, a)
 
     def turn_ids(self, ref: ConversationRef, a: int, number: int) -> tuple[str, ...]:
         known = [turn.turn_id for turn in self.turns if turn.ref == ref]
-        found = [_newest(known, a + n) for n in range(number)] if known else []
+        found = [newest(known, a + n) for n in range(number)] if known else []
         return tuple(dict.fromkeys(found)) or ("no-such-turn",)
 
     def run_of(self, ref: ConversationRef, a: int) -> tuple[str, list[str]]:
         known = [(run_id, turn_ids) for of, run_id, turn_ids in self.runs if of == ref]
-        return _newest(known, a) if known else ("no-such-run", [])
+        return newest(known, a) if known else ("no-such-run", [])
 
     # --- what an edge does
 
     async def op_open(self, a: int, b: int, c: int) -> None:
-        ref = ConversationRef(self.organization, "echo", f"{self.organization}_c{a % 3}")
+        """b 3: the rival's, of the same name."""
+        ref = ConversationRef(self.organizations[int(b == 3)], "echo", f"{self.organization}_c{a % 3}")
         model = f"m{c}" if c else None
         if await self.call("open_conversation", ref, f"u{b % 2}", model=model) and ref not in self.conversations:
             self.conversations.append(ref)
 
     async def op_accept(self, a: int, b: int, c: int) -> None:
+        """c: how many files come with it; 3 is none, and little room."""
+        ref = newest(self.conversations, a)
         turn = r.NewTurn(
-            _newest(self.conversations, a),
+            ref,
             self.fresh("t"),
             self.fresh("message"),
             "hello",
             on_busy=OnBusy.REJECT if b == 3 else OnBusy.ENQUEUE,
             payload={"a": [1, None], "b": c},
-            verdict=r.Verdict("GUARDRAIL_REJECTED", "no") if b == 2 else None,
+            file_ids=self.file_ids(ref, c % 3),
+            verdict=r.Verdict("GUARDRAIL_REJECTED", "no", {"why": c} if c else None) if b == 2 else None,
         )
         if await self.write("accept_turn", turn, max_owed=2 if c == 3 else 100):
             self.turns.append(turn)
@@ -128,40 +98,55 @@ class Twins:
     async def op_accept_known(self, a: int, b: int, c: int) -> None:
         """A message or a turn id that is known already."""
         if self.turns:
-            old = _newest(self.turns, a)
+            old = newest(self.turns, a)
             new = attrs.evolve(old, turn_id=self.fresh("t")) if b % 2 else attrs.evolve(old, message_id=self.fresh("m"))
             await self.write("accept_turn", new, max_owed=100)
 
     async def op_mark_closing(self, a: int, b: int, c: int) -> None:
-        await self.call("mark_closing", _newest(self.conversations, a))
+        await self.call("mark_closing", newest(self.conversations, a))
 
     async def op_answer(self, a: int, b: int, c: int) -> None:
         if self.questions:
-            ref, question_id = _newest(self.questions, a)
-            ref = ref if c != 3 else _newest(self.conversations, b)
+            ref, question_id = newest(self.questions, a)
+            ref = ref if c != 3 else newest(self.conversations, b)
             await self.write("answer_question", ref, question_id, answer=f"yes{b % 2}", answered_by="ann")
 
     # --- hosts and leases
 
     async def op_host(self, a: int, b: int, c: int) -> None:
-        host_id = f"{self.organization}_{self.fresh('h')}"
-        self.hosts.append(host_id)
-        await self.call("register_host", host_id, name="h", link_url=None, version="1", ttl_seconds=HOST_SECONDS)
+        """A new one, or one that is known; b 3: expired."""
+        host_id = f"{self.organization}_{self.fresh('h')}" if a < 3 or not self.hosts else newest(self.hosts, c)
+        if host_id not in self.hosts:
+            self.hosts.append(host_id)
+        seconds = EXPIRED if b == 3 else HOST_SECONDS
+        await self.call("register_host", host_id, name="h", link_url=None, version="1", ttl_seconds=seconds)
 
     async def op_host_dies(self, a: int, b: int, c: int) -> None:
-        await self.call("declare_host_dead", _newest(self.hosts, a))
+        await self.call("declare_host_dead", newest(self.hosts, a))
 
     async def op_renew(self, a: int, b: int, c: int) -> None:
         state = (HostState.ACTIVE, HostState.DRAINING)[b % 2]
-        await self.call("renew_host", _newest(self.hosts, a), ttl_seconds=HOST_SECONDS, state=state)
+        seconds = EXPIRED if c == 3 else HOST_SECONDS
+        await self.call("renew_host", newest(self.hosts, a), ttl_seconds=seconds, state=state)
 
     async def op_activate(self, a: int, b: int, c: int) -> None:
-        got = await self.call("activate", _newest(self.conversations, a), _newest(self.hosts, b))
+        got = await self.call("activate", newest(self.conversations, a), newest(self.hosts, b), overdue=c > 1)
         if isinstance(got, r.Activation):
             self.leases.append(got.lease)
 
     async def op_release(self, a: int, b: int, c: int) -> None:
         await self.call("release", self.lease(a))
+
+    async def op_extend(self, a: int, b: int, c: int) -> None:
+        """Deadlines of some turns in a run, in it or not; c 0 and 1: they have passed, by a time of their own each."""
+        ref = newest(self.conversations, a)
+        run_id, _ = self.run_of(ref, b // 2)
+        deadlines = [
+            r.MarkerDeadline(ref.organization_id, turn_id, run_id, (-1.0 if c < 2 else 1.0) * (100 + self.ids + n))
+            for n, turn_id in enumerate(self.turn_ids(ref, b % 2, 2))
+        ]
+        self.ids += len(deadlines)
+        await self.call("extend_deadlines", newest(self.hosts, int(c == 3)), deadlines)
 
     # --- what the owner does
 
@@ -180,6 +165,10 @@ class Twins:
         [turn_id] = self.turn_ids(lease.ref, b, 1)
         if await self.write("join_run", lease, run_id, turn_id):
             turn_ids.append(turn_id)
+
+    async def op_adopt(self, a: int, b: int, c: int) -> None:
+        lease = self.lease(a)
+        await self.write("adopt_run", lease, self.run_of(lease.ref, b)[0])
 
     async def op_finish(self, a: int, b: int, c: int) -> None:
         """The run's turns end as they should."""
@@ -205,8 +194,9 @@ class Twins:
             ends.append(r.TurnEnd(turn_id, of, data))
         segment = await self._segment(lease.ref, kind) if run_id is not None else None
         return r.FinishRun(
-            run_id, status, turn_status, tuple(ends), segment=segment, usage={"tokens": 3}, attempt=1, text_offset=4
-        )
+            run_id, status, turn_status, tuple(ends), segment=segment, usage={"tokens": 3}, attempt=1, text_offset=4,
+            file_ids=self.file_ids(lease.ref, self.ids % 3),
+        )  # fmt: skip
 
     async def _segment(self, ref: ConversationRef, kind: int) -> r.Segment | None:
         """0: a whole file; 1: a suffix of what is there; 2: none."""
@@ -226,13 +216,18 @@ class Twins:
         run = r.RequeueRun(named, some, failed=c % 2 == 1, error_code="WORKER_CRASHED")
         await self.write("requeue_run", lease, run)
 
+    async def op_mend(self, a: int, b: int, c: int) -> None:
+        """Nothing is wrong with what stores wrote themselves."""
+        lease = self.lease(a)
+        await self.call("mend_markers", lease, self.turn_ids(lease.ref, b, 2))
+
     async def op_ask(self, a: int, b: int, c: int) -> None:
         lease = self.lease(a)
         run_id, turn_ids = self.run_of(lease.ref, b)
         question_id = self.fresh("q") if c < 3 or not self.questions else self.questions[-1][1]
         turn_id = turn_ids[0] if turn_ids else "no-such-turn"
         data = events.question(question_id, "Go on?", ["yes", "no"], turn_id)
-        question = r.NewQuestion(question_id, run_id, turn_id, "Go on?", ("yes", "no"), data, 1, 0)
+        question = r.NewQuestion(question_id, f"of-{question_id}", run_id, turn_id, "Go on?", ("yes", "no"), data, 1, 0)
         if await self.write("ask_question", lease, question) is not None:
             self.questions.append((lease.ref, question_id))
 
@@ -259,38 +254,45 @@ class Twins:
         await self.call("purge_snapshots", self.lease(a))
 
     async def op_post(self, a: int, b: int, c: int) -> None:
-        ref = _newest(self.conversations, a)
+        ref = newest(self.conversations, a)
         await self.write("post_snapshot", ref, self.run_of(ref, b)[0], f"posted{c}".encode())
 
     async def op_discard(self, a: int, b: int, c: int) -> None:
-        await self.call("discard_posted_snapshots", _newest(self.conversations, a))
+        await self.call("discard_posted_snapshots", newest(self.conversations, a))
 
     async def op_name_provider(self, a: int, b: int, c: int) -> None:
-        await self.call("name_provider", _newest(self.conversations, a), f"p{b}")
+        await self.call("name_provider", newest(self.conversations, a), f"p{b}")
 
     async def op_trim(self, a: int, b: int, c: int) -> None:
         age = OLD if c == 3 else ANY_AGE
-        await self.call("trim", _newest(self.conversations, a), older_than_seconds=age, limit=b or MOST)
+        await self.call("trim", newest(self.conversations, a), older_than_seconds=age, limit=b or MOST)
 
     async def op_compact(self, a: int, b: int, c: int) -> None:
-        await self.call("compact", _newest(self.conversations, a))
+        await self.call("compact", newest(self.conversations, a))
 
     async def op_again(self, a: int, b: int, c: int) -> None:
         """What was called before, as after an unknown outcome or from a host that has lost."""
         if self.calls:
-            method, arguments, named = _newest(self.calls, a + 3 * b)
+            method, arguments, named = newest(self.calls, a + 3 * b)
             await self.call(method, *arguments, **named)
 
     # --- all that can be seen
 
+    async def op_compare(self, a: int, b: int, c: int) -> None:
+        await self.compare_all()
+
     async def compare_all(self) -> None:
-        await self.call("list_conversations", self.organization, limit=MOST)
-        await self.call("totals", self.organization)
+        for organization in self.organizations:
+            await self.call("list_conversations", organization, limit=MOST)
+            await self.call("totals", organization)
+        await self.compare_tenants()
+        await self.compare_files()
         await self.call("list_hosts")
+        await self.call("find_overdue", limit=ALL_EXAMPLES)
         for host_id in [*self.hosts[-3:], "no-such-host"]:
             await self.call("find_owed", host_id, limit=ALL_EXAMPLES, older_than_seconds=0.0)
-        for age in (OLD, ANY_AGE):
-            before = ConversationRef(self.organization, "", "")
+        for organization, age in itertools.product(self.organizations, (OLD, ANY_AGE)):
+            before = ConversationRef(organization, "", "")
             await self.call("find_trimmable", before, older_than_seconds=age, max_segments=2, limit=10)
         for ref in self.conversations:
             await self.call("find_conversation", ref.organization_id, ref.conversation_id)
@@ -306,6 +308,9 @@ class Twins:
             await self.call("read_posted_snapshot", ref, run_id)
         for lease in self.leases:
             await self.call("load_owed", lease, limit=MOST)
+
+    async def hand_over(self) -> None:
+        """All hosts die, and a new one learns what there is to do."""
         await self.op_host(0, 0, 0)
         for host_id in self.hosts[:-1]:
             await self.call("declare_host_dead", host_id)
@@ -314,36 +319,5 @@ class Twins:
 
 
 OPERATIONS: dict[str, Callable[[Twins, int, int, int], Any]] = {
-    name.removeprefix("op_"): method for name, method in vars(Twins).items() if name.startswith("op_")
+    name.removeprefix("op_"): getattr(Twins, name) for name in dir(Twins) if name.startswith("op_")
 }
-
-
-def _newest(found: Sequence[Any], a: int) -> Any:
-    return found[-1 - a % len(found)]
-
-
-async def _answer(store: Store, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    try:
-        return await getattr(store, method)(*arguments, **named)
-    except (StoreRejected, SnapshotCorrupt, ValueError) as error:
-        return error
-
-
-def _comparable(value: Any, organization: str) -> Any:
-    if isinstance(value, Exception):
-        return f"raised {StoreRejected.__name__ if isinstance(value, StoreRejected) else type(value).__name__}"
-    if isinstance(value, datetime):
-        return "a time"
-    if isinstance(value, list | tuple):
-        return [_comparable(one, organization) for one in value if not _elsewhere(one, organization)]
-    if attrs.has(type(value)):
-        fields = {name: getattr(value, name) for name in attrs.fields_dict(type(value)) if name not in _TIMES}
-        return {name: _comparable(one, organization) for name, one in fields.items()} | {"is": type(value).__name__}
-    return value
-
-
-def _elsewhere(value: Any, organization: str) -> bool:
-    """Of another example in the same database."""
-    if isinstance(value, r.Owed | r.Trimmable):
-        return value.ref.organization_id != organization
-    return isinstance(value, r.Host) and not value.host_id.startswith(organization)

@@ -6,10 +6,12 @@ WORKSPACE_DIR for workers and whatever they start), or it is where the process w
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,8 +24,10 @@ import psutil
 import trio
 
 from lobu_actors.store.embedded import running_url
+from supervisor.spawner.records import SPAWNER
 
 ADMIN_KEY = "lobu_system-test-admin-key"
+LOBU = ("-m", "supervisor.cli.main")
 POLL_SECONDS = 0.01
 START_SECONDS = 90.0
 EXIT_SECONDS = 60.0
@@ -39,6 +43,12 @@ async def until(condition: Callable[[], object], what: str, seconds: float = 30.
         if trio.current_time() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         await trio.sleep(POLL_SECONDS)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 @attrs.frozen
@@ -58,10 +68,13 @@ class LobuRun:
         database_url: str | None = None,
         arguments: tuple[str, ...] = ("--port", "0"),
         environment: Mapping[str, str] | None = None,
+        program: tuple[str, ...] = LOBU,
     ) -> None:
-        """`database_url` None: the embedded server. `environment` is added to the few variables that a run gets."""
+        """`database_url` None: the embedded server. `environment` is added to the few variables that a run gets.
+        `program`: what Python runs with the words `run …`, for a test with a `lobu` of its own."""
         self.folder = folder
         self.admin_key = ADMIN_KEY
+        self._program = program
         self.arguments = arguments
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -91,7 +104,7 @@ class LobuRun:
         with (self.folder / "out.log").open("ab") as out, (self.folder / "err.log").open("ab") as err:
             self._out_from = out.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.cli.main", "run", *self.arguments],
+                [sys.executable, *self._program, "run", *self.arguments],
                 cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -158,6 +171,11 @@ class LobuRun:
         return self._main.pid
 
     @property
+    def is_up(self) -> bool:
+        """It runs and has said where it listens."""
+        return self._main.poll() is None and _LISTENING.search(self.output()) is not None
+
+    @property
     def _main(self) -> subprocess.Popen[bytes]:
         assert self.process is not None, "it was never started"
         return self.process
@@ -168,15 +186,21 @@ class LobuRun:
         return [Found(pid, _command(pid)) for pid in psutil.pids() if pid != os.getpid() and _belongs(pid, mark)]
 
     def spawner_pid(self) -> int | None:
-        for pid in _children(self.pid):
-            if "supervisor.spawner" in _command(pid):
-                return pid
+        """It may be another life's child."""
+        for found in self.processes():
+            if "-m supervisor.spawner" in found.command:
+                return found.pid
         return None
 
     def worker_pids(self) -> list[int]:
-        """Direct children of the spawner: workers, and orphans that it is about to end."""
-        spawner = self.spawner_pid()
-        return [] if spawner is None else _children(spawner)
+        """The leaders that the spawner has on record."""
+        folder = self.folder / ".lobu" / "spawner" / "workers"
+        found: list[int] = []
+        for path in folder.iterdir() if folder.is_dir() else ():
+            with suppress(OSError, ValueError):  # it ended meanwhile, or is being written
+                if path.name != SPAWNER:
+                    found.append(json.loads(path.read_text())[1])
+        return found
 
     def postmaster_pid(self) -> int:
         return int((self.folder / ".lobu" / "pgdata" / "postmaster.pid").read_text().split("\n", 1)[0])
@@ -210,11 +234,19 @@ async def lobu_run(
     database_url: str | None = None,
     arguments: tuple[str, ...] = ("--port", "0"),
     environment: Mapping[str, str] | None = None,
+    program: tuple[str, ...] = LOBU,
     start: bool = True,
 ) -> AsyncIterator[LobuRun]:
     """A run in a new folder; whatever happens, no process and no folder stays."""
     folder = Path(tempfile.mkdtemp(prefix="lobu-system-"))
-    run = LobuRun(folder, config=config, database_url=database_url, arguments=arguments, environment=environment)
+    run = LobuRun(
+        folder,
+        config=config,
+        database_url=database_url,
+        arguments=arguments,
+        environment=environment,
+        program=program,
+    )
     try:
         if start:
             await run.start()
@@ -240,13 +272,3 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
-
-
-def _children(pid: int) -> list[int]:
-    """The kernel lists them by the thread that started them."""
-    found: list[int] = []
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                found += map(int, (task / "children").read_text().split())
-    return found

@@ -1,4 +1,4 @@
-"""Files through real processes: 100 MB in and out over two hosts in turn, a worker that gives away others' files."""
+"""Files through real processes: 100 MB in and out over two hosts, one of which is killed; a worker that cheats."""
 
 from __future__ import annotations
 
@@ -71,15 +71,20 @@ def http(run: LobuRun) -> httpx.AsyncClient:
 
 
 async def upload(run: LobuRun, conversation: Conversation, content: str, files: dict[str, bytes], mid: str) -> Any:
+    """Sends the message and waits for its end; gives its data."""
+    await send(run, conversation, content, files, mid)
+    frame = await conversation.terminal_of(mid, 120)
+    assert frame.event == "complete", frame
+    return frame.data
+
+
+async def send(run: LobuRun, conversation: Conversation, content: str, files: dict[str, bytes], mid: str) -> None:
     async with http(run) as client:
         parts = [("files", (name, data, "application/x-test")) for name, data in files.items()]
         answer = await client.post(
             f"{conversation.path}/messages", data={"content": content, "messageId": mid}, files=parts
         )
     assert answer.status_code == 200, answer.text
-    frame = await conversation.terminal_of(mid, 120)
-    assert frame.event == "complete", frame
-    return frame.data
 
 
 async def sha256_of(run: LobuRun, conversation: Conversation, file_id: str) -> str:
@@ -99,40 +104,56 @@ async def listed(run: LobuRun, conversation: Conversation) -> list[dict[str, Any
     return files
 
 
-async def test_a_hundred_megabytes_in_and_out_over_two_runs(start_run: Start) -> None:
+async def test_a_hundred_megabytes_in_and_out_of_a_conversation_that_moves(start_run: Start, database_url: str) -> None:
+    """Up through one `lobu run`, which is killed with its worker; another takes over, runs it, and gives it out."""
     files = {name: os.urandom(FILE_BYTES) for name in ("one.bin", "two.bin")}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    first = await start_run(config=CONFIG)
-    conversation = await client_of(first).open()
-    await upload(first, conversation, "copy", {"small": b"warm" * 100_000}, "warm-1")
-    async with watched(first, "100 MB in, run, and out on the first run") as memory:
-        done = await upload(first, conversation, "copy", files, "m1")
+    first, second = await start_run(config=CONFIG), await start_run(config=CONFIG)
+    for run in (first, second):  # what a first upload needs is loaded
+        other = await client_of(run).open(thread=f"warm-{run.pid}")
+        await upload(run, other, "copy", {"small": b"warm" * 100_000}, "warm")
+    here = await client_of(first).open()
+    there = here.through(client_of(second))
+
+    async with watched(first, "100 MB in and to a worker, on the first run") as memory:
+        await send(first, here, "copy-next-time", files, "m1")
+        async with here.events(message_id="m1") as stream:
+            await stream.next_of("output")
     assert memory.growth < GROWTH_BYTES, memory.growth
-    said = json.loads(done["finalText"])
-    assert said["sums"] == sums
+    held = "SELECT count(*) FROM run r JOIN turn t ON t.turn_id = ANY (r.turn_ids) WHERE message_id = 'm1'"
+    assert admin(database_url, f"{held} AND r.status = 'live'") == [(1,)]
+    await first.kill_all()
+
+    async with watched(second, "100 MB to a worker and out, on the second run") as memory:
+        frame = await there.terminal_of("m1", 120)
+    assert memory.growth < GROWTH_BYTES, memory.growth
+    assert frame.event == "complete", frame
+    said = json.loads(frame.data["finalText"])
+    assert (said["attempt"], said["sums"]) == (2, sums)
     assert [file["name"] for file in said["told"][0]] == ["one.bin", "two.bin"]
-    assert [(file["name"], file["size"]) for file in done["files"]] == [
+    assert [(file["name"], file["size"]) for file in frame.data["files"]] == [
         ("copy of one.bin", FILE_BYTES), ("copy of two.bin", FILE_BYTES),
     ]  # fmt: skip
-    assert "filesRefused" not in done
-    assert await first.stop() == 0
+    assert "filesRefused" not in frame.data
+    assert admin(database_url, f"{held} AND r.status = 'completed'") == [(1,)]
 
-    second = await start_run(config=CONFIG)
-    there = conversation.through(client_of(second))
-    await upload(second, there, "copy", {"small": b"warm"}, "warm-2")
-    found = {file["name"]: file for file in await listed(second, there) if file["size"] == FILE_BYTES}
+    ids = {file["name"]: file["fileId"] for file in frame.data["files"]}
+    async with watched(second, "100 MB down from the second run") as memory:
+        for name, digest in sums.items():
+            assert await sha256_of(second, there, ids[f"copy of {name}"]) == digest
+    assert memory.growth < GROWTH_BYTES, memory.growth
+    found = {file["name"]: file for file in await listed(second, there)}
     assert {(name, file["direction"]) for name, file in found.items()} == {
         ("one.bin", "in"), ("two.bin", "in"), ("copy of one.bin", "out"), ("copy of two.bin", "out"),
     }  # fmt: skip
-    async with watched(second, "100 MB down from the second run") as memory:
-        for name, data in sums.items():
-            assert await sha256_of(second, there, found[f"copy of {name}"]["fileId"]) == data
-    assert memory.growth < GROWTH_BYTES, memory.growth
     assert await sha256_of(second, there, found["one.bin"]["fileId"]) == sums["one.bin"]
-    async with watched(second, "100 MB in, run, and out on the second run") as memory:
-        done = await upload(second, there, "copy", files, "m2")
+
+    await first.start()
+    back = here.through(client_of(first))
+    async with watched(first, "100 MB down from the first run's successor") as memory:
+        for name, digest in sums.items():
+            assert await sha256_of(first, back, ids[f"copy of {name}"]) == digest
     assert memory.growth < GROWTH_BYTES, memory.growth
-    assert json.loads(done["finalText"])["sums"] == sums
 
 
 async def test_only_a_run_s_own_regular_files_go_out(start_run: Start, database_url: str, tmp_path: Path) -> None:

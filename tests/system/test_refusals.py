@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from tests.conftest import admin
 from tests.system.conftest import Start
-from tests.system.lobu_process import EXIT_SECONDS, LobuRun
+from tests.system.lobu_process import EXIT_SECONDS, LOBU, LobuRun
 
 AGENT = '[[agents]]\nid = "echo"\nworker = "echo"\ndefault = true\n'
 ECHO = '[workers.echo]\ncommand = ["python", "-m", "lobu_actors.agents.echo"]\n'
@@ -82,6 +86,23 @@ async def test_the_database_cannot_be_reached(start_run: Start, url: str, said: 
 async def test_the_database_was_never_migrated(start_run: Start, database_url: str) -> None:
     bare = database_url.replace(database_url.split("/")[3].split("?")[0], "template1", 1)
     await _refused(await start_run(start=False, database_url=bare), "lobu migrate")
+
+
+async def test_a_migration_was_edited_after_it_was_applied(start_run: Start, database_url: str) -> None:
+    admin(database_url, "UPDATE schema_migration SET sha256 = repeat('0', 64) WHERE version = 3")
+    run = await start_run(start=False)
+    await _refused(run, "0003_sessions.sql", "put the file back")
+    for words in (["migrate", "--check"], ["migrate"]):
+        command = [sys.executable, *LOBU, *words, "--database-url", database_url]
+        done = await trio.run_process(
+            command, cwd=run.folder, capture_stdout=True, capture_stderr=True, check=False, env=dict(os.environ)
+        )
+        assert done.returncode == 1
+        assert done.stdout == b""
+        assert done.stderr.decode() == (
+            "lobu: the migration file 0003_sessions.sql is not the one that was applied to this database; put the file "
+            "back as it was and make the change in a new migration\n"
+        )
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 
+import pytest
 import trio
 
 from tests.system.audit import broken_promises
 from tests.system.conftest import Start
 from tests.system.load import Load
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import LobuRun, free_port, until
+
+pytestmark = pytest.mark.timeout(300)  # a load may take 180 s, and says what it lacked
 
 CONFIG = """
 [limits]
@@ -30,7 +32,7 @@ TIMES = 4
 
 
 async def test_the_main_process_is_killed_again_and_again(start_run: Start) -> None:
-    run = await start_run(config=CONFIG, arguments=("--port", str(_free_port())))
+    run = await start_run(config=CONFIG, arguments=("--port", str(free_port())))
 
     async def kill() -> None:
         await run.kill_main()
@@ -44,7 +46,7 @@ async def test_the_main_process_is_killed_again_and_again(start_run: Start) -> N
 
 
 async def test_the_run_is_stopped_and_started_again_and_again(start_run: Start) -> None:
-    run = await start_run(config=CONFIG, arguments=("--port", str(_free_port())))
+    run = await start_run(config=CONFIG, arguments=("--port", str(free_port())))
 
     async def roll() -> None:
         assert await run.stop() == 0
@@ -94,9 +96,3 @@ async def _under_load(run: LobuRun, trouble: Callable[[], Awaitable[None]]) -> L
     assert load.strange() == set()
     assert broken_promises(run.database_url, accepted=load.accepted) == []
     return load
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port

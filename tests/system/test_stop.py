@@ -149,17 +149,31 @@ async def test_the_main_process_alone_is_killed(start_run: Start) -> None:
     assert workers, "a worker runs"
     assert spawner is not None
     await run.kill_main()
-    await until(lambda: not _alive(workers | {spawner}), "workers and spawner end by themselves", 15)
-
     await run.start()
-    assert not _alive(others), "nothing of the old life goes on beside the new one"
+    assert set(_alive(others)) == workers | {spawner}, "nothing else of the old life goes on beside the new one"
     with trio.fail_after(30):
         await turn.transcript.follow(turn.at(run), lambda: turn.message_id in turn.transcript.terminals)
     assert turn.transcript.faults == []
     assert turn.transcript.texts[turn.message_id] == LONG_TEXT
+    assert turn_of(run.database_url, turn.message_id) == ("completed", 1, 0), "its first attempt went on"
+    assert [kind for _, kind, _ in log_of(run.database_url, turn.conversation.key)] == ["complete"]
     assert broken_promises(run.database_url) == []
     assert await run.stop() == 0
     _nothing_left(run)
+
+
+async def test_when_no_supervisor_comes_back_workers_and_spawner_end_by_themselves(start_run: Start) -> None:
+    run = await start_run(config=f"[limits]\nadoption_seconds = 1\n{AGENT}")
+    turn = await _speaking(run, LONG)
+    left = {run.spawner_pid(), *run.worker_pids()}
+    await run.kill_main()
+    await until(lambda: not _alive(left), "they end", 15)
+    await run.start()
+    with trio.fail_after(30):
+        await turn.transcript.follow(turn.at(run), lambda: turn.message_id in turn.transcript.terminals)
+    assert turn.transcript.texts[turn.message_id] == LONG_TEXT
+    assert turn_of(run.database_url, turn.message_id) == ("completed", 2, 1)
+    assert broken_promises(run.database_url) == []
 
 
 async def test_an_idle_run_stops_soon_and_removes_what_it_made(start_run: Start) -> None:

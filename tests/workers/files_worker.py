@@ -35,7 +35,10 @@ def reply(turn: BlockingTurn) -> Iterator[str]:
     command, *words = turn.content.split()
     workspace = Path(turn.workspace)
     source, output = workspace / "input", workspace / "output"
-    if command == "copy":
+    if command == "copy-next-time" and turn.attempt == 1:
+        yield str(sum(path.stat().st_size for path in source.iterdir()))
+        turn.sleep(1000)
+    if command in ("copy", "copy-next-time"):
         for path in source.iterdir():
             shutil.copyfile(path, output / f"copy of {path.name}")
     elif command == "tricks":
@@ -47,7 +50,8 @@ def reply(turn: BlockingTurn) -> Iterator[str]:
         for number in range(15):
             (output / f"{number:02}").write_text("x")
     sums = {path.name: digest(path) for path in source.iterdir()}
-    yield json.dumps({"sums": sums, "told": [message.get("files") for message in turn.messages]})
+    told = [message.get("files") for message in turn.messages]
+    yield json.dumps({"sums": sums, "attempt": turn.attempt, "told": told})
 
 
 if __name__ == "__main__":

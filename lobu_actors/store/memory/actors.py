@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
+from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.events import DURABLE_EVENTS, TERMINAL_EVENTS, Data, EventType, closed
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.contract.states import TERMINAL_TURN_STATUSES, OnBusy, RunStatus, TurnStatus
+from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.errors import StoreRejected
 from lobu_actors.store.memory.tables import (
     ConversationRow,
@@ -31,7 +33,14 @@ from lobu_actors.store.records import (
     SnapshotMark,
     StartRun,
     Turn,
+    Verdict,
 )
+
+_STATUS_OF = {
+    EventType.COMPLETE: TurnStatus.COMPLETED,
+    EventType.AGENT_ERROR: TurnStatus.FAILED,
+    EventType.CANCELLED: TurnStatus.CANCELLED,
+}
 
 
 class ActorPart(Part):
@@ -56,16 +65,46 @@ class ActorPart(Part):
             lease=Lease(ref, host_id, held.epoch),
             conversation=self.tables.view(row),
             agent=self.tables.agents.get((ref.organization_id, ref.agent_id)),
-            owed=tuple(self._turn(marker) for marker in self.tables.owed(ref)),
+            owed=tuple(self._owed(marker) for marker in self.tables.owed(ref)),
             snapshot=_newest_mark(row),
             live_run=next((run.record for run in self.tables.live_runs(ref)), None),
         )
 
-    async def load_owed(self, lease: Lease, *, limit: int) -> list[Turn] | None:
+    async def load_owed(self, lease: Lease, *, limit: int) -> list[Turn | CorruptMarker] | None:
         await pass_checkpoint()
         if not self.tables.holds(lease):
             return None
-        return [self._turn(marker) for marker in self.tables.owed(lease.ref)[:limit]]
+        return [self._owed(marker) for marker in self.tables.owed(lease.ref)[:limit]]
+
+    async def mend_markers(self, lease: Lease, turn_ids: Sequence[str]) -> bool:
+        await pass_checkpoint()
+        row = self.tables.conversation(lease.ref)
+        if row is None or not self.tables.holds(lease):
+            return False
+        organization = lease.ref.organization_id
+        refused = Verdict(TurnError.MARKER_CORRUPT, turn_error_text(TurnError.MARKER_CORRUPT))
+        for marker in self.tables.owed(lease.ref):
+            if marker.turn_id not in turn_ids:
+                continue
+            turn = self.tables.turns.get((organization, marker.turn_id))
+            terminal = self._terminal(marker)
+            if terminal is not None:
+                del self.tables.markers[organization, marker.turn_id]
+                if turn is not None and turn.status not in TERMINAL_TURN_STATUSES:
+                    self.tables.put_turn(attrs.evolve(turn, status=_STATUS_OF[terminal.type]))
+            elif turn is None:
+                if (lease.ref, marker.turn_id) not in self.tables.turn_of_message:
+                    self.tables.put_turn(
+                        Turn(
+                            lease.ref, marker.turn_id, marker.turn_id, "", OnBusy.ENQUEUE, {}, TurnStatus.QUEUED,
+                            attempt=1, failures=0, position=0, first_seq=row.last_seq, accepted_at=marker.accepted_at,
+                            verdict=refused,
+                        )
+                    )  # fmt: skip
+            elif turn.ref != lease.ref:
+                marker.ref = turn.ref
+                self.tables.put_turn(attrs.evolve(turn, verdict=refused))
+        return True
 
     async def start_run(self, lease: Lease, run: StartRun) -> list[Event] | None:
         await pass_checkpoint()
@@ -96,7 +135,7 @@ class ActorPart(Part):
             run.worker_pid,
             run.worker_started_at,
         )
-        self.tables.runs[organization, run.run_id] = RunRow(lease.ref, record)
+        self.tables.runs[organization, run.run_id] = RunRow(lease.ref, record, self.tables.clock())
         turn_ids = [*run.turn_ids, *([None] * len(run.restart_events))]
         return [
             self._append(row, lease, NewEvent(EventType.RESTART, data, turn_id, run.run_id, run.attempt, 0))
@@ -136,7 +175,7 @@ class ActorPart(Part):
                 file.turn_id = next(iter(ends))
         return events
 
-    async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn] | None:
+    async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn | CorruptMarker] | None:
         await pass_checkpoint()
         if not self.tables.holds(lease):
             return None
@@ -145,14 +184,14 @@ class ActorPart(Part):
         known = self.tables.runs.get((organization, run.run_id)) if run.run_id is not None else None
         if run.run_id is not None and not live:
             again = known is not None and known.record.status is RunStatus.REQUEUED and known.ended_epoch == lease.epoch
-            return self._still_owed(lease, run.turn_ids) if again else None
+            return list(self._turns_still_owed(lease, run.turn_ids)) if again else None
         for row in live:
             row.record = attrs.evolve(row.record, status=RunStatus.REQUEUED)
             row.ended_epoch, row.error_code, row.exit_status = lease.epoch, run.error_code, run.exit_status
             row.ended_at = self.tables.now()
-        for turn in self._still_owed(lease, run.turn_ids):
+        for turn in self._turns_still_owed(lease, run.turn_ids):
             marker = self.tables.markers[organization, turn.turn_id]
-            marker.host_id = marker.run_id = None
+            marker.host_id = marker.run_id = marker.deadline = None
             if turn.status is TurnStatus.RUNNING:
                 self.tables.put_turn(
                     attrs.evolve(
@@ -163,7 +202,7 @@ class ActorPart(Part):
                         error_code=run.error_code,
                     )
                 )
-        return self._still_owed(lease, run.turn_ids)
+        return list(self._turns_still_owed(lease, run.turn_ids))
 
     async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
         await pass_checkpoint()
@@ -220,12 +259,33 @@ class ActorPart(Part):
         if self.tables.holds(lease):
             self.tables.leases[lease.ref.organization_id, lease.ref.conversation_id].host_id = None
 
-    def _turn(self, marker: MarkerRow) -> Turn:
-        return self.tables.turns[marker.ref.organization_id, marker.turn_id]
+    def _owed(self, marker: MarkerRow) -> Turn | CorruptMarker:
+        ref, turn_id = marker.ref, marker.turn_id
+        turn = self.tables.turns.get((ref.organization_id, turn_id))
+        if self._terminal(marker) is not None:
+            return CorruptMarker(ref, turn_id, turn_id, "its terminal event is in the log already", contradicts=True)
+        if turn is None:
+            return CorruptMarker(ref, turn_id, turn_id, "there is no such turn", contradicts=True)
+        if turn.ref != ref:
+            return CorruptMarker(ref, turn_id, turn_id, "its turn is another conversation's", contradicts=True)
+        if turn.status in TERMINAL_TURN_STATUSES:
+            reason = "it has ended without a terminal event"
+            return CorruptMarker(ref, turn_id, turn.message_id, reason, contradicts=False)
+        return turn
 
-    def _still_owed(self, lease: Lease, turn_ids: Iterable[str]) -> list[Turn]:
+    def _terminal(self, marker: MarkerRow) -> Event | None:
+        """The terminal event of its turn, in whichever log of its organization."""
+        for (organization, _), row in self.tables.conversations.items():
+            if organization == marker.ref.organization_id:
+                for event, _ in row.events:
+                    if event.turn_id == marker.turn_id and event.type in TERMINAL_EVENTS:
+                        return event
+        return None
+
+    def _turns_still_owed(self, lease: Lease, turn_ids: Iterable[str]) -> list[Turn]:
         wanted = set(turn_ids)
-        return [self._turn(marker) for marker in self.tables.owed(lease.ref) if marker.turn_id in wanted]
+        found = [self._owed(marker) for marker in self.tables.owed(lease.ref) if marker.turn_id in wanted]
+        return [turn for turn in found if isinstance(turn, Turn)]
 
     def _is_live(self, ref: ConversationRef, run_id: str) -> bool:
         return any(run.record.run_id == run_id for run in self.tables.live_runs(ref))
@@ -241,8 +301,9 @@ class ActorPart(Part):
 
     def _end_turns(self, run: FinishRun, taken: Iterable[MarkerRow]) -> None:
         for marker in taken:
-            turn = self._turn(marker)
-            self.tables.put_turn(attrs.evolve(turn, status=run.turn_status, error_code=run.error_code))
+            turn = self.tables.turns.get((marker.ref.organization_id, marker.turn_id))
+            if turn is not None:
+                self.tables.put_turn(attrs.evolve(turn, status=run.turn_status, error_code=run.error_code))
             del self.tables.markers[marker.ref.organization_id, marker.turn_id]
 
     def _end_runs(self, lease: Lease, run: FinishRun, run_ids: set[str | None]) -> None:

@@ -71,7 +71,8 @@ class HostPart(Part):
                     closing.add(ref)
 
         for marker in self.tables.markers.values():
-            add(marker.ref, marker.accepted_at, close=False)
+            if self.tables.conversation(marker.ref) is not None:
+                add(marker.ref, marker.accepted_at, close=False)
         for row in self.tables.conversations.values():
             if row.closing_at is not None and row.closed_at is None:
                 add(row.ref, row.closing_at, close=True)
@@ -85,21 +86,24 @@ class HostPart(Part):
             return None if lease is not None and self.tables.host_lives(lease.host_id) else ABANDONED
         return BUSY if any(self.tables.live_runs(ref)) else IDLE
 
-    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> int:
+    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> set[str]:
         await pass_checkpoint()
-        moved = 0
+        moved: set[str] = set()
         for wanted in deadlines:
             marker = self.tables.markers.get((wanted.organization_id, wanted.turn_id))
             if marker is not None and (marker.host_id, marker.run_id) == (host_id, wanted.run_id):
                 marker.deadline = self.tables.clock() + wanted.seconds
-                moved += 1
+                moved.add(wanted.turn_id)
         return moved
 
     async def find_overdue(self, *, limit: int) -> list[ConversationRef]:
         await pass_checkpoint()
-        found = {marker.ref: marker.deadline for marker in self.tables.markers.values() if marker.deadline is not None}
-        overdue = [ref for ref in found if self.tables.is_overdue(ref)]
-        return sorted(overdue, key=lambda ref: found[ref])[:limit]
+        now = self.tables.clock()
+        found: dict[ConversationRef, float] = {}
+        for marker in self.tables.markers.values():
+            if marker.run_id is not None and marker.deadline is not None and marker.deadline <= now:
+                found[marker.ref] = min(found.get(marker.ref, marker.deadline), marker.deadline)
+        return sorted(found, key=lambda ref: found[ref])[:limit]
 
     async def totals(self, organization_id: str | None = None) -> Totals:
         await pass_checkpoint()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import RunStatus
 from lobu_actors.store.memory.actors import ActorPart
 from lobu_actors.store.memory.tables import QuestionRow, pass_checkpoint
-from lobu_actors.store.records import AnswerOutcome, Event, Lease, NewEvent, NewQuestion
+from lobu_actors.store.question_records import AdoptedRun, AnswerOutcome, AskedQuestion, NewQuestion
+from lobu_actors.store.records import Event, Lease, NewEvent
 
 
 class QuestionPart(ActorPart):
@@ -35,9 +39,32 @@ class QuestionPart(ActorPart):
                 question.text_offset,
             ),
         )
-        made = QuestionRow(lease.ref, question.run_id, question.turn_id, event, lease.epoch)
+        made = QuestionRow(
+            lease.ref, question.run_id, question.turn_id, question.worker_question_id, event, lease.epoch
+        )
         self.tables.questions[lease.ref.organization_id, question.question_id] = made
         return event
+
+    async def adopt_run(self, lease: Lease, run_id: str) -> AdoptedRun | None:
+        await pass_checkpoint()
+        row = self.tables.conversation(lease.ref)
+        run = self.tables.runs.get((lease.ref.organization_id, run_id))
+        if row is None or run is None or run.ref != lease.ref or run.record.status is not RunStatus.LIVE:
+            return None
+        if not self.tables.holds(lease):
+            return None
+        run.record = attrs.evolve(run.record, host_id=lease.host_id, epoch=lease.epoch)
+        for marker in self.tables.owed(lease.ref):
+            if marker.run_id == run_id:
+                marker.host_id = lease.host_id
+        before = [event.seq for event, _ in row.events if event.attempt is None or event.type is EventType.RESTART]
+        told = {event.data["questionId"] for event, _ in row.events if event.type is EventType.QUESTION_ANSWERED}
+        questions = tuple(
+            AskedQuestion(question_id, asked.worker_question_id, asked.answer, question_id in told)
+            for (organization_id, question_id), asked in self.tables.questions.items()
+            if organization_id == lease.ref.organization_id and asked.run_id == run_id
+        )
+        return AdoptedRun(self.tables.clock() - run.started_at, max(before, default=0), questions)
 
     async def answer_question(
         self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str

@@ -66,8 +66,8 @@ class RetentionPart(Part):
     def _cut(self, row: ConversationRow, cutoff: datetime, limit: int) -> int:
         """How many events from the log's beginning are old and of no use to a reader of an owed turn."""
         organization = row.ref.organization_id
-        owed = [self.tables.turns[organization, marker.turn_id].first_seq for marker in self.tables.owed(row.ref)]
-        most = min([limit, len(row.events), *(first_seq - 1 - row.trimmed_to_seq for first_seq in owed)])
+        owed = [self.tables.turns.get((organization, marker.turn_id)) for marker in self.tables.owed(row.ref)]
+        most = min([limit, len(row.events), *(turn.first_seq - 1 - row.trimmed_to_seq for turn in owed if turn)])
         young = next((number for number, at in enumerate(row.event_times) if at >= cutoff), len(row.events))
         return max(min(most, young), 0)
 

@@ -60,6 +60,7 @@ class LeaseRow:
 class RunRow:
     ref: ConversationRef
     record: RunRecord
+    started_at: float
     ended_epoch: int | None = None
     error_code: str | None = None
     exit_status: str | None = None
@@ -72,6 +73,7 @@ class QuestionRow:
     ref: ConversationRef
     run_id: str
     turn_id: str
+    worker_question_id: str
     event: Event
     epoch: int
     answer: str | None = None

@@ -58,18 +58,27 @@ class TenantPart(Part):
         await pass_checkpoint()
         if agents:
             self._require_organization(organization_id)
+        defaults = [agent for agent in agents if agent.is_default]
+        if len(defaults) > 1 or any(agent.disabled or agent.owner_user_id is not None for agent in defaults):
+            raise StoreRejected("a default agent is the only one, enabled, and nobody's own")
         given = {agent.agent_id for agent in agents}
         for (organization, agent_id), agent in list(self.tables.agents.items()):
             if organization == organization_id and agent_id not in given and not agent.disabled:
                 self.tables.agents[organization, agent_id] = attrs.evolve(agent, disabled=True, is_default=False)
         for agent in agents:
-            stored = attrs.evolve(
-                agent,
-                organization_id=organization_id,
-                settings=as_stored(agent.settings),
-                policy=as_stored(agent.policy),
-            )
-            self.tables.agents[organization_id, agent.agent_id] = stored
+            self.tables.agents[organization_id, agent.agent_id] = _stored(agent, organization_id)
+
+    async def ensure_default_agents(self, agent: Agent) -> list[str]:
+        await pass_checkpoint()
+        agents, given = self.tables.agents, []
+        served = {one.organization_id for one in agents.values() if one.is_default}
+        for organization_id in sorted(self.tables.organizations - served):
+            place = (organization_id, agent.agent_id)
+            stored = agents.get(place) or _stored(agent, organization_id)
+            if stored.owner_user_id is None:
+                agents[place] = attrs.evolve(stored, is_default=True, disabled=False)
+                given.append(organization_id)
+        return given
 
     async def find_agent(self, organization_id: str, agent_id: str | None) -> Agent | None:
         for agent in await self.list_agents(organization_id):
@@ -86,3 +95,9 @@ class TenantPart(Part):
     def _require_organization(self, organization_id: str) -> None:
         if organization_id not in self.tables.organizations:
             raise StoreRejected(f"there is no organization {organization_id}")
+
+
+def _stored(agent: Agent, organization_id: str) -> Agent:
+    return attrs.evolve(
+        agent, organization_id=organization_id, settings=as_stored(agent.settings), policy=as_stored(agent.policy)
+    )

@@ -13,5 +13,8 @@ class TicketPart(Part):
         now, used = self.tables.clock(), self.tables.used_tickets
         for key in [key for key, (_, expires_at) in used.items() if expires_at < now]:
             del used[key]
-        first, _ = used.setdefault((organization_id, ticket_id), (use_id, now + kept_seconds))
-        return first == use_id
+        first, _ = used.get((organization_id, ticket_id), (use_id, now))
+        if first != use_id:
+            return False
+        used[organization_id, ticket_id] = (use_id, now + kept_seconds)
+        return True

@@ -7,10 +7,13 @@ second look is a statement of its own, so that it sees what committed while the 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.events import DURABLE_EVENTS, TERMINAL_EVENTS, closed
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import RunStatus
+from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.driver import Row
 from lobu_actors.store.errors import StoreDuplicate
 from lobu_actors.store.postgres.rows import (
@@ -26,9 +29,11 @@ from lobu_actors.store.postgres.rows import (
     to_event,
     to_json,
     to_mark,
+    to_owed,
     to_run,
-    to_turn,
+    to_turn_or_corrupt,
 )
+from lobu_actors.store.question_records import AdoptedRun, AskedQuestion
 from lobu_actors.store.records import (
     Activation,
     Event,
@@ -85,8 +90,17 @@ class ActorPart(Part):
             live_run=None if run[0] is None else to_run(run),
         )
 
-    async def load_owed(self, lease: Lease, *, limit: int) -> list[Turn] | None:
-        return _turns(lease, await self.read("load_owed_if_lease_held", lease_params(lease) | {"limit": limit}))
+    async def load_owed(self, lease: Lease, *, limit: int) -> list[Turn | CorruptMarker] | None:
+        rows = await self.read("load_owed_if_lease_held", lease_params(lease) | {"limit": limit})
+        return [to_owed(lease.ref, row) for row in rows if row[0] is not None] if rows else None
+
+    async def mend_markers(self, lease: Lease, turn_ids: Sequence[str]) -> bool:
+        params = lease_params(lease) | {
+            "turn_ids": list(turn_ids),
+            "code": TurnError.MARKER_CORRUPT.value,
+            "error": turn_error_text(TurnError.MARKER_CORRUPT),
+        }
+        return bool(await self.write("mend_markers_if_lease_held", params))
 
     async def start_run(self, lease: Lease, run: StartRun) -> list[Event] | None:
         params = lease_params(lease) | {
@@ -109,7 +123,7 @@ class ActorPart(Part):
             rows = await self.read("find_finished_run", params)
         return _events(lease, rows) if rows else None
 
-    async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn] | None:
+    async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn | CorruptMarker] | None:
         params = lease_params(lease) | {
             "run_id": run.run_id,
             "turn_ids": list(run.turn_ids),
@@ -120,6 +134,14 @@ class ActorPart(Part):
         turns = _turns(lease, await self.write("requeue_run_if_lease_held", params))
         # Nothing moved: lost, or moved by an earlier call.
         return turns or _turns(lease, await self.read("find_requeued_run", params))
+
+    async def adopt_run(self, lease: Lease, run_id: str) -> AdoptedRun | None:
+        rows = await self.write("adopt_run_if_lease_held", lease_params(lease) | {"run_id": run_id})
+        if not rows:
+            return None
+        [(age_seconds, start_seq, questions)] = rows
+        asked = (AskedQuestion(*question) for question in questions if question[1] is not None)
+        return AdoptedRun(age_seconds, start_seq, tuple(asked))
 
     async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
         params = lease_params(lease) | {"run_id": run_id, "turn_id": turn_id}
@@ -193,6 +215,6 @@ def _events(lease: Lease, rows: list[Row]) -> list[Event]:
     return [to_event(lease.ref, row) for row in rows if row[0] is not None]
 
 
-def _turns(lease: Lease, rows: list[Row]) -> list[Turn] | None:
+def _turns(lease: Lease, rows: list[Row]) -> list[Turn | CorruptMarker] | None:
     """No row: lost. A row of NULLs: held, and nothing there."""
-    return [to_turn(lease.ref, row) for row in rows if row[0] is not None] if rows else None
+    return [to_turn_or_corrupt(lease.ref, row) for row in rows if row[0] is not None] if rows else None

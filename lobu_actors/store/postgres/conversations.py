@@ -53,6 +53,7 @@ class ConversationPart(Part):
             "file_ids": list(turn.file_ids),
             "guardrail_code": turn.verdict and turn.verdict.code,
             "guardrail_error": turn.verdict and turn.verdict.error,
+            "guardrail_context": to_json(turn.verdict.context) if turn.verdict and turn.verdict.context else None,
         }
         for _ in range(ROUNDS):
             rows = await self.write("accept_turn_if_open_and_not_full", params)

@@ -42,12 +42,12 @@ class HostPart(Part):
         rows = await self.read("find_owed", params)
         return [Owed(ConversationRef(*names), closing) for *names, closing in rows]
 
-    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> int:
-        return len(await self.write("extend_deadlines", {"host_id": host_id, "deadlines": to_json(deadlines)}))
+    async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> set[str]:
+        rows = await self.write("extend_deadlines", {"host_id": host_id, "deadlines": to_json(deadlines)})
+        return {turn_id for (turn_id,) in rows}
 
     async def find_overdue(self, *, limit: int) -> list[ConversationRef]:
-        rows = await self.read("find_overdue", {"limit": limit})
-        return list(dict.fromkeys(ConversationRef(*row) for row in rows))
+        return [ConversationRef(*row) for row in await self.read("find_overdue", {"limit": limit})]
 
     async def totals(self, organization_id: str | None = None) -> Totals:
         [row] = await self.read("totals", {"organization_id": organization_id})

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.postgres.rows import Part, lease_params, ref_params, to_event, to_json
-from lobu_actors.store.records import AnswerOutcome, Event, Lease, NewQuestion
+from lobu_actors.store.question_records import AnswerOutcome, NewQuestion
+from lobu_actors.store.records import Event, Lease
 
 
 class QuestionPart(Part):
@@ -17,6 +18,7 @@ class QuestionPart(Part):
             "question_id": question.question_id,
             "run_id": question.run_id,
             "turn_id": question.turn_id,
+            "worker_question_id": question.worker_question_id,
             "prompt": question.prompt,
             "options": None if question.options is None else to_json(question.options),
             "data": to_json(question.data),

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import msgspec
 
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import HostState, OnBusy, Role, RunStatus, TurnStatus
+from lobu_actors.contract.states import (
+    TERMINAL_TURN_STATUSES,
+    HostState,
+    OnBusy,
+    Role,
+    RunStatus,
+    TurnStatus,
+)
+from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.driver import Row
+from lobu_actors.store.errors import TurnUnreadable
 from lobu_actors.store.pool import Pool
 from lobu_actors.store.queries import query
 from lobu_actors.store.records import (
@@ -18,6 +28,7 @@ from lobu_actors.store.records import (
     Conversation,
     Event,
     Host,
+    Json,
     Lease,
     RunRecord,
     SnapshotMark,
@@ -26,10 +37,12 @@ from lobu_actors.store.records import (
 )
 
 Params = dict[str, Any]
+E = TypeVar("E", bound=StrEnum)
 
 AGENT_COLUMNS = 9
 CONVERSATION_COLUMNS = 13
 MARK_COLUMNS = 4
+MARKER_COLUMNS = 4  # before a turn's own, in what loads the queue
 
 
 class Part:
@@ -77,13 +90,56 @@ def to_conversation(organization_id: str, row: Row) -> Conversation:
 
 
 def to_turn(ref: ConversationRef, row: Row) -> Turn:
+    """Raises TurnUnreadable, which names the column."""
     turn_id, message_id, content, on_busy, payload, status, attempt, failures, position, first_seq, at, *rest = row
-    error, code, said = rest
-    verdict = None if code is None else Verdict(code, said)
+    error, code, said, context = rest
+    verdict = None if code is None else Verdict(code, said, None if context is None else _object("context", context))
     return Turn(
-        ref, turn_id, message_id, content, OnBusy(on_busy), payload, TurnStatus(status), attempt, failures, position,
-        first_seq, at, error, verdict,
+        ref, turn_id, message_id, content, _member("on_busy", OnBusy, on_busy), _object("payload", payload),
+        _member("status", TurnStatus, status), attempt, failures, position, first_seq, at, error, verdict,
     )  # fmt: skip
+
+
+def to_turn_or_corrupt(ref: ConversationRef, row: Row) -> Turn | CorruptMarker:
+    """A row of `to_turn`'s that is owed."""
+    try:
+        return to_turn(ref, row)
+    except TurnUnreadable as error:
+        return CorruptMarker(ref, row[0], row[1], str(error), contradicts=False)
+
+
+def to_owed(ref: ConversationRef, row: Row) -> Turn | CorruptMarker:
+    """What a marker of `ref` owes: its id, its turn's conversation, whether the log has its end, and the turn."""
+    turn_id, agent_id, conversation_id, ended = row[:MARKER_COLUMNS]
+    if ended:
+        return CorruptMarker(ref, turn_id, turn_id, "its terminal event is in the log already", contradicts=True)
+    if agent_id is None:
+        return CorruptMarker(ref, turn_id, turn_id, "there is no such turn", contradicts=True)
+    if (agent_id, conversation_id) != (ref.agent_id, ref.conversation_id):
+        return CorruptMarker(ref, turn_id, turn_id, "its turn is another conversation's", contradicts=True)
+    found = to_turn_or_corrupt(ref, row[MARKER_COLUMNS:])
+    if isinstance(found, Turn) and found.status in TERMINAL_TURN_STATUSES:
+        return CorruptMarker(ref, turn_id, found.message_id, "it has ended without a terminal event", contradicts=False)
+    return found
+
+
+def _member(column: str, kind: type[E], value: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise TurnUnreadable(f"{column} is not one that this version knows") from None
+
+
+def _object(column: str, text: str) -> Json:
+    """jsonb arrives as text: what the database takes for JSON may be more than a decoder does (a number of a thousand
+    digits, ten thousand brackets), and the driver's own decoding would fail a whole answer for one row."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise TurnUnreadable(f"{column} cannot be decoded") from None
+    if not isinstance(value, dict):
+        raise TurnUnreadable(f"{column} is not an object")
+    return value
 
 
 def to_event(ref: ConversationRef, row: Row) -> Event:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import attrs
 
-from lobu_actors.store.postgres.rows import Part, to_agent, to_api_key, to_json
+from lobu_actors.store.driver import Row
+from lobu_actors.store.postgres.rows import Params, Part, to_agent, to_api_key, to_json
+from lobu_actors.store.queries import query
 from lobu_actors.store.records import Agent, ApiKey
+
+AGENTS_SECONDS = 10.0  # for one statement, and for waiting until another host has applied its agents
 
 
 class TenantPart(Part):
@@ -42,7 +47,28 @@ class TenantPart(Part):
 
     async def apply_agents(self, organization_id: str, agents: Sequence[Agent]) -> None:
         given = [attrs.asdict(agent, recurse=False) for agent in agents]
-        await self.write("apply_agents", {"organization_id": organization_id, "agents": to_json(given)})
+        await self._write_agents("apply_agents", {"organization_id": organization_id, "agents": to_json(given)})
+
+    async def ensure_default_agents(self, agent: Agent) -> list[str]:
+        params = {
+            "agent_id": agent.agent_id,
+            "worker": agent.worker,
+            "model": agent.model,
+            "settings": to_json(agent.settings),
+            "policy": to_json(agent.policy),
+        }
+        rows = await self._write_agents("give_default_agent_where_there_is_none", params)
+        return sorted(organization_id for (organization_id,) in rows)
+
+    async def _write_agents(self, name: str, params: Params) -> list[Row]:
+        """One statement that begins, and so looks at the agents, when no other of its kind is under way."""
+        async with self.pool.connection() as connection:
+            ask = partial(connection.fetch, timeout_seconds=AGENTS_SECONDS)
+            await ask(query("begin"), None, write=False)
+            await ask(query("lock_agents"), None, write=False)
+            rows = await ask(query(name), params, write=False)  # undone unless the commit is reached
+            await ask(query("commit"), None, write=True)
+        return rows
 
     async def find_agent(self, organization_id: str, agent_id: str | None) -> Agent | None:
         if agent_id is None:

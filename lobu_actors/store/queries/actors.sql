@@ -59,27 +59,6 @@ LEFT JOIN run r ON r.organization_id = c.organization_id AND r.agent_id = c.agen
 WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
     AND c.conversation_id = %(conversation_id)s;
 
--- name: load_owed_if_lease_held
--- Owed turns, oldest first; one row of NULLs when nothing is owed, none when the lease is lost.
-WITH held AS MATERIALIZED (
-    SELECT epoch FROM actor_lease
-    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
-        AND host_id = %(host_id)s AND epoch = %(epoch)s
-)
-SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
-FROM held
-LEFT JOIN (
-    SELECT turn_id, accepted_at FROM turn_marker
-    WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
-        AND conversation_id = %(conversation_id)s
-    ORDER BY accepted_at, turn_id LIMIT %(limit)s
-) m ON true
-LEFT JOIN LATERAL (
-    SELECT * FROM turn WHERE organization_id = %(organization_id)s AND turn_id = m.turn_id LIMIT 1
-) t ON true
-ORDER BY m.accepted_at, m.turn_id;
-
 -- name: start_run_if_lease_held
 -- Begins a run of turns that are all queued (owed, and in no run), routes their markers, appends `restart` events.
 -- No row when refused.
@@ -140,8 +119,9 @@ WITH held AS MATERIALIZED (
 )
 SELECT e.seq, e.turn_id, e.type, e.data, e.run_id, e.attempt, e.text_offset
 FROM held
-JOIN run r ON r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.status = 'live'
-    AND r.host_id = %(host_id)s AND r.epoch = %(epoch)s
+JOIN run r ON r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.agent_id = %(agent_id)s
+    AND r.conversation_id = %(conversation_id)s AND r.status = 'live' AND r.host_id = %(host_id)s
+    AND r.epoch = %(epoch)s
 LEFT JOIN conversation_event e ON e.organization_id = %(organization_id)s AND e.agent_id = %(agent_id)s
     AND e.conversation_id = %(conversation_id)s
     AND e.run_id = r.run_id AND e.type = 'restart' AND e.seq > (
@@ -251,7 +231,7 @@ WITH held AS MATERIALIZED (
     SELECT 1 FROM held WHERE %(run_id)s::text IS NULL
     UNION ALL SELECT 1 FROM ended WHERE %(run_id)s::text IS NOT NULL
 ), owed AS (
-    UPDATE turn_marker m SET host_id = NULL, run_id = NULL
+    UPDATE turn_marker m SET host_id = NULL, run_id = NULL, deadline_at = NULL
     FROM fit
     WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
         AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s
@@ -262,13 +242,13 @@ WITH held AS MATERIALIZED (
     FROM owed
     WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[])
         AND t.turn_id = owed.turn_id AND t.status = 'running'
-    RETURNING t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
+    RETURNING t.turn_id, t.message_id, t.content, t.on_busy, t.payload::text, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error, t.guardrail_context::text
 ), now AS (
     SELECT * FROM moved
     UNION ALL
-    SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
+    SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload::text, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error, t.guardrail_context::text
     FROM owed JOIN turn t ON t.organization_id = %(organization_id)s AND t.turn_id = owed.turn_id
     WHERE t.turn_id = ANY (%(turn_ids)s::text[]) AND t.status = 'queued'
 )
@@ -282,8 +262,8 @@ WITH held AS MATERIALIZED (
     WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
         AND host_id = %(host_id)s AND epoch = %(epoch)s
 )
-SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload, t.status, t.attempt, t.failures, t.position,
-    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error
+SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload::text, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error, t.guardrail_context::text
 FROM held
 LEFT JOIN (
     turn_marker m JOIN turn t ON t.organization_id = m.organization_id AND t.turn_id = m.turn_id
@@ -346,7 +326,8 @@ SELECT 1 FROM locked;
 
 -- name: close_conversation_if_lease_held
 -- Closes a conversation that is marked and owes nothing: purges its snapshots, appends `closed`. The mark was committed
--- before this statement's snapshot, so every accept that it let through is in that snapshot too.
+-- before this statement's snapshot, so every accept that it let through is in that snapshot too. Marked and not closed
+-- is asked by number: asked as conversation_to_close has it, that index would be read whole for this one row.
 WITH held AS MATERIALIZED (
     SELECT epoch FROM actor_lease
     WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
@@ -357,7 +338,7 @@ WITH held AS MATERIALIZED (
     SET closed_at = clock_timestamp(), next_event_seq = next_event_seq + 1, last_activity_at = clock_timestamp()
     FROM held
     WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
-        AND c.conversation_id = %(conversation_id)s AND c.closing_at IS NOT NULL AND c.closed_at IS NULL
+        AND c.conversation_id = %(conversation_id)s AND num_nonnulls(c.closing_at, c.closed_at) = 1
         AND NOT EXISTS (
             SELECT 1 FROM turn_marker m
             WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s

@@ -191,12 +191,14 @@ WHERE (t.organization_id, t.turn_id) > (%(a1)s, %(a2)s) AND (t.organization_id, 
 ORDER BY t.organization_id, t.turn_id LIMIT %(rows)s;
 
 -- name: audit_marker_without_turn
--- What a marker owes is a turn of the same conversation.
+-- What a marker owes is a turn of the same conversation, and that is there to be told its end.
 SELECT m.organization_id, m.conversation_id, jsonb_build_object('turnId', m.turn_id, 'runId', m.run_id)
 FROM turn_marker m
 WHERE (m.organization_id, m.turn_id) > (%(a1)s, %(a2)s) AND (m.organization_id, m.turn_id) <= (%(u1)s, %(u2)s)
     AND NOT EXISTS (
         SELECT 1 FROM turn t
+        JOIN conversation c ON c.organization_id = t.organization_id AND c.agent_id = t.agent_id
+            AND c.conversation_id = t.conversation_id
         WHERE t.organization_id = m.organization_id AND t.turn_id = m.turn_id AND t.agent_id = m.agent_id
             AND t.conversation_id = m.conversation_id)
 ORDER BY m.organization_id, m.turn_id LIMIT %(rows)s;

@@ -71,9 +71,10 @@ WITH open AS MATERIALIZED (
     FOR UPDATE
 ), made AS (
     INSERT INTO turn (organization_id, turn_id, agent_id, conversation_id, message_id, content, on_busy, payload,
-        position, first_seq, guardrail_code, guardrail_error)
+        position, first_seq, guardrail_code, guardrail_error, guardrail_context)
     SELECT %(organization_id)s, %(turn_id)s, %(agent_id)s, %(conversation_id)s, %(message_id)s, %(content)s,
-        %(on_busy)s, %(payload)s::jsonb, owed.n, open.next_event_seq - 1, %(guardrail_code)s, %(guardrail_error)s
+        %(on_busy)s, %(payload)s::jsonb, owed.n, open.next_event_seq - 1, %(guardrail_code)s, %(guardrail_error)s,
+        %(guardrail_context)s::jsonb
     FROM open, owed WHERE owed.n < %(max_owed)s AND (owed.n = 0 OR %(on_busy)s <> 'reject')
         AND (SELECT count(*) FROM brought) = cardinality(%(file_ids)s::text[])
     ON CONFLICT DO NOTHING
@@ -100,8 +101,8 @@ WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
 
 -- name: find_turn_by_message
 -- A turn by the message id that the client gave.
-SELECT turn_id, message_id, content, on_busy, payload, status, attempt, failures, position, first_seq, accepted_at,
-    error_code, guardrail_code, guardrail_error
+SELECT turn_id, message_id, content, on_busy, payload::text, status, attempt, failures, position, first_seq,
+    accepted_at, error_code, guardrail_code, guardrail_error, guardrail_context::text
 FROM turn
 WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
     AND conversation_id = %(conversation_id)s AND message_id = %(message_id)s;

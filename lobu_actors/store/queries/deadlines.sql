@@ -2,15 +2,24 @@
 -- host; read by sweepers, which take over from an owner that is alive and yet does nothing.
 
 -- name: extend_deadlines
--- Moves the deadlines of markers that are still in the runs in which this host says they are.
-UPDATE turn_marker m SET deadline_at = clock_timestamp() + make_interval(secs => d.seconds)
-FROM jsonb_to_recordset(%(deadlines)s::jsonb) AS d (organization_id text, turn_id text, run_id text, seconds float8)
-WHERE m.organization_id = d.organization_id AND m.turn_id = d.turn_id AND m.run_id = d.run_id
-    AND m.host_id = %(host_id)s
+-- Moves the deadlines of markers that are still in the runs in which this host says they are, and that nobody has
+-- locked: one that somebody holds must not hold up all others.
+WITH free AS MATERIALIZED (
+    SELECT m.organization_id, m.turn_id, d.seconds
+    FROM jsonb_to_recordset(%(deadlines)s::jsonb) AS d (organization_id text, turn_id text, run_id text,
+        seconds float8)
+    JOIN turn_marker m ON m.organization_id = d.organization_id AND m.turn_id = d.turn_id AND m.run_id = d.run_id
+    WHERE m.host_id = %(host_id)s
+    FOR NO KEY UPDATE OF m SKIP LOCKED
+)
+UPDATE turn_marker m SET deadline_at = clock_timestamp() + make_interval(secs => free.seconds)
+FROM free
+WHERE m.organization_id = free.organization_id AND m.turn_id = free.turn_id
 RETURNING m.turn_id;
 
 -- name: find_overdue
 -- Conversations with a running turn whose deadline has passed, the longest passed first.
 SELECT organization_id, agent_id, conversation_id FROM turn_marker
 WHERE deadline_at <= statement_timestamp() AND run_id IS NOT NULL
-ORDER BY deadline_at LIMIT %(limit)s;
+GROUP BY organization_id, agent_id, conversation_id
+ORDER BY min(deadline_at) LIMIT %(limit)s;

@@ -34,7 +34,9 @@ ORDER BY h.expires_at DESC, h.host_id;
 -- Conversations that owe a turn or a close and that no other live host holds: abandoned ones first, then our own idle
 -- ones (a lost hint), then our own with a live run; each oldest first, and each part stops at the limit, so that a
 -- thousand long turns of our own do not hide an abandoned one. To know that nothing is abandoned it has to look at
--- every owed marker: about 2 microseconds each. The lateral parts keep the planner at one look-up a row.
+-- every owed marker: about 2 microseconds each. The lateral parts keep the planner at one look-up a row. A marker whose
+-- conversation's row was lost has no log to be ended in: it waits for the conversation to be opened again, and until
+-- then must not take the place of what can be done.
 WITH abandoned AS MATERIALIZED (
     SELECT m.organization_id, m.agent_id, m.conversation_id, m.owed_since AS since
     FROM turn_marker m
@@ -46,6 +48,10 @@ WITH abandoned AS MATERIALIZED (
         AND (l.host_id IS NULL OR l.host_id <> %(host_id)s AND NOT EXISTS (
             SELECT 1 FROM host h
             WHERE h.host_id = l.host_id AND h.state <> 'dead' AND h.expires_at > statement_timestamp()))
+        AND EXISTS (
+            SELECT 1 FROM conversation c
+            WHERE c.organization_id = m.organization_id AND c.agent_id = m.agent_id
+                AND c.conversation_id = m.conversation_id)
     ORDER BY m.owed_since LIMIT %(limit)s
 ), idle AS MATERIALIZED (
     SELECT m.organization_id, m.agent_id, m.conversation_id, m.owed_since AS since

@@ -9,11 +9,13 @@ WITH held AS MATERIALIZED (
         AND host_id = %(host_id)s AND epoch = %(epoch)s
     FOR SHARE
 ), asked AS (
-    INSERT INTO question (organization_id, question_id, agent_id, conversation_id, run_id, turn_id, prompt, options)
+    INSERT INTO question (organization_id, question_id, agent_id, conversation_id, run_id, turn_id, prompt, options,
+        worker_question_id)
     SELECT %(organization_id)s, %(question_id)s, %(agent_id)s, %(conversation_id)s, %(run_id)s, %(turn_id)s,
-        %(prompt)s, %(options)s::jsonb
+        %(prompt)s, %(options)s::jsonb, %(worker_question_id)s
     FROM held, run r
-    WHERE r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.status = 'live'
+    WHERE r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.agent_id = %(agent_id)s
+        AND r.conversation_id = %(conversation_id)s AND r.status = 'live'
     ON CONFLICT DO NOTHING
     RETURNING question_id
 ), seqs AS (
@@ -51,7 +53,7 @@ WITH found AS MATERIALIZED (
     UPDATE question q SET status = 'answered', answer = %(answer)s, answered_by = %(answered_by)s,
         ended_at = clock_timestamp()
     FROM found
-    WHERE q.organization_id = %(organization_id)s AND q.question_id = found.question_id AND found.status = 'open'
+    WHERE q.organization_id = %(organization_id)s AND q.question_id = %(question_id)s AND found.status = 'open'
         AND found.owed
     RETURNING q.question_id
 )

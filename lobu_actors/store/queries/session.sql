@@ -27,21 +27,32 @@ COMMIT;
 SELECT pg_advisory_xact_lock(hashtextextended('lobu schema_migration', 0));
 
 -- name: create_schema_migration
--- The table of applied migrations.
+-- The table of applied migrations. sha256 is that of the file as it was applied.
 CREATE TABLE IF NOT EXISTS schema_migration (
     version integer PRIMARY KEY,
     name text NOT NULL,
+    sha256 text COLLATE "C",
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- name: add_schema_migration_checksum
+-- For a table that was made before there were checksums.
+ALTER TABLE schema_migration ADD COLUMN IF NOT EXISTS sha256 text COLLATE "C";
+
+-- name: fill_schema_migration_checksum_if_absent
+-- Notes checksums for what was applied without: there is nothing to compare them with, so the files count as unchanged.
+UPDATE schema_migration m SET sha256 = f.sha256
+FROM jsonb_to_recordset(%(files)s::jsonb) AS f (version integer, sha256 text)
+WHERE m.version = f.version AND m.sha256 IS NULL;
 
 -- name: has_schema_migration
 -- Whether this database was ever migrated.
 SELECT to_regclass('schema_migration') IS NOT NULL;
 
 -- name: list_schema_migrations
--- Versions that are applied.
-SELECT version, name FROM schema_migration ORDER BY version;
+-- What is applied; the checksum is NULL where an older program applied it, also when the column is not there yet.
+SELECT version, name, to_jsonb(m) ->> 'sha256' FROM schema_migration m ORDER BY version;
 
 -- name: insert_schema_migration
 -- Notes one as applied.
-INSERT INTO schema_migration (version, name) VALUES (%(version)s, %(name)s);
+INSERT INTO schema_migration (version, name, sha256) VALUES (%(version)s, %(name)s, %(sha256)s);

@@ -85,7 +85,8 @@ DELETE FROM posted_snapshot p
 WHERE p.organization_id = %(organization_id)s AND p.agent_id = %(agent_id)s
     AND p.conversation_id = %(conversation_id)s AND NOT EXISTS (
         SELECT 1 FROM run r
-        WHERE r.organization_id = p.organization_id AND r.run_id = p.run_id AND r.status = 'live');
+        WHERE r.organization_id = p.organization_id AND r.run_id = p.run_id AND r.agent_id = p.agent_id
+            AND r.conversation_id = p.conversation_id AND r.status = 'live');
 
 -- name: read_carried_summary
 -- What the runs of the present generation are told of the one before it.

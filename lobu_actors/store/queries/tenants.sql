@@ -36,6 +36,11 @@ WITH matching AS MATERIALIZED (
 )
 SELECT count(*) FROM matching;
 
+-- name: lock_agents
+-- Waits until nobody else applies agents to this database; held to the end of the transaction. Two hosts that start at
+-- once with different files would else each miss what the other is adding.
+SELECT pg_advisory_xact_lock(hashtextextended('lobu agent', 0));
+
 -- name: apply_agents
 -- Upserts the given agents and disables the organization's others.
 WITH given AS MATERIALIZED (
@@ -56,6 +61,18 @@ UPDATE agent SET disabled = true, is_default = false, updated_at = clock_timesta
 WHERE organization_id = %(organization_id)s AND NOT disabled
     AND NOT EXISTS (SELECT 1 FROM given g WHERE g.agent_id = agent.agent_id);
 
+-- name: give_default_agent_where_there_is_none
+-- Gives this default agent to every organization that has none; where an agent of that id is there, it is used as it is.
+INSERT INTO agent AS a (organization_id, agent_id, worker, is_default, model, settings, policy)
+SELECT o.organization_id, %(agent_id)s, %(worker)s, true, %(model)s, %(settings)s::jsonb, %(policy)s::jsonb
+FROM organization o
+WHERE NOT EXISTS (SELECT 1 FROM agent d WHERE d.organization_id = o.organization_id AND d.is_default)
+ORDER BY o.organization_id
+ON CONFLICT (organization_id, agent_id) DO UPDATE
+SET is_default = true, disabled = false, updated_at = clock_timestamp()
+WHERE a.owner_user_id IS NULL
+RETURNING a.organization_id;
+
 -- name: find_agent
 -- An agent that is not disabled, by id.
 SELECT organization_id, agent_id, worker, is_default, owner_user_id, model, settings, policy, disabled
@@ -63,11 +80,10 @@ FROM agent
 WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s AND NOT disabled;
 
 -- name: find_default_agent
--- The organization's default agent; with several, the first by id.
+-- The organization's default agent.
 SELECT organization_id, agent_id, worker, is_default, owner_user_id, model, settings, policy, disabled
 FROM agent
-WHERE organization_id = %(organization_id)s AND is_default AND NOT disabled
-ORDER BY agent_id LIMIT 1;
+WHERE organization_id = %(organization_id)s AND is_default;
 
 -- name: list_agents
 -- All agents of an organization, disabled ones too.

@@ -14,12 +14,12 @@ from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.store.pool import Pool
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.postgres.audit import Audit, Finding
+from lobu_actors.store.question_records import NewQuestion
 from lobu_actors.store.records import (
     Accepted,
     Activation,
     FinishRun,
     Lease,
-    NewQuestion,
     NewTurn,
     RequeueRun,
     Segment,
@@ -107,7 +107,7 @@ async def world(store: PostgresStore) -> PostgresStore:
     await two.reply("22", b"second\n")
     await three.accept("31")
     await three.start("31")
-    question = NewQuestion("q1", "r31", "t31", "sure?", None, {"questionId": "q1"}, 1, 0)
+    question = NewQuestion("q1", "w1", "r31", "t31", "sure?", None, {"questionId": "q1"}, 1, 0)
     assert await store.ask_question(three.lease, question)
     await three.accept("32")
     await four.reply("41", b"gone\n")

@@ -143,7 +143,7 @@ async def test_a_worker_of_a_living_spawner_is_none(state_dir: Path) -> None:
         def started(self, value: object = None) -> None:
             self.up.set()
 
-    link, context = SpawnerLink(), Context()
+    link, context = SpawnerLink(state_dir / "spawner"), Context()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run, context)
         env = environment(state_dir, "ignored")

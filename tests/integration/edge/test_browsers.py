@@ -14,13 +14,13 @@ import pytest
 import trio
 
 from edge.settings import EdgeSettings
-from edge.tickets import SESSION_AUDIENCE, TICKET_AUDIENCE, sign_ticket
+from edge.tickets import SESSION_AUDIENCE, TICKET_AUDIENCE, sign_ticket, verify_ticket
 from edge.tokens import JwtKeys, api_key_hash
 from lobu_actors.store.errors import StoreOutcomeUnknown
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.postgres import PostgresStore
 from tests.fakes.edge_world import SECRET, EdgeWorld
-from tests.fakes.http_server import Running, running
+from tests.fakes.http_server import Running, parse_frames, running
 
 KEY = "echo_ann_acme"
 PATH = f"/api/v1/agents/{KEY}"
@@ -38,8 +38,14 @@ async def ticket_of(server: Running, key: str | None = None) -> str:
 
 
 async def bare_get(server: Running, path: str, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        return await client.get(path, headers=headers)
+    """For what is no event stream, which would not end."""
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+        client.stream("GET", path, headers=headers) as answer,
+    ):
+        assert not answer.headers.get("Content-Type", "").startswith("text/event-stream"), f"{path} is open"
+        await answer.aread()
+    return answer
 
 
 async def read_stream(server: Running, path: str, *headers: str) -> None:
@@ -72,6 +78,7 @@ async def test_a_ticket_opens_its_stream_once(server: Running) -> None:
     await opens(server, ticket)
     assert await refused(server, ticket) == "TICKET_USED"
     await opens(server, await ticket_of(server, server.world.user_key))
+    assert {organization for organization, _ in server.world.store.tables.used_tickets} == {"acme"}
 
 
 async def test_a_ticket_is_used_once_on_whichever_edge(database_url: str) -> None:
@@ -141,6 +148,34 @@ async def test_a_use_whose_answer_was_lost_is_asked_for_again() -> None:
         ticket = await ticket_of(server)
         await opens(server, ticket)
         assert await refused(server, ticket) == "TICKET_USED"
+
+
+async def test_a_lost_answer_does_not_make_a_second_use_the_first() -> None:
+    async with running(await EdgeWorld.make(store=ForgetfulStore())) as server:
+        ref = await server.world.conversation()
+        ticket, _ = sign_ticket(server.world.keys, ref, "ann", 60)
+        ticket_id = verify_ticket(server.world.keys, ticket).ticket_id
+        await MemoryStore.use_ticket(server.world.store, "acme", ticket_id, "on another edge", kept_seconds=60)
+        assert await refused(server, ticket) == "TICKET_USED"
+        assert server.world.store.lost == 1
+
+
+class SilentStore(MemoryStore):
+    """Never says whether a ticket was used."""
+
+    async def use_ticket(self, organization_id: str, ticket_id: str, use_id: str, *, kept_seconds: float) -> bool:
+        raise StoreOutcomeUnknown("the answer was lost")
+
+
+async def test_a_use_that_cannot_be_stored_opens_nothing_and_is_not_waited_for_for_ever() -> None:
+    """The browser is told to come back, with another ticket."""
+    async with running(await EdgeWorld.make(EdgeSettings(read_seconds=0.3), SilentStore())) as server:
+        await server.world.conversation()
+        ticket = await ticket_of(server)
+        with trio.fail_after(10):
+            async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+                answer = await client.get(f"{PATH}/events?ticket={ticket}")
+        assert [frame.event for frame in parse_frames(answer.content)] == ["drain"]
 
 
 # Cookies

@@ -17,7 +17,8 @@ from lobu_actors.contract.states import OnBusy, Role
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.errors import StoreOutcomeUnknown, StoreUnavailable
 from lobu_actors.store.memory import MemoryStore
-from lobu_actors.store.records import Accepted, AnswerOutcome, ApiKey, NewTurn, Refused
+from lobu_actors.store.question_records import AnswerOutcome
+from lobu_actors.store.records import Accepted, ApiKey, NewTurn, Refused
 from tests.fakes.edge_world import EdgeWorld
 from tests.fakes.http_server import EventReader, Running, running
 

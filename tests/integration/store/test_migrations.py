@@ -1,5 +1,8 @@
 """Migrations on a real server."""
 
+import hashlib
+
+import attrs
 import pytest
 import trio
 
@@ -76,3 +79,58 @@ async def test_first_statistics_touch_no_data(database_url):
     await run(database_url, b"DELETE FROM schema_migration WHERE version = 2")
     assert await migrate(database_url) == ["0002_first_statistics"]
     assert await run(database_url, b"SELECT organization_id FROM organization") == [("acme",)]
+
+
+APPLIED = b"SELECT name, sha256 FROM schema_migration ORDER BY version"
+SUMS = [(migration.name, hashlib.sha256(migration.statements).hexdigest()) for migration in known_migrations()]
+
+
+def edit(monkeypatch, version):
+    """The program's file of this version is another one from now on."""
+    known = known_migrations()
+    known[version - 1] = attrs.evolve(known[version - 1], statements=known[version - 1].statements + b"\n")
+    monkeypatch.setattr(module, "known_migrations", lambda: known)
+
+
+async def test_a_file_that_was_edited_after_it_was_applied_is_noticed(database_url, monkeypatch):
+    assert await run(database_url, APPLIED) == SUMS
+    await run(database_url, b"DELETE FROM schema_migration WHERE version = 2")
+    edit(monkeypatch, 3)
+    store = PostgresStore.connect(database_url)
+    for check in (migrate(database_url), pending(database_url), store.check_schema()):
+        with pytest.raises(SchemaMismatch, match=r"the migration file 0003_sessions\.sql is not the one"):
+            await check
+    store.close()
+    # Nothing was applied on top of it.
+    assert await run(database_url, APPLIED) == [one for one in SUMS if one[0] != NAMES[1]]
+
+
+async def test_a_file_that_is_not_applied_yet_may_be_edited(empty_url, monkeypatch):
+    edit(monkeypatch, 3)
+    assert await migrate(empty_url) == NAMES
+    monkeypatch.undo()
+    with pytest.raises(SchemaMismatch, match=r"0003_sessions\.sql"):
+        await pending(empty_url)
+
+
+@pytest.mark.parametrize("without", ["no column", "no value"])
+async def test_what_was_applied_before_there_were_checksums_gets_them(database_url, monkeypatch, without):
+    if without == "no column":
+        await run(database_url, b"ALTER TABLE schema_migration DROP COLUMN sha256")
+    else:  # an older program that runs while hosts are replaced one by one
+        await run(database_url, b"UPDATE schema_migration SET sha256 = NULL WHERE version IN (2, 4)")
+    assert await pending(database_url) == []
+    assert await migrate(database_url) == []
+    assert await run(database_url, APPLIED) == SUMS
+    assert await migrate(database_url) == []
+    edit(monkeypatch, 4)
+    with pytest.raises(SchemaMismatch, match=r"0004_retention\.sql"):
+        await pending(database_url)
+
+
+async def test_checksums_are_filled_together_with_what_is_pending(database_url):
+    await run(database_url, b"DELETE FROM schema_migration WHERE version = 2")
+    await run(database_url, b"ALTER TABLE schema_migration DROP COLUMN sha256")
+    assert await pending(database_url) == [NAMES[1]]
+    assert await migrate(database_url) == [NAMES[1]]
+    assert await run(database_url, APPLIED) == SUMS

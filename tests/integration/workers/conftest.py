@@ -107,20 +107,18 @@ class Host:
         }
         self.worker_env: dict[str, str] = {}
         self.workspaces = HostWorkspaces(folder / "workspaces")
-        self.link = SpawnerLink()
-        self.workers = WorkerProcesses(
-            self.link,
-            self.types,
-            self.workspaces,
-            lambda workspace, token: worker_environment(
-                workspace=workspace, dispatcher_url="http://public.test", token=token, worker_env=self.worker_env
-            ),
-            limits,
-        )
+        self.link = SpawnerLink(folder / "spawner")
+        self.limits = limits
+        self.workers = WorkerProcesses(self.link, self.types, self.workspaces, self.environment_of, limits)
         self.link_context = ChildContext()
         self.workers_context = ChildContext()
         self.link_failures: list[BaseException] = []
         self.conversations = 0
+
+    def environment_of(self, workspace: str, token: str) -> dict[str, str]:
+        return worker_environment(
+            workspace=workspace, dispatcher_url="http://public.test", token=token, worker_env=self.worker_env
+        )
 
     def start(
         self,

@@ -49,8 +49,8 @@ async def test_cancelling_the_service_still_ends_and_tells(tmp_path, host, wait_
     assert workers.snapshot() == ()
 
 
-async def test_cancelling_the_link_ends_spawner_and_workers(host, wait_for_end):
-    link = type(host.link)()
+async def test_cancelling_the_link_ends_spawner_and_workers(host, wait_for_end, tmp_path):
+    link = type(host.link)(tmp_path / "other")
     workers = type(host.workers)(link, host.types, host.workspaces, host.workers._environment_of)
     client = host.client()
     async with trio.open_nursery() as nursery:

@@ -312,7 +312,7 @@ def test_the_spawner_never_imports_trio():
 
 
 def test_the_spawner_says_what_is_wrong_with_its_arguments():
-    for arguments in ([], ["--socket-fd", "x"], ["--socket-fd", "0"]):
+    for arguments in ([], ["--folder", "x", "--listen-fd", "y"], ["--folder", "x", "--listen-fd", "0"]):
         command = [sys.executable, "-m", "supervisor.spawner", *arguments]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         assert done.returncode == 2

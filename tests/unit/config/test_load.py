@@ -179,6 +179,36 @@ def test_two_defaults_and_two_ids(folder: Path) -> None:
     assert message.startswith("lobu.toml:28: `agents[1].id` is 'echo', which another agent has already")
 
 
+def agent(name: str, *lines: str) -> str:
+    return "\n".join(["[[agents]]", f'id = "{name}"', 'worker = "echo"', *lines, ""])
+
+
+WORKER = '[workers.echo]\ncommand = ["python", "-m", "lobu_actors.agents.echo"]\n'
+
+
+@pytest.mark.parametrize(
+    ("agents", "default"),
+    [
+        ([agent("a"), agent("b")], ["a"]),
+        ([agent("a"), agent("b", "default = true")], ["b"]),
+        ([agent("a", 'owner = "ann"'), agent("b"), agent("c")], ["b"]),
+        ([agent("a", 'owner = "ann"')], []),
+        ([], []),
+    ],
+)
+def test_one_agent_is_the_default(folder: Path, agents: list[str], default: list[str]) -> None:
+    settings = load(WORKER + "".join(agents))
+    assert [record.agent_id for record in settings.agent_records() if record.is_default] == default
+
+
+def test_an_owner(folder: Path) -> None:
+    settings = load(WORKER + agent("a") + agent("hers", 'owner = "ann"'))
+    assert [record.owner_user_id for record in settings.agent_records()] == [None, "ann"]
+    message = refused(WORKER + agent("a", 'owner = "ann"', "default = true"))
+    assert message.startswith("lobu.toml:7: `agents[0].default` is true for an agent with an owner")
+    assert refused(WORKER + agent("a", 'owner = "a b"')).startswith("lobu.toml:6: `agents[0].owner` must be letters")
+
+
 @pytest.mark.parametrize(
     "text", ["agents = 1\n", "workers = []\n", "agents = [1]\n", "server = 1\n", "[workers]\nx = 1\n"]
 )

@@ -11,6 +11,7 @@ from lobu_actors.contract.frames import Answer, Ask, Complete, Delta, Fail, Hear
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
@@ -192,24 +193,24 @@ def test_each_clock_has_its_code(said: tuple[object, ...], after: int, code: str
 
 def test_a_question_stops_all_clocks_but_its_own() -> None:
     state, effects = tell(running(), frames(Ask(run_id="r1", question_id="q", prompt="Sure?", options=["y"])))
-    assert effects == [m.RecordQuestion(turn(), "r1", "r1-0", "Sure?", ("y",))]
+    assert effects == [asking.RecordQuestion(turn(), "r1", "r1-0", "q", "Sure?", ("y",))]
     state, effects = tell(state, m.Tick(), now=START + 5000)
-    assert effects == [m.LoadAnswers(("r1-0",))], "nobody told, so look; but no clock has passed"
-    state, effects = tell(state, m.AnswersLoaded((("r1-0", "y"),)), now=START + 5000)
+    assert effects == [asking.LoadAnswers(("r1-0",))], "nobody told, so look; but no clock has passed"
+    state, effects = tell(state, asking.AnswersLoaded((("r1-0", "y"),)), now=START + 5000)
     assert effects == [
-        m.RecordAnswer(turn(), "r1-0", "y"),
+        asking.RecordAnswer(turn(), "r1-0", "y"),
         m.SendFrame(Answer(run_id="r1", question_id="q", answer="y")),
     ]
     assert state.run is not None
     assert state.run.started_at == START + 5000, "the turn's clock stood still"
-    assert tell(state, m.QuestionAnswered("r1-0", "y"), now=START + 5001)[1] == [], "handed over once"
+    assert tell(state, asking.QuestionAnswered("r1-0", "y"), now=START + 5001)[1] == [], "handed over once"
 
 
 def test_several_questions_may_be_open_and_each_has_an_id_of_its_own() -> None:
     ask = Ask(run_id="r1", question_id="same", prompt="?")
     state, effects = tell(running(), frames(ask, ask))
-    assert [effect.question_id for effect in effects if isinstance(effect, m.RecordQuestion)] == ["r1-0", "r1-1"]
-    state, _ = tell(state, m.QuestionAnswered("r1-1", "b"), now=START + 10)
+    assert [effect.question_id for effect in effects if isinstance(effect, asking.RecordQuestion)] == ["r1-0", "r1-1"]
+    state, _ = tell(state, asking.QuestionAnswered("r1-1", "b"), now=START + 10)
     state, effects = tell(state, m.Tick(), now=START + 86_400)
     [finish] = only(effects, m.FinishTurns)
     assert isinstance(finish, m.FinishTurns)

@@ -57,6 +57,13 @@ def test_it_ends_at_once_beside_a_live_run(on_busy: OnBusy) -> None:
     assert after.run == state.run
 
 
+def test_its_event_tells_the_verdicts_context() -> None:
+    refused = attrs.evolve(turn(1), verdict=Verdict("NO_MODEL_CONFIGURED", "None.", {"settingsUrl": "/ops"}))
+    _, [ended] = tell(State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True), m.TurnAccepted(refused))
+    assert isinstance(ended, m.FinishTurns)
+    assert (ended.code, ended.error, ended.context) == ("NO_MODEL_CONFIGURED", "None.", {"settingsUrl": "/ops"})
+
+
 def test_after_recovery_each_ends_with_its_own_sentence_and_the_rest_goes_on() -> None:
     first, second, third = turn(1, "One."), turn(2), turn(3, "Three.")
     state = State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True)

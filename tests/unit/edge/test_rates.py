@@ -46,7 +46,7 @@ def test_callers_do_not_share() -> None:
     assert [through(buckets, name, 2) for name in "abc"] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("rate", "wait"), [(0.1, "10"), (0.5, "2"), (50, "1")])
+@pytest.mark.parametrize(("rate", "wait"), [(0.1, "10"), (0.4, "3"), (0.5, "2"), (0.8, "2"), (50, "1")])
 def test_it_says_when_to_come_again(rate: float, wait: str) -> None:
     clock = Clock()
     buckets = rates(clock, requests_per_second=rate, request_burst=1)
@@ -57,6 +57,17 @@ def test_it_says_when_to_come_again(rate: float, wait: str) -> None:
     assert caught.value.headers["Retry-After"] == wait
     clock.now += float(wait)
     buckets.take("a")
+
+
+def test_it_says_how_long_the_rest_of_a_wait_is() -> None:
+    clock = Clock()
+    buckets = rates(clock, requests_per_second=0.1, request_burst=1)
+    buckets.take("a")
+    for waited, left in [(6.5, "4"), (3.25, "1")]:
+        clock.now += waited
+        with pytest.raises(Refusal) as caught:
+            buckets.take("a")
+        assert caught.value.headers["Retry-After"] == left
 
 
 def test_who_keeps_asking_still_gets_its_share() -> None:
@@ -84,3 +95,14 @@ def test_only_so_many_callers_are_kept_and_the_busy_ones_stay() -> None:
     assert len(buckets) == 3
     with pytest.raises(Refusal):
         buckets.take("busy")
+
+
+def test_who_was_away_longest_is_forgotten_first() -> None:
+    """And begins with a full bucket; the newest is never the one to go, or nobody new would ever be counted."""
+    buckets = rates(Clock(), requests_per_second=1, request_burst=1, rate_entries=2)
+    for name in "abc":
+        buckets.take(name)
+    for name in "bc":
+        with pytest.raises(Refusal):
+            buckets.take(name)
+    buckets.take("a")

@@ -9,11 +9,11 @@ import trio
 from trio.testing import MockClock
 
 from lobu_actors.contract.ids import ConversationRef, new_id
-from lobu_actors.conversation.promises import Promise, Promises
+from lobu_actors.conversation.promises import MESSAGE_SECONDS, Promise, Promises
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.memory import MemoryStore
-from lobu_actors.store.records import Accepted, Activation, NewTurn, StartRun
+from lobu_actors.store.records import Accepted, Activation, Lease, NewTurn, StartRun
 from supervisor.upkeep.deadlines import Deadlines
 from supervisor.upkeep.sweeper import OVERDUE_SECONDS, Sweeper
 
@@ -21,14 +21,14 @@ REF = ConversationRef("org", "echo", "echo_u_org")
 
 
 class World:
-    """A running turn of host h1 on a memory store that lives by the trio clock."""
+    """A turn of host h1 on a memory store that lives by the trio clock."""
 
     def __init__(self) -> None:
         self.store = MemoryStore(clock=trio.current_time)
         self.promises = Promises()
         self.taken_over: list[float] = []
 
-    async def begin(self) -> Promise:
+    async def accept(self) -> tuple[Lease, str]:
         store = self.store
         await store.ensure_organization("org")
         await store.open_conversation(REF, "u")
@@ -37,8 +37,12 @@ class World:
         activation = await store.activate(REF, "h1")
         assert isinstance(accepted, Accepted)
         assert isinstance(activation, Activation)
-        turn_id = accepted.turn.turn_id
-        assert await store.start_run(activation.lease, StartRun("r1", (turn_id,), 1, None, None)) is not None
+        self.began = trio.current_time()
+        return activation.lease, accepted.turn.turn_id
+
+    async def begin(self) -> Promise:
+        lease, turn_id = await self.accept()
+        assert await self.store.start_run(lease, StartRun("r1", (turn_id,), 1, None, None)) is not None
         promise = Promise("r1", (turn_id,), trio.current_time() + 5)
         self.promises.made[REF] = promise
         return promise
@@ -50,6 +54,7 @@ class World:
             lambda: "h1",
             lambda owed: None,
             lambda ref: self.taken_over.append(trio.current_time()),
+            self.promises.seems_stuck,
             interval_seconds=1,
             batch=10,
             older_than_seconds=1,
@@ -104,3 +109,66 @@ async def test_after_an_outage_the_owner_has_time_to_say_that_it_is_well(
         await trio.sleep(OVERDUE_SECONDS / 2)
         monkeypatch.setattr(world.store, "extend_deadlines", extend)
     assert world.taken_over == []
+
+
+async def test_an_actor_that_is_at_one_message_for_too_long_is_found_out_before_it_has_a_run(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    await world.accept()
+    world.promises.begin(REF)
+    await world.run(MESSAGE_SECONDS + OVERDUE_SECONDS + 3)
+    assert len(world.taken_over) == 1
+    allowed = MESSAGE_SECONDS + OVERDUE_SECONDS
+    assert allowed <= world.taken_over[0] - world.began <= allowed + 2
+
+
+async def test_an_actor_that_goes_from_one_message_to_the_next_is_not_stuck(autojump_clock: MockClock) -> None:
+    world = World()
+    await world.accept()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, 3 * MESSAGE_SECONDS)
+        for _ in range(3):
+            world.promises.begin(REF)
+            await trio.sleep(MESSAGE_SECONDS)
+            world.promises.end(REF)
+    assert world.taken_over == []
+
+
+async def test_an_actor_that_waited_for_the_store_has_time_to_go_on(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    await world.accept()
+    find = world.store.find_owed
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(world.store, "find_owed", away)
+    world.promises.begin(REF)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, 3 * MESSAGE_SECONDS)
+        await trio.sleep(2 * MESSAGE_SECONDS)
+        monkeypatch.setattr(world.store, "find_owed", find)
+        await trio.sleep(OVERDUE_SECONDS / 2)
+        world.promises.end(REF)
+    assert world.taken_over == []
+
+
+async def test_a_deadline_that_could_not_be_written_is_written_at_the_next_look(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    promise = await world.begin()
+    extend = world.store.extend_deadlines
+
+    async def locked(*_: object, **__: object) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(world.store, "extend_deadlines", locked)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, 5 + OVERDUE_SECONDS + 3)
+        await trio.sleep(2)
+        monkeypatch.setattr(world.store, "extend_deadlines", extend)
+    assert len(world.taken_over) == 1, f"nobody would know that {promise} was broken"

@@ -187,7 +187,7 @@ def test_reattach_gives_text_again_from_the_offset_and_then_goes_on(program):
     run = worker.turn("x")
     ask = worker.until(Ask)[-1]
     worker.say(Reattach(run_id=run, text_offset=2))
-    assert worker.until(Ask) == [Delta(run_id=run, text="cdef"), ask]
+    assert worker.until(Ask) == [Delta(run_id=run, text="cdef", text_offset=2), ask]
     worker.say(Answer(run_id=run, question_id=ask.question_id, answer="!"))
     done = worker.until(Complete)
     worker.say(Reattach(run_id=run, text_offset=6))

@@ -18,6 +18,7 @@ from supervisor.workers.types import WorkerType
     "request_",
     [
         protocol.Spawn("w", ["a", "é\n"], {"A": "b\udc80"}, "/tmp"),
+        protocol.Relabel("w", "label"),
         protocol.Kill("w"),
         protocol.Signal("w", 19),
         protocol.End(),
@@ -30,7 +31,8 @@ def test_requests_survive_the_wire(request_: protocol.Request) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        protocol.Up(1, 2),
+        protocol.Up(1, 2, 3),
+        protocol.Running("w", 2, 1.5, "label"),
         protocol.Spawned("w", 3, 4.5),
         protocol.SpawnFailed("w", "why"),
         protocol.Exited("w", None, 9),

@@ -1,0 +1,92 @@
+"""A run whose worker outlived its supervisor goes on under the next one: the same attempt, not another. Pure.
+
+What the worker had written when its supervisor died may have been read or not; so what it says of the run counts for
+nothing until it answers `reattach`, by a delta that says that its text begins at 0. From there all comes again: the
+text, the questions that it still waits for, its end if it came. So no text is lost and none doubled, wherever the two
+were cut apart. A worker that cannot say where its text begins is believed from its first delta on.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from lobu_actors.contract.frames import RUN_UNKNOWN, TEXT_OFFSET, Answer, Ask, Complete, Delta, Fail, Frame, Reattach
+from lobu_actors.contract.states import TurnStatus
+from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.outcome import Step, finishing
+from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State, WorkerState
+from lobu_actors.store.records import FILES_KEY, RunRecord, Turn
+
+REATTACH = "reattach"  # capability
+
+
+def can_adopt(state: State, worker: WorkerState | None) -> bool:
+    return worker is not None and REATTACH in worker.capabilities and not state.closing
+
+
+def adopt(state: State, record: RunRecord, worker: WorkerState, owed: tuple[Turn, ...], moment: Moment) -> Step | None:
+    """Begin to take the run over. None: what is owed is not what runs, so it is a lost attempt like any other."""
+    running = {turn.turn_id: turn for turn in owed if turn.status is TurnStatus.RUNNING}
+    if set(running) != set(record.turn_ids):
+        return None
+    run = Run(
+        record.run_id,
+        tuple(running[turn_id] for turn_id in record.turn_ids),
+        record.attempt,
+        RunPhase.BEGINNING,
+        started_at=moment.now,
+        heard_at=moment.now,
+        progress_at=moment.now,
+    )
+    return attrs.evolve(state, run=run, worker=worker), [m.AdoptRun(run.run_id, run.turns[0].message_id, run.attempt)]
+
+
+def run_adopted(state: State, message: m.RunAdopted, moment: Moment) -> Step:
+    """It is ours: ask for all of it again."""
+    run, worker = state.run, state.worker
+    if run is None or run.run_id != message.run_id or worker is None:
+        return state, []
+    open_ones = tuple(
+        Question(q.question_id, q.worker_question_id, revived=True) for q in message.questions if not q.told
+    )
+    run = attrs.evolve(
+        run,
+        phase=RunPhase.LIVE,
+        started_at=moment.now - message.age_seconds,
+        heard_at=moment.now,
+        progress_at=moment.now,
+        reattaching=TEXT_OFFSET in worker.capabilities,
+        questions=open_ones,
+        asked=len(message.questions),
+        waiting_since=moment.now,
+        answers_at=moment.now,  # one may have been answered meanwhile
+        told=tuple((q.worker_question_id, q.answer) for q in message.questions if q.told and q.answer is not None),
+    )
+    note = m.Note("run adopted", {"run_id": run.run_id, "attempt": run.attempt})
+    return attrs.evolve(state, run=run), [note, m.SendFrame(Reattach(run_id=run.run_id, text_offset=0))]
+
+
+def before_text(state: State, run: Run, frame: Frame) -> Step | None:
+    """A frame of a run that is being reattached; None when it is to be taken like any other's."""
+    if isinstance(frame, Delta) and frame.text_offset == 0:
+        return None
+    if run.phase is RunPhase.STOPPING and isinstance(frame, Complete | Fail):
+        return None
+    if isinstance(frame, Fail) and frame.code == RUN_UNKNOWN:
+        # The supervisor died between the commit of the run and its sending: nobody has seen the messages.
+        if not any(FILES_KEY in turn.payload for turn in run.turns):
+            send = m.SendTurn(run.run_id, run.turns, run.attempt)
+            return attrs.evolve(state, run=attrs.evolve(run, reattaching=False)), [send]
+        # Under which names their files lie in input/ is forgotten.
+        return finishing(state, run), [m.RequeueTurns(run.run_id, run.turns, failed=False, code="NOT_SENT")]
+    return state, [m.Dropped("before reattach")]
+
+
+def asked_again(run: Run, frame: Ask) -> list[m.Effect] | None:
+    """What to do about a question that the run had asked before it was adopted; None: it is a new one."""
+    if any(question.revived and question.worker_question_id == frame.question_id for question in run.questions):
+        return []
+    for question_id, answer in run.told:
+        if question_id == frame.question_id:
+            return [m.SendFrame(Answer(run_id=run.run_id, question_id=question_id, answer=answer))]
+    return None

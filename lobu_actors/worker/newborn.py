@@ -1,0 +1,81 @@
+"""Makes a freshly forked process look like one that was executed: session, descriptors, environment, limits, user.
+
+Owns the order of these steps: what reads /proc comes before the change of user, after which /proc/self is not ours.
+Loaded by zygotes only.
+"""
+
+import fcntl
+import os
+import resource
+import sys
+from typing import Any, NamedTuple
+
+from lobu_actors.worker import environ_block
+
+WORKER_FD = 3
+NONE = -1  # for no descriptor
+_FREE_FD = 10  # what is put in its place first goes out of the way, to a number from here on
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+class Order(NamedTuple):
+    """What a spawner wants of a new worker. `limits`: number of the resource, soft, hard. `user`: uid and gid."""
+
+    worker_id: str
+    env: dict[str, str]
+    cwd: str
+    limits: list[tuple[int, int, int]]
+    user: list[int] | None
+
+
+def become_worker(order: Order, worker_socket: int, log: int, kept: int, block: environ_block.Block) -> None:
+    """Take everything of a worker's own, the two descriptors among it, and close all others but `kept`.
+
+    Raises OSError and ValueError when the folder, a limit or the user is not to be had.
+    """
+    os.setsid()
+    _take_descriptors(worker_socket, log, kept)
+    environ_block.replace(block, order.env)
+    os.chdir(order.cwd)
+    for number, soft, hard in order.limits:
+        resource.setrlimit(number, (soft, hard))
+    if order.user is not None:
+        _change_user(*order.user)
+    _reseed()
+
+
+def _take_descriptors(worker_socket: int, log: int, kept: int) -> None:
+    worker_socket, log = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FREE_FD) for fd in (worker_socket, log))
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    # The socket last: `nothing` may have been given its number.
+    for source, target in ((nothing, 0), (log, 1), (log, 2), (worker_socket, WORKER_FD)):
+        os.dup2(source, target)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > WORKER_FD and int(name) != kept:
+            try:
+                os.close(int(name))
+            except OSError:  # the one that listed
+                continue
+
+
+def _change_user(uid: int, gid: int) -> None:
+    import ctypes  # a zygote that could change its user has it loaded
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    # As an executed worker is: no way back through a set-uid program; and its /proc/self its own, not root's.
+    for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_DUMPABLE, 1)):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+
+def _reseed() -> None:
+    """`random` and `secrets` see to it themselves; numpy's old global generator does not."""
+    numpy_random = sys.modules.get("numpy.random")
+    seed: Any = getattr(numpy_random, "seed", None)
+    if seed is not None:
+        seed()
