@@ -220,9 +220,9 @@ class _Host:
         return self.workers.start(WorkerRequest(ref, kind, {}, {}, EVERY_SECONDS), deliver), ready
 
     def _waits_for_orders(self) -> bool:
-        zygotes = _children(self.spawner_pid())
-        return any(b"LOBU_ZYGOTE_FD" in Path(f"/proc/{child}/environ").read_bytes()
-                   for zygote in zygotes for child in _children(zygote))  # fmt: skip
+        """A child of the spawner that was loaded as a zygote and leads no session is a worker without an order yet."""
+        loaded = (pid for pid in _children(self.spawner_pid()) if os.getsid(pid) != pid)
+        return any(b"LOBU_ZYGOTE_FD" in Path(f"/proc/{pid}/environ").read_bytes() for pid in loaded)
 
 
 def _children(pid: int | None) -> list[int]:
@@ -235,7 +235,7 @@ def _children(pid: int | None) -> list[int]:
 @asynccontextmanager
 async def _host() -> AsyncIterator[_Host]:
     with tempfile.TemporaryDirectory(prefix="lobu-bench-") as name:
-        folder = Path(os.path.realpath(name))
+        folder = Path(name)
         link = SpawnerLink(folder / "spawner")
         workspaces = HostWorkspaces(folder / "workspaces")
         types = {kind: WorkerType(kind, COMMAND, zygote=kind == "zygote") for kind in KINDS}

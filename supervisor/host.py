@@ -35,11 +35,13 @@ from supervisor.upkeep.deadlines import Deadlines
 from supervisor.upkeep.expired_files import ExpiredFiles
 from supervisor.upkeep.janitor import Janitor
 from supervisor.upkeep.sweeper import Sweeper
+from supervisor.upkeep.workspace_watch import WorkspaceWatch
 from supervisor.workers.containment import Containment, Place
 from supervisor.workers.environment import worker_environment
 from supervisor.workers.service import WorkerProcesses
 from supervisor.workers.types import WorkerLimits
 from supervisor.workers.users import UidRange
+from supervisor.workspaces.usage import Quota
 from supervisor.workspaces.workspace import HostWorkspaces
 
 MAX_ACTORS = 100_000
@@ -59,7 +61,11 @@ class Host:
         limits = settings.limits
         self._timers = Timers()
         self._link = SpawnerLink(settings.state_dir / "spawner", abandon_seconds=limits.adoption_seconds)
-        workspaces = HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limits.session_file_max_bytes)
+        workspaces = HostWorkspaces(
+            settings.state_dir / "workspaces",
+            max_bytes=limits.session_file_max_bytes,
+            quota=Quota(limits.workspace_max_bytes, limits.workspace_max_files),
+        )
         self._containment = Containment(
             self._link,
             settings.workers,
@@ -74,6 +80,9 @@ class Host:
             partial(_worker_environment, settings),
             WorkerLimits(max_workers=limits.max_workers),
             self._containment,
+        )
+        self._workspace_watch = WorkspaceWatch(
+            self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace
         )
         self.membership = Membership(
             store,
@@ -160,6 +169,7 @@ class Host:
             ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
             ChildSpec("containment", self._containment.run, start_timeout_seconds=120),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
+            ChildSpec("workspace watch", self._workspace_watch.run),
             self._actors.as_child(),
         ]
 

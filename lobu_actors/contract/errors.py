@@ -35,6 +35,7 @@ class TurnError(StrEnum):
     QUESTION_TIMEOUT = "QUESTION_TIMEOUT"
     REPLY_TOO_LARGE = "REPLY_TOO_LARGE"
     SESSION_FILE_INVALID = "SESSION_FILE_INVALID"
+    WORKSPACE_FULL = "WORKSPACE_FULL"
     PROVIDER_AUTH = "PROVIDER_AUTH"
     PROVIDER_QUOTA = "PROVIDER_QUOTA"
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
@@ -45,6 +46,7 @@ class TurnError(StrEnum):
     HOST_LOST = "HOST_LOST"
     MARKER_CORRUPT = "MARKER_CORRUPT"
     SNAPSHOT_CORRUPT = "SNAPSHOT_CORRUPT"
+    DISK_FULL = "DISK_FULL"
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
 
@@ -106,6 +108,7 @@ TURN_ERRORS: dict[TurnError, tuple[Fault, str]] = {
     TurnError.QUESTION_TIMEOUT: (Fault.CALLER, "A question was not answered in time; send the message again."),
     TurnError.REPLY_TOO_LARGE: (Fault.AGENT, "The reply grew over the size limit and was ended."),
     TurnError.SESSION_FILE_INVALID: (Fault.AGENT, "The worker left a session file that cannot be stored."),
+    TurnError.WORKSPACE_FULL: (Fault.AGENT, "The worker filled its workspace over the limit and was ended."),
     TurnError.PROVIDER_AUTH: (Fault.PROVIDER, "The model provider refused the credentials; check the provider key."),
     TurnError.PROVIDER_QUOTA: (Fault.PROVIDER, "The model provider's quota is used up; wait or raise it."),
     TurnError.PROVIDER_UNAVAILABLE: (Fault.PROVIDER, "The model provider did not answer; try again later."),
@@ -116,6 +119,7 @@ TURN_ERRORS: dict[TurnError, tuple[Fault, str]] = {
     TurnError.HOST_LOST: (Fault.OPERATOR, "The host that ran this turn was lost; send the message again."),
     TurnError.MARKER_CORRUPT: (Fault.OPERATOR, "The record of this turn could not be read; send the message again."),
     TurnError.SNAPSHOT_CORRUPT: (Fault.OPERATOR, "The stored session of this conversation is damaged; reset it."),
+    TurnError.DISK_FULL: (Fault.OPERATOR, "The disk of this host is full; send the message again when there is room."),
     TurnError.INTERNAL_ERROR: (Fault.OPERATOR, "Something in the runtime failed; the operator's log says what."),
 }
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 PROTOCOL_VERSION = 1
 TEXT_OFFSET = "text-offset"  # capability: the first delta that answers `reattach` says where its text begins
 RUN_UNKNOWN = "RUN_UNKNOWN"  # code of the `fail` that answers a `reattach` for a run that the worker was never given
+CANCELLED = "CANCELLED"  # code of the `fail` of a run that ended because of `cancel`
 MAX_LINE_BYTES = 8 * 1024 * 1024
 SHOWN_BYTES = 200
 

@@ -10,11 +10,22 @@ from __future__ import annotations
 
 import attrs
 
-from lobu_actors.contract.frames import RUN_UNKNOWN, TEXT_OFFSET, Answer, Ask, Complete, Delta, Fail, Frame, Reattach
+from lobu_actors.contract.frames import (
+    CANCELLED,
+    RUN_UNKNOWN,
+    TEXT_OFFSET,
+    Answer,
+    Ask,
+    Complete,
+    Delta,
+    Fail,
+    Frame,
+    Reattach,
+)
 from lobu_actors.contract.states import TurnStatus
 from lobu_actors.conversation import messages as m
-from lobu_actors.conversation.outcome import Step, finishing
-from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State, WorkerState
+from lobu_actors.conversation.outcome import Step, cancel_run, finishing
+from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.store.records import FILES_KEY, RunRecord, Turn
 
 REATTACH = "reattach"  # capability
@@ -37,6 +48,7 @@ def adopt(state: State, record: RunRecord, worker: WorkerState, owed: tuple[Turn
         started_at=moment.now,
         heard_at=moment.now,
         progress_at=moment.now,
+        adopted=True,
     )
     return attrs.evolve(state, run=run, worker=worker), [m.AdoptRun(run.run_id, run.turns[0].message_id, run.attempt)]
 
@@ -66,20 +78,34 @@ def run_adopted(state: State, message: m.RunAdopted, moment: Moment) -> Step:
     return attrs.evolve(state, run=run), [note, m.SendFrame(Reattach(run_id=run.run_id, text_offset=0))]
 
 
-def before_text(state: State, run: Run, frame: Frame) -> Step | None:
-    """A frame of a run that is being reattached; None when it is to be taken like any other's."""
-    if isinstance(frame, Delta) and frame.text_offset == 0:
-        return None
-    if run.phase is RunPhase.STOPPING and isinstance(frame, Complete | Fail):
-        return None
-    if isinstance(frame, Fail) and frame.code == RUN_UNKNOWN:
-        # The supervisor died between the commit of the run and its sending: nobody has seen the messages.
-        if not any(FILES_KEY in turn.payload for turn in run.turns):
-            send = m.SendTurn(run.run_id, run.turns, run.attempt)
-            return attrs.evolve(state, run=attrs.evolve(run, reattaching=False)), [send]
-        # Under which names their files lie in input/ is forgotten.
-        return finishing(state, run), [m.RequeueTurns(run.run_id, run.turns, failed=False, code="NOT_SENT")]
-    return state, [m.Dropped("before reattach")]
+def of_adopted(state: State, run: Run, frame: Frame, now: float) -> Step | None:
+    """A frame of a run that an earlier supervisor began; None when it is to be taken like any other's."""
+    stopping = run.phase is RunPhase.STOPPING
+    if isinstance(frame, Fail) and frame.code == RUN_UNKNOWN and not stopping:
+        return _send_it(state, run, now)
+    if run.reattaching and not (isinstance(frame, Delta) and frame.text_offset == 0):
+        return None if stopping and isinstance(frame, Complete | Fail) else (state, [m.Dropped("before reattach")])
+    if isinstance(frame, Fail) and frame.code == CANCELLED:
+        return cancel_run(state, run)  # it was the earlier supervisor that had asked it to stop
+    return None
+
+
+def _send_it(state: State, run: Run, now: float) -> Step:
+    """The supervisor died between the commit of the run and its sending: nobody has seen the messages.
+
+    So it seems: what says so may be the answer to yet another supervisor, that has sent the turn before it died. A worker
+    that has the turn takes it no second time, and everything of it counts from the answer to the `reattach` behind it.
+    """
+    worker = state.worker
+    # Under which names its files lie in input/ is forgotten.
+    if worker is not None and TEXT_OFFSET in worker.capabilities and not any(FILES_KEY in t.payload for t in run.turns):
+        run = attrs.evolve(run, reattaching=True, started_at=now, progress_at=now)
+        send = m.SendTurn(run.run_id, run.turns, run.attempt)
+        return attrs.evolve(state, run=run), [send, m.SendFrame(Reattach(run_id=run.run_id, text_offset=0))]
+    if worker is not None:
+        state = attrs.evolve(state, worker=attrs.evolve(worker, phase=WorkerPhase.ENDING))
+    requeue = m.RequeueTurns(run.run_id, run.turns, failed=False, code="NOT_SENT")
+    return finishing(state, run), [m.KillWorker(), requeue]
 
 
 def asked_again(run: Run, frame: Ask) -> list[m.Effect] | None:

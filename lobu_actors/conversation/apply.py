@@ -145,6 +145,5 @@ class Effects:
             )
         except UnguardedRun as error:
             return m.RunRefused(effect.run_id, str(error))
-        self._output.begin(effect.turns[0].message_id, effect.attempt)
         assert self._worker is not None, "decide begins a run with a ready worker only"
         return None if self._worker.send(frame) else m.TurnNotSent(effect.run_id)

@@ -125,11 +125,19 @@ def code_of_exit(gone: WorkerGone) -> TurnError:
         return TurnError.WORKER_PROTOCOL_ERROR
     if gone.reason == Gone.STALLED:
         return TurnError.WORKER_UNRESPONSIVE
+    if gone.reason == Gone.WORKSPACE_FULL:
+        return TurnError.WORKSPACE_FULL
     if gone.reason == Gone.NOT_STARTED:
         return TurnError.WORKER_STARTUP_FAILED
     if gone.exit_code == TIMEOUT_EXIT_CODE:
         return TurnError.SESSION_TIMEOUT
     return TurnError.WORKER_CRASHED
+
+
+def code_of_start(gone: WorkerGone) -> TurnError:
+    """The code of a worker that went away before it was ready."""
+    by_reason = {Gone.WORKSPACE_FULL: TurnError.WORKSPACE_FULL, Gone.DISK_FULL: TurnError.DISK_FULL}
+    return by_reason.get(gone.reason, TurnError.WORKER_STARTUP_FAILED)
 
 
 def exit_status_text(gone: WorkerGone) -> str:

@@ -62,6 +62,7 @@ class Run:
     answers_at: float = 0.0  # when the store is asked whether somebody answered elsewhere
     provider_code: str | None = None  # the provider said no; nothing but output proves progress from then on
     stop_by: float | None = None  # end of the cancel grace
+    adopted: bool = False  # an earlier supervisor began it
     reattaching: bool = False  # adopted: nothing of it counts before its text comes again
     told: tuple[tuple[str, str], ...] = ()  # (worker's question id, answer): given to it before it was adopted
     joining: Turn | None = None  # a steering message; the statement that joins it is under way

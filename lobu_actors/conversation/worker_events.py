@@ -21,7 +21,7 @@ from lobu_actors.contract.frames import (
     Status,
 )
 from lobu_actors.contract.text import storable, storable_json
-from lobu_actors.conversation.adoption import before_text
+from lobu_actors.conversation.adoption import of_adopted
 from lobu_actors.conversation.messages import (
     Dropped,
     Effect,
@@ -36,6 +36,7 @@ from lobu_actors.conversation.outcome import (
     Step,
     cancel_run,
     code_of_exit,
+    code_of_start,
     complete_run,
     exit_status_text,
     fail_queued,
@@ -43,7 +44,7 @@ from lobu_actors.conversation.outcome import (
 )
 from lobu_actors.conversation.questions import ask
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase
-from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
+from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
 
 _TAKES_FRAMES = (RunPhase.LIVE, RunPhase.STOPPING)
 _SHOWN_DETAIL = 300
@@ -71,6 +72,8 @@ def worker_gone(state: State, gone: WorkerGone, moment: Moment) -> Step:
     if state.over:
         return state, [RemoveWorkspace()] if state.closing else []
     effects: list[Effect] = [Note("worker gone", {"reason": gone.reason, "status": exit_status_text(gone)})]
+    if gone.reason == Gone.STALE:
+        return state, effects
     if worker.phase is not WorkerPhase.ENDING:
         state = attrs.evolve(state, crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
     context = {"reason": gone.reason, "detail": storable(gone.detail)[:_SHOWN_DETAIL]}
@@ -82,7 +85,7 @@ def worker_gone(state: State, gone: WorkerGone, moment: Moment) -> Step:
             state, run, code, now=moment.now, context=context | {"exit": exit_status}, exit_status=exit_status
         )
     elif run is None and worker.phase is WorkerPhase.STARTING and state.queue:
-        state, more = fail_queued(state, state.queue[:1], TurnError.WORKER_STARTUP_FAILED, context)
+        state, more = fail_queued(state, state.queue[:1], code_of_start(gone), context)
     else:
         more = []
     return state, effects + more
@@ -114,8 +117,8 @@ def _frame(state: State, frame: Frame, now: float) -> Step:
     if run.phase not in _TAKES_FRAMES:
         return state, [Dropped("after terminal")]
     run = attrs.evolve(run, heard_at=now)
-    if run.reattaching:
-        if (step := before_text(attrs.evolve(state, run=run), run, frame)) is not None:
+    if run.adopted:
+        if (step := of_adopted(attrs.evolve(state, run=run), run, frame, now)) is not None:
             return step
         run = attrs.evolve(run, reattaching=False)
     if isinstance(frame, Complete | Fail):

@@ -6,6 +6,7 @@ after `Workers.start` returned, whatever happened to the process, the socket or 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -47,11 +48,14 @@ class Gone:
     """Why a worker is gone: the values of `WorkerGone.reason`."""
 
     NOT_STARTED = "not-started"  # spawn failed, no `ready` in time, or it ended before `ready`
+    STALE = "stale"  # an idle worker that was not fit any more when it was asked for; another one may be started at once
     EXITED = "exited"  # the process ended
     SOCKET_CLOSED = "socket-closed"  # it closed its socket and was ended for that
     PROTOCOL = "protocol"  # a broken line; it was ended for that
     STALLED = "stalled"  # it does not read what it is sent; it was ended for that
     SPAWNER_LOST = "spawner-lost"
+    WORKSPACE_FULL = "workspace-full"  # its workspace is over the limit; it was ended for that
+    DISK_FULL = "disk-full"  # there was no room to make its workspace
 
 
 @attrs.frozen
@@ -169,6 +173,11 @@ class Workspace(Protocol):
     async def remove(self) -> None:
         """Delete the whole folder."""
         ...
+
+
+def is_disk_full(error: Exception) -> bool:
+    """There is no room on the disk, or this process may use no more of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class SessionFileInvalid(Exception):

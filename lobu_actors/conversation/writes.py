@@ -24,7 +24,7 @@ from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.session import Session
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
-from lobu_actors.conversation.worker_port import SessionFileInvalid
+from lobu_actors.conversation.worker_port import SessionFileInvalid, is_disk_full
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
 from lobu_actors.store.question_records import NewQuestion
@@ -57,13 +57,13 @@ class Writes:
             await self._session.lay_out()
         except (SnapshotCorrupt, SessionFileInvalid, OSError) as error:
             log.error("session file cannot be laid out", run_id=effect.run_id, error=str(error))
-            code = TurnError.SNAPSHOT_CORRUPT if isinstance(error, SnapshotCorrupt) else TurnError.SESSION_FILE_INVALID
-            return m.SessionUnusable(effect.run_id, code, str(error))
+            return m.SessionUnusable(effect.run_id, _code_of(error), str(error))
         try:
             await self.files.lay_in(effect.turns)
         except OSError as error:
             log.error("files cannot be laid out", run_id=effect.run_id, error=str(error))
-            return m.SessionUnusable(effect.run_id, TurnError.INTERNAL_ERROR, "the message's files cannot be laid out")
+            code = TurnError.DISK_FULL if is_disk_full(error) else TurnError.INTERNAL_ERROR
+            return m.SessionUnusable(effect.run_id, code, "the message's files cannot be laid out")
         restarts: tuple[Data, ...] = ()
         if effect.attempt > 1:
             restarts = tuple(events.restart(turn.message_id, effect.attempt, "retry") for turn in effect.turns)
@@ -75,6 +75,7 @@ class Writes:
             return m.SessionUnusable(effect.run_id, TurnError.INTERNAL_ERROR, "the run cannot be recorded")
         if written is not None:
             self._output.publish(written)
+            self._output.begin(effect.turns[0].message_id, effect.attempt)
             return m.RunBegun(effect.run_id)
         # Nothing was written: the lease is lost, or a late hint brought a turn that is not queued any more.
         return m.BeginRefused(effect.run_id) if await self._owed() is not None else _lost("start_run")
@@ -97,8 +98,8 @@ class Writes:
             written = await until_known(
                 "finish_run", lambda: self._store.finish_run(self._lease, finish), self._patience
             )
-        except (SessionFileInvalid, StoreRejected) as error:
-            code = TurnError.SESSION_FILE_INVALID if isinstance(error, SessionFileInvalid) else TurnError.INTERNAL_ERROR
+        except (SessionFileInvalid, StoreRejected, OSError) as error:
+            code = _code_of(error)
             if effect.code == code:
                 raise
             # What cannot be stored must not leave its turn without an end.
@@ -266,6 +267,15 @@ def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
         text=None,
         usage=None,
     )
+
+
+def _code_of(error: Exception) -> TurnError:
+    """Of what keeps a session file from being laid out, or a reply from being stored."""
+    if isinstance(error, SnapshotCorrupt):
+        return TurnError.SNAPSHOT_CORRUPT
+    if isinstance(error, StoreRejected):
+        return TurnError.INTERNAL_ERROR
+    return TurnError.DISK_FULL if is_disk_full(error) else TurnError.SESSION_FILE_INVALID
 
 
 def _recorded(effect: m.Record) -> list[tuple[EventType, Data, Turn]]:

@@ -1,9 +1,10 @@
-"""Makes a freshly forked process look like one that was executed: session, descriptors, environment, limits, user.
+"""Makes a freshly forked process look as if it had been executed: session, descriptors, environment, limits, user.
 
 Owns the order of these steps: what reads /proc comes before the change of user, after which /proc/self is not ours.
 Loaded by zygotes only.
 """
 
+import ctypes
 import fcntl
 import os
 import resource
@@ -17,6 +18,9 @@ NONE = -1  # for no descriptor
 _FREE_FD = 10  # what is put in its place first goes out of the way, to a number from here on
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}.get(os.uname().machine)
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Order(NamedTuple):
@@ -38,6 +42,9 @@ def become_worker(order: Order, worker_socket: int, log: int, kept: int, block: 
     _take_descriptors(worker_socket, log, kept)
     environ_block.replace(block, order.env)
     os.chdir(order.cwd)
+    if _KEYCTL is not None:
+        # A kernel without keys, or a container that forbids the call, says no.
+        _LIBC.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
     for number, soft, hard in order.limits:
         resource.setrlimit(number, (soft, hard))
     if order.user is not None:
@@ -60,15 +67,12 @@ def _take_descriptors(worker_socket: int, log: int, kept: int) -> None:
 
 
 def _change_user(uid: int, gid: int) -> None:
-    import ctypes  # a zygote that could change its user has it loaded
-
-    libc = ctypes.CDLL(None, use_errno=True)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     # As an executed worker is: no way back through a set-uid program; and its /proc/self its own, not root's.
     for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (_PR_SET_DUMPABLE, 1)):
-        if libc.prctl(option, value, 0, 0, 0) != 0:
+        if _LIBC.prctl(option, value, 0, 0, 0) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 

@@ -18,6 +18,7 @@ from lobu_actors.worker.session import SessionFile
 from lobu_actors.worker.turn import Run
 
 HEARTBEAT_SECONDS = 5.0
+IDLE_SECONDS = 0.3  # without a `hello`: it was started before anybody asked
 _CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 Handler = Callable[[Any], Any]
@@ -72,11 +73,25 @@ class Worker:
         threading.Thread(target=self._listen, args=(early,), name="lobu-worker-listen", daemon=True).start()
 
     def _await_hello(self) -> list[Wire]:
-        while True:
-            frames = self.channel.receive(HEARTBEAT_SECONDS)
-            if frames:
-                self.hello = frames[0]
-                return frames[1:]
+        """The frames behind the first one. A worker that was started before anybody asked may wait for long."""
+        frames = self.channel.receive(IDLE_SECONDS)
+        if not frames:
+            frames = self._idle()
+        self.hello = frames[0]
+        # Where an idle worker was started, it had no workspace yet.
+        os.chdir(self.hello["workspace"])
+        return frames[1:]
+
+    def _idle(self) -> list[Wire]:
+        from lobu_actors.worker.sources import Sources
+
+        sources = Sources()
+        is_old = sources.changed_while_loading() is not None
+        while not (frames := self.channel.receive(HEARTBEAT_SECONDS)):
+            pass
+        if is_old or sources.changed() is not None:
+            raise Disconnected  # the code is another by now: whoever asked gets another worker
+        return frames
 
     def _listen(self, early: list[Wire]) -> None:
         interval = _heartbeat_interval(self.hello)
@@ -98,24 +113,28 @@ class Worker:
             os._exit(70)
 
     def _take(self, frame: Wire) -> None:
-        kind = frame.get("type")
+        kind, run = frame.get("type"), self._run
+        if kind == "shutdown":
+            self.turns.put(None)
+        elif run is None or frame.get("runId") != run.run_id:
+            self._take_of_another(kind, frame)
+        elif kind == "cancel":
+            run.cancel(frame.get("reason", ""))
+        elif kind == "answer":
+            run.answer(frame["questionId"], frame["answer"])
+        elif kind == "steer":
+            run.steer(frame["content"])
+        elif kind == "reattach":
+            run.send_again(frame["textOffset"])
+        # A turn that is here already: one supervisor could not know that another had sent it.
+
+    def _take_of_another(self, kind: object, frame: Wire) -> None:
         if kind == "turn":
             self._run = Run(self.channel, frame, self.hello, self._session)
             self.turns.put(self._run)
-        elif kind == "shutdown":
-            self.turns.put(None)
-        elif self._run is None or frame.get("runId") != self._run.run_id:
-            if kind == "reattach":
-                # The supervisor before this one died before it could send the turn.
-                self.channel.send({"type": "fail", "runId": frame.get("runId"), "code": "RUN_UNKNOWN"})
-        elif kind == "cancel":
-            self._run.cancel(frame.get("reason", ""))
-        elif kind == "answer":
-            self._run.answer(frame["questionId"], frame["answer"])
-        elif kind == "steer":
-            self._run.steer(frame["content"])
         elif kind == "reattach":
-            self._run.send_again(frame["textOffset"])
+            # The supervisor before this one died before it could send the turn.
+            self.channel.send({"type": "fail", "runId": frame.get("runId"), "code": "RUN_UNKNOWN"})
 
 
 def _driver(is_asynchronous: bool) -> "Callable[[Worker, Handler], None]":

@@ -5,9 +5,10 @@ socket. Each message is a JSON object. From the spawner: an order (`newborn.Orde
 socket and the end of its log. To the spawner: `parked` or `unfit` once, then for each order `forked` or `failed`, or
 `stale`, after which this process ends: a file that it was loaded from has been changed.
 
-Who waits for the next order is not the zygote but a fork of it, which forks the worker and ends at once. So the worker
-is the spawner's child, its subreaper's, and one of the two forks is done before the order comes. The worker tells of
-itself once it is all that it has to be: a signal to its group reaches it from then on.
+Who waits for the next order is the next worker itself: it is forked before, so that nobody waits for a fork. Its parent
+is a fork too, which ends at once, so that it is the child of the spawner, a subreaper. As soon as it has its order it
+says so to the zygote, which forks the next one. It tells the spawner of itself once it is all that it has to be: a
+signal to its group reaches it from then on.
 """
 
 import gc
@@ -24,7 +25,7 @@ from lobu_actors.worker.sources import Sources
 VARIABLE = "LOBU_ZYGOTE_FD"
 MAX_ORDER_BYTES = 256 * 1024
 CHECK_SECONDS = 0.5  # the files are looked at this often at most
-_FORKED, _FORKED_AND_CHECKED, _END = 0, 1, 2  # how the one that waited exits
+_TAKEN, _TAKEN_AND_CHECKED = b"t", b"c"  # what the zygote is told by the one that waited
 
 
 class _Zygote:
@@ -44,15 +45,21 @@ class _Zygote:
     def wait_for_orders(self) -> None:
         """Returns in each worker. The zygote itself ends here when the spawner is gone."""
         while True:
+            told, tells = os.pipe()
             pid = os.fork()
             if pid == 0:
-                return self._take_order()
-            _pid, status = os.waitpid(pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            if code == _FORKED_AND_CHECKED:
+                if os.fork():
+                    os._exit(0)
+                os.close(told)  # the other end of `tells` is the zygote's alone
+                return self._take_order(tells)
+            os.close(tells)
+            os.waitpid(pid, 0)
+            word = os.read(told, 1)
+            os.close(told)
+            if word == _TAKEN_AND_CHECKED:
                 self._checked_at = time.monotonic()
-            elif code != _FORKED:
-                os._exit(0 if code == _END else 1)
+            elif word != _TAKEN:  # it ended: so did the spawner, or the code was changed, or it was killed
+                os._exit(0)
 
     def tell(self, **message: object) -> None:
         try:
@@ -60,16 +67,15 @@ class _Zygote:
         except OSError:
             os._exit(0)  # the spawner is gone, or has given this process up
 
-    def _take_order(self) -> None:
+    def _take_order(self, tells: int) -> None:
         data, descriptors, _flags, _address = socket.recv_fds(self._link, MAX_ORDER_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
         if not data:
-            os._exit(_END)
+            os._exit(0)
         check = time.monotonic() - self._checked_at >= CHECK_SECONDS
         if check and self._sources.changed():
             self.tell(type="stale")
-            os._exit(_END)
-        if os.fork():
-            os._exit(_FORKED_AND_CHECKED if check else _FORKED)
+            os._exit(0)
+        os.write(tells, _TAKEN_AND_CHECKED if check else _TAKEN)
         order = newborn.Order(**json.loads(data))
         try:
             newborn.become_worker(order, descriptors[0], descriptors[1], self._link.fileno(), self._block)
@@ -95,8 +101,6 @@ def park() -> None:
     """Serve orders on the descriptor that LOBU_ZYGOTE_FD names. Returns in each worker, which is then to serve."""
     link = socket.socket(fileno=int(os.environ[VARIABLE]))
     link.set_inheritable(False)
-    if os.geteuid() == 0:
-        import ctypes  # noqa: F401 - for workers that change their user, see newborn
     zygote = _Zygote(link)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -40,6 +40,7 @@ _LIMIT_BOUNDS = {
     "request_burst": (1, 1_000_000),
     "worker_uid_first": (10_000, 2**31),
     "worker_uid_count": (1, 1_000_000),
+    "workspace_max_files": (100, 100_000_000),
 }
 _WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
@@ -95,9 +96,7 @@ def read_workers(table: Table, folder: Path) -> dict[str, WorkerType]:
 
 def _worker(worker: Table, name: str, folder: Path) -> WorkerType:
     sandbox = _sandbox(worker)
-    zygote, warm = worker.boolean("zygote", False), worker.integer("warm", 0, least=0, most=MAX_WARM) or 0
-    if sandbox != "none" and zygote:
-        worker.fail("zygote", "cannot be true with a sandbox: a fork shares what its parent could see; drop one")
+    warm = worker.integer("warm", 0, least=0, most=MAX_WARM) or 0
     if sandbox != "none" and warm:
         worker.fail("warm", "must be 0 with a sandbox, which is made for one conversation; drop one")
     network, dispatcher = _network(worker, sandbox)
@@ -105,7 +104,7 @@ def _worker(worker: Table, name: str, folder: Path) -> WorkerType:
     return WorkerType(
         name=name,
         command=_command(worker, folder),
-        zygote=zygote,
+        zygote=worker.boolean("zygote", False),
         warm=warm,
         sandbox=sandbox,
         own_user=worker.boolean("own_user", False) if worker.raw("own_user") is not None else None,
@@ -269,6 +268,11 @@ def read_limits(table: Table) -> Limits:
         )
     if limits.worker_uid_count < limits.max_workers:
         table.fail(None, "has fewer uids for workers (worker_uid_count) than workers (max_workers); raise the first")
+    if limits.workspace_max_bytes < limits.session_file_max_bytes + limits.upload_total_max_bytes:
+        table.fail(
+            "workspace_max_bytes" if "workspace_max_bytes" in table else None,
+            "must leave room for what a turn begins with: at least session_file_max_bytes + upload_total_max_bytes",
+        )
     if limits.upload_file_max_bytes > limits.upload_total_max_bytes:
         table.fail(None, "has upload_file_max_bytes above upload_total_max_bytes; raise the second")
     return limits

@@ -80,6 +80,8 @@ class Limits:
     crash_loop_crashes: int = 10  # crashes of one conversation's worker within the period; one more is a loop
     crash_loop_period_seconds: float = 60.0
     session_file_max_bytes: int = 64 * MIB
+    workspace_max_bytes: int = 2048 * MIB  # of one conversation, its session file among it
+    workspace_max_files: int = 100_000  # folders too
     reply_max_bytes: int = 8 * MIB
     # Actors and hosts
     drain_grace_seconds: float = 20.0

@@ -23,6 +23,7 @@ from supervisor.sandbox.proxy import Clocks, serve_connection
 
 MAX_CONNECTIONS = 64  # of one worker; more wait in the backlog
 BACKLOG = 64
+LOGGED_REFUSALS = 20  # of one worker, which must not fill the log
 
 _log = structlog.get_logger()
 
@@ -92,6 +93,7 @@ class Egress:
         self, worker_id: str, listener: trio.SocketListener, allowed: Allowlist, scope: trio.CancelScope
     ) -> None:
         slots = trio.Semaphore(self._max_connections)
+        log = _Refusals(worker_id)
         with scope:
             async with listener, trio.open_nursery() as nursery:
                 while True:
@@ -103,20 +105,34 @@ class Egress:
                         await trio.sleep(0.1)
                         slots.release()
                         continue
-                    nursery.start_soon(self._serve_one, worker_id, stream, allowed, slots)
+                    nursery.start_soon(self._serve_one, log, stream, allowed, slots)
 
     async def _serve_one(
-        self, worker_id: str, stream: trio.SocketStream, allowed: Allowlist, slots: trio.Semaphore
+        self, log: _Refusals, stream: trio.SocketStream, allowed: Allowlist, slots: trio.Semaphore
     ) -> None:
         try:
             async with stream:
                 refused = await serve_connection(stream, allowed, self._clocks)
             if refused is not None:
-                _log.info("egress.refused", worker_id=worker_id, reason=refused[:300])
+                log.add(refused)
         except Exception:
-            _log.exception("egress.internal_error", worker_id=worker_id)
+            _log.exception("egress.internal_error", worker_id=log.worker_id)
         finally:
             slots.release()
+
+
+class _Refusals:
+    """Tells the log of a worker's first refusals."""
+
+    def __init__(self, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self._number = 0
+
+    def add(self, reason: str) -> None:
+        self._number += 1
+        if self._number <= LOGGED_REFUSALS:
+            last = {"further": "not logged"} if self._number == LOGGED_REFUSALS else {}
+            _log.info("egress.refused", worker_id=self.worker_id, reason=reason[:300], **last)
 
 
 def _listen(folder: Path, user: int | None) -> trio.SocketListener:

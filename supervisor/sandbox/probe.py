@@ -20,7 +20,8 @@ def tried(facts: dict[str, Any]) -> dict[str, list[str]]:
     broken: list[str] = []
     for path in facts["unwritable"]:
         with contextlib.suppress(OSError):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            os.unlink(path)
             broken.append(f"it can write {path}")
     broken += [f"it can read {path}" for path in facts["unreadable"] if _readable(path)]
     for port in facts["ports"]:

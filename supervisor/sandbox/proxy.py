@@ -71,7 +71,9 @@ async def serve_connection(client: trio.abc.Stream, allowed: Allowlist, clocks: 
         with trio.fail_after(clocks.connect):
             server = await _connect(target, allowed)
     except h11.RemoteProtocolError as error:
-        return await _refuse(client, clocks, error.error_status_hint, f"The request cannot be read: {error}.")
+        return await _refuse(
+            client, clocks, error.error_status_hint, f"The request cannot be read: {str(error).partition(':')[0]}."
+        )
     except Refused as error:
         return await _refuse(client, clocks, 403, str(error))
     except trio.TooSlowError:

@@ -27,11 +27,11 @@ def baits(state_dir: Path) -> Iterator[dict[str, Any]]:
         tempfile.NamedTemporaryFile(prefix="lobu-bait-") as temporary,
         tempfile.NamedTemporaryFile(prefix=".bait-", dir=state_dir) as secret,
     ):
-        name = f"lobu-bait-{os.urandom(8).hex()}"
+        name = f".lobu-bait-{os.urandom(8).hex()}"
         abstract.bind(f"\0{name}")
         abstract.listen()
         yield {
-            "unwritable": [f"{folder}/.lobu-bait" for folder in ("", "/usr", "/etc", "/dev", "/run", str(state_dir))],
+            "unwritable": [f"{folder}/{name}" for folder in ("", "/usr", "/etc", "/dev", "/run", str(state_dir))],
             "unreadable": ["/etc/shadow", "/sys/kernel", temporary.name, secret.name],
             "ports": [listener.getsockname()[1]],
             "address": own_address(),

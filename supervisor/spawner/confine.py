@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _PR_SET_NO_NEW_PRIVS = 38
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}.get(os.uname().machine)
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: a forked child should load nothing
 _MAX_ID = 2**32 - 2
 
@@ -50,6 +52,10 @@ def checked(limits: Mapping[str, int], user: Sequence[int] | None) -> Confinemen
 
 def apply(confinement: Confinement) -> None:
     """In the child. Raises OSError or ValueError, after which the child must not go on."""
+    if _KEYCTL is not None:
+        # The keys of who started the supervisor are inherited through everything else, a sandbox too. A kernel without
+        # keys, or a container that forbids the call, says no.
+        _LIBC.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
     for number, soft, hard in confinement.limits:
         resource.setrlimit(number, (soft, hard))
     if confinement.user is not None:

@@ -199,7 +199,8 @@ class ZygoteProcess:
             self._link = None
 
     def kill(self) -> None:
-        """SIGKILL to its group: itself, who waits for the next order, and workers that are not yet what they will be.
+        """SIGKILL to its group: itself, who waits for an order, and workers that are not yet all that they will be.
+
         Only before it is reaped."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -90,6 +90,21 @@ class Containment:
             self.release(spawn.worker_id)
             raise
 
+    async def contain_idle(self, kind: WorkerType, spawn: Spawn) -> Spawn:
+        """As `contain`, for a worker that has no conversation yet; only for types without a sandbox."""
+        if (reason := self._refused.get(kind.name)) is not None:
+            raise SpawnFailed(reason)
+        limits = dict(kind.limits)
+        if kind.name not in self._own_user:
+            return spawn._replace(limits=limits)
+        uid = self._users.reserve(spawn.worker_id)
+        return spawn._replace(limits={**limits, "RLIMIT_NPROC": kind.processes}, user=[uid, uid])
+
+    async def assign(self, worker_id: str, workspace: str) -> None:
+        """An idle worker is given this conversation's folder. Raises OSError, TimeoutError."""
+        if self._users.assign(worker_id, os.path.basename(workspace)):
+            await trio.to_thread.run_sync(self._users.give, worker_id)
+
     def adopt(self, worker_id: str, worker: str, workspace: str) -> None:
         """Know of a worker that another supervisor contained; `workspace` is its folder's name."""
         kind = self._types.get(worker)

@@ -28,6 +28,7 @@ from lobu_actors.conversation.worker_port import (
     WorkerReady,
     WorkerRequest,
     WorkerSignal,
+    is_disk_full,
 )
 from supervisor.spawner.connection import Exit, SpawnedProcess, SpawnerLost, SpawnFailed
 from supervisor.spawner.link import SpawnerLink
@@ -45,9 +46,12 @@ _log = structlog.get_logger()
 
 @attrs.frozen
 class Launch:
-    """What a worker needs to start, made just before: program, environment, folder and its first frame."""
+    """What a worker needs to start, made just before: program, environment and folder, and its first frame.
 
-    spawn: Spawn
+    `spawn` is None for an idle process, which has started already.
+    """
+
+    spawn: Spawn | None
     hello: frames.Hello
 
 
@@ -55,6 +59,10 @@ class Launch:
 class _Ending:
     reason: str
     detail: str
+
+
+class _DiskFull(Exception):
+    """There was no room to make the workspace."""
 
 
 class _ReceiverFailed(Exception):
@@ -77,7 +85,9 @@ class WorkerProcess:
         limits: WorkerLimits,
         slots: trio.Semaphore,
         deliver: Deliver,
+        idle: SpawnedProcess | None = None,
     ) -> None:
+        """`idle`: the process that was started before anybody asked; it is ours now, and so is its slot."""
         self.worker_id = worker_id
         self.request = request
         self.state = "starting"
@@ -94,7 +104,8 @@ class WorkerProcess:
         self._writer = FrameWriter(limits.send_buffer_bytes)
         self._nursery: trio.Nursery | None = None
         self._flushing = False
-        self._has_slot = False
+        self._idle = idle
+        self._has_slot = idle is not None
         self._cause: _Ending | None = None  # why we ended it, when we did
 
     # --- Worker
@@ -115,6 +126,10 @@ class WorkerProcess:
     def kill(self) -> None:
         """SIGKILL to the whole process group now; a worker that does not run yet is not started."""
         self._end(Gone.EXITED, "The supervisor killed the worker.")
+
+    def end_for_its_workspace(self, detail: str) -> None:
+        """As `kill`; it is told that its workspace was over the limit."""
+        self._end(Gone.WORKSPACE_FULL, detail)
 
     def shutdown(self, grace_seconds: float) -> None:
         """Ask it to end, SIGKILL after the grace; a worker that is not ready yet is killed at once."""
@@ -172,21 +187,29 @@ class WorkerProcess:
         ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
         try:
             with self._startup:
-                await self._slots.acquire()
-                self._has_slot = True
+                if not self._has_slot:
+                    await self._slots.acquire()
+                    self._has_slot = True
                 first = await self._start(prepare)
+        except _DiskFull as error:
+            return _Ending(Gone.DISK_FULL, str(error))
         except SpawnFailed as error:
             return _Ending(Gone.NOT_STARTED, str(error))
         except SpawnerLost as error:
             return _Ending(Gone.SPAWNER_LOST, str(error))
         except EndOfFrames:
             ending = await self._exit(_Ending(Gone.NOT_STARTED, "It closed its socket before it was ready."))
+            if self._idle is not None:
+                return _Ending(Gone.STALE, "It was idle, and ended when it was to begin.")
         except FrameError as error:
             ending = self._broken(error)
         if first is None:
             if self._process is not None and self._process.exit is not None and self._process.exit.lost:
                 return _Ending(Gone.SPAWNER_LOST, _SPAWNER_LOST)
-            return _Ending(Gone.NOT_STARTED, (self._cause or ending).detail)
+            cause = self._cause
+            if cause is not None and cause.reason == Gone.WORKSPACE_FULL:
+                return cause
+            return _Ending(Gone.NOT_STARTED, (cause or ending).detail)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             ending = await self._greet(first)
@@ -199,8 +222,13 @@ class WorkerProcess:
         try:
             launch = await prepare()
         except OSError as error:
-            raise SpawnFailed(f"The workspace could not be made: {error}.") from error
-        process = await self._link.spawn(launch.spawn)
+            detail = f"The workspace could not be made: {error}."
+            raise (_DiskFull(detail) if is_disk_full(error) else SpawnFailed(detail)) from error
+        if launch.spawn is not None:
+            process = await self._link.spawn(launch.spawn)
+        else:
+            assert self._idle is not None, "what is not to be spawned is there"
+            process = self._idle
         self._hold(process)
         await send_first(process.socket, frames.encode(launch.hello))
         while True:
@@ -298,6 +326,8 @@ class WorkerProcess:
         self.state = "gone"
         self._nursery = None
         how: Exit | None = None
+        if self._process is None:
+            self._process = self._idle  # ended before it was talked to
         if self._process is not None:
             how = self._process.exit
             if how is None:

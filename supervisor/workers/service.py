@@ -7,6 +7,7 @@ worker. Owns the limit on living workers and what a worker is given at its start
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import attrs
@@ -24,6 +25,7 @@ from supervisor.workers.containment import Containment
 from supervisor.workers.label import Label, decode, encode
 from supervisor.workers.process import Launch, WorkerProcess
 from supervisor.workers.types import WorkerLimits, WorkerType
+from supervisor.workers.warm import WarmPool
 from supervisor.workspaces.workspace import workspace_name
 
 _log = structlog.get_logger()
@@ -38,6 +40,22 @@ class Folders(Protocol):
 
     def ensure(self, ref: ConversationRef) -> tuple[str, str]:
         """Make the workspace if absent; gives its path and the session file's. Raises OSError."""
+        ...
+
+    async def make_room(self, ref: ConversationRef) -> None:
+        """Remove what an earlier worker left, all but the session, if that is over the limit. Raises OSError."""
+        ...
+
+    def link_of(self, worker_id: str) -> str:
+        """The workspace's name for a worker that is started before it has a conversation."""
+        ...
+
+    def lead(self, worker_id: str, ref: ConversationRef) -> tuple[str, str]:
+        """Have that name lead to a workspace; gives it and the session file's path behind it. Raises OSError."""
+        ...
+
+    def remove_link(self, worker_id: str) -> None:
+        """That name is not needed any more, if there was one."""
         ...
 
 
@@ -80,6 +98,7 @@ class WorkerProcesses:
         self._workers: dict[str, WorkerProcess] = {}
         self._tokens: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
+        self._warm = WarmPool(link, types, self._launch_idle, self._release, self._slots, self._limits)
         # Left by an earlier supervisor, and not asked for yet.
         self._left: dict[ConversationRef, tuple[SpawnedProcess, Label]] = {}
         self._stopping = False
@@ -92,6 +111,7 @@ class WorkerProcesses:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._take_left()
+                nursery.start_soon(self._warm.run)
                 nursery.start_soon(self._end_unclaimed)
                 self._link.preload([Preload(kind.argv, self._environment_of("", "")) for kind in self._preloaded()])
                 context.started()
@@ -106,17 +126,21 @@ class WorkerProcesses:
         if self._nursery is None:
             raise WorkersNotRunning("workers cannot be started now")
         self._end_left(request.ref)
-        worker_id = new_id()
-        label = Label(request.ref, request.worker, secrets.token_urlsafe(32))
+        warm = self._warm.take(request.worker)
+        if warm is None and self._slots.value == 0:
+            self._warm.make_room()
+        worker_id = new_id() if warm is None else warm.worker_id
+        label = Label(request.ref, request.worker, secrets.token_urlsafe(32) if warm is None else warm.token)
         worker = WorkerProcess(
             worker_id,
             request,
             label,
-            lambda: self._launch(worker_id, request, label),
+            partial(self._assign if warm else self._launch, worker_id, request, label),
             self._link,
             self._limits,
             self._slots,
             deliver,
+            None if warm is None else warm.process,
         )
         self._begin(worker, label)
         return worker
@@ -145,6 +169,11 @@ class WorkerProcesses:
         """The WORKER_TOKEN that a living worker was given."""
         return self._tokens.get(worker_id)
 
+    @property
+    def idle(self) -> int:
+        """Workers that are kept ready and belong to nobody yet."""
+        return self._warm.idle
+
     def snapshot(self) -> tuple[WorkerInfo, ...]:
         """All workers that were asked for and are not gone, in the order of asking."""
         now = time.monotonic()
@@ -160,6 +189,12 @@ class WorkerProcesses:
             for worker in self._workers.values()
             if worker.state != "gone"
         )
+
+    def end_for_its_workspace(self, worker_id: str, detail: str) -> None:
+        """The workspace that this worker works in was found to be over the limit."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            worker.end_for_its_workspace(detail)
 
     def _begin(self, worker: WorkerProcess, label: Label) -> None:
         assert self._nursery is not None
@@ -199,6 +234,7 @@ class WorkerProcesses:
         self._release(process.worker_id)
 
     def _release(self, worker_id: str) -> None:
+        self._folders.remove_link(worker_id)
         if self._containment is not None:
             self._containment.release(worker_id)
 
@@ -218,23 +254,28 @@ class WorkerProcesses:
         kind = self._types.get(request.worker)
         if kind is None:
             raise SpawnFailed(f"This host has no worker type {request.worker!r}.")
+        await self._folders.make_room(request.ref)
         workspace, session_file = self._folders.ensure(request.ref)
-        hello = Hello(
-            worker_id=worker_id,
-            organization_id=request.ref.organization_id,
-            agent_id=request.ref.agent_id,
-            conversation_id=request.ref.conversation_id,
-            workspace=workspace,
-            session_file=session_file,
-            settings=request.settings,
-            deadlines=dict(request.deadlines),
-        )
         environment = self._environment_of(workspace, label.token)
-        how = ZYGOTE if kind.zygote else EXEC
-        spawn = Spawn(worker_id, kind.argv, environment, workspace, encode(label), how)
+        spawn = Spawn(worker_id, kind.argv, environment, workspace, encode(label), _how(kind))
         if self._containment is not None:
             spawn = await self._containment.contain(kind, spawn)
-        return Launch(spawn, hello)
+        return Launch(spawn, _hello(worker_id, request, workspace, session_file))
+
+    async def _launch_idle(self, kind: WorkerType, worker_id: str, token: str) -> Spawn:
+        environment = self._environment_of(self._folders.link_of(worker_id), token)
+        spawn = Spawn(worker_id, kind.argv, environment, "/", kind=_how(kind))
+        return spawn if self._containment is None else await self._containment.contain_idle(kind, spawn)
+
+    async def _assign(self, worker_id: str, request: WorkerRequest, label: Label) -> Launch:
+        """An idle worker becomes this conversation's: its workspace's name leads to this one's from now on."""
+        await self._folders.make_room(request.ref)
+        workspace, _session_file = self._folders.ensure(request.ref)
+        if self._containment is not None:
+            await self._containment.assign(worker_id, workspace)
+        link, session_file = self._folders.lead(worker_id, request.ref)
+        self._link.relabel(worker_id, encode(label))
+        return Launch(None, _hello(worker_id, request, link, session_file))
 
     def _preloaded(self) -> list[WorkerType]:
         return [kind for kind in self._types.values() if kind.zygote]
@@ -259,3 +300,20 @@ class WorkerProcesses:
         while self._workers:
             self._all_gone = trio.Event()
             await self._all_gone.wait()
+
+
+def _how(kind: WorkerType) -> str:
+    return ZYGOTE if kind.zygote else EXEC
+
+
+def _hello(worker_id: str, request: WorkerRequest, workspace: str, session_file: str) -> Hello:
+    return Hello(
+        worker_id=worker_id,
+        organization_id=request.ref.organization_id,
+        agent_id=request.ref.agent_id,
+        conversation_id=request.ref.conversation_id,
+        workspace=workspace,
+        session_file=session_file,
+        settings=request.settings,
+        deadlines=dict(request.deadlines),
+    )

@@ -21,7 +21,7 @@ class WorkerType:
     """A program that conversations can be given to.
 
     `command[0]` of `python` means the interpreter that runs this program. `zygote`: workers are forked from
-    a process that has loaded the program, which must call the SDK's `serve`. `warm` is kept here and not yet acted on.
+    a process that has loaded the program, which must call the SDK's `serve`. `warm`: so many idle ones are kept ready.
 
     Limits are of each process, except `processes`, which counts those of one worker and needs a user of its own or a
     sandbox. `own_user` None means: if the host can. `network` is where a sandboxed worker may connect to, with
@@ -105,4 +105,6 @@ class WorkerLimits:
     exit_report_seconds: float = 0.25  # from a closed socket to the report of the exit, before the worker is killed
     killed_seconds: float = 1.0  # from SIGKILL to the report, before the signal alone must do
     unclaimed_seconds: float = 15.0  # for a worker of an earlier supervisor, until its conversation asks for it
+    warm_unused_seconds: float = 900.0  # idle workers end when their type was not asked for so long
+    warm_free_memory: float = 0.1  # share of the machine's memory; below it no idle workers are kept
     stop_grace_seconds: float = 2.0  # for all workers to end by themselves when the service stops

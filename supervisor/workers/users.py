@@ -73,6 +73,19 @@ class WorkerUsers:
         self.adopt(worker_id, uid, workspace)
         return uid
 
+    def reserve(self, worker_id: str) -> int:
+        """A uid for a worker that has no workspace yet; `assign` gives it one. Raises NoUserLeft."""
+        uid = self._next_free()
+        self.adopt(worker_id, uid, "")
+        return uid
+
+    def assign(self, worker_id: str, workspace: str) -> bool:
+        """The workspace of a worker that was started without; `give` comes next. False: it has no user of its own."""
+        if worker_id not in self._living:
+            return False
+        self._living[worker_id] = (self._living[worker_id][0], workspace)
+        return True
+
     def give(self, worker_id: str) -> None:
         """Make the workspace the worker's user's. Blocking. Raises OSError, TimeoutError."""
         uid, workspace = self._living[worker_id]

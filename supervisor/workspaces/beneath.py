@@ -62,14 +62,14 @@ def is_empty(descriptor: int) -> bool:
         return next(entries, None) is None
 
 
-def empty(descriptor: int, give_up_at: float) -> None:
-    """Remove all that is in a folder. `give_up_at` is monotonic; raises TimeoutError then, and OSError.
+def empty(descriptor: int, give_up_at: float, keep: str | None = None) -> None:
+    """Remove all that is in a folder, but for what is called `keep`.
 
-    A folder within is not descended into: its own folders are moved up here first, so that neither depth nor open
-    descriptors grow with what a worker made.
+    `give_up_at` is monotonic; raises TimeoutError then, and OSError. A folder within is not descended into: its own
+    folders are moved up here first, so that neither depth nor open descriptors grow with what a worker made.
     """
     moved = 0
-    while names := os.listdir(descriptor):
+    while names := [name for name in os.listdir(descriptor) if name != keep]:
         for name in names:
             if time.monotonic() > give_up_at:
                 raise TimeoutError("a folder could not be emptied in time")
@@ -84,7 +84,7 @@ def _remove(top: int, name: str, moved: int) -> int:
         return moved
     except (IsADirectoryError, PermissionError):  # Linux says the first of a folder, POSIX allows the second
         pass
-    inner = _open_own(top, name)
+    inner = open_own(top, name)
     if inner is None:
         return moved
     try:
@@ -112,13 +112,13 @@ def _move_up(inner: int, entry: str, top: int, name: str) -> None:
         os.rename(entry, name, src_dir_fd=inner, dst_dir_fd=top)
     except PermissionError:
         # Moving a folder rewrites its `..`, which needs the right to write it.
-        own = _open_own(inner, entry)
+        own = open_own(inner, entry)
         if own is not None:
             os.close(own)
         os.rename(entry, name, src_dir_fd=inner, dst_dir_fd=top)
 
 
-def _open_own(parent: int, name: str) -> int | None:
+def open_own(parent: int, name: str) -> int | None:
     """Open a folder that its maker may have closed to us, giving us all rights to it. None when it went away."""
     try:
         path = os.open(name, os.O_PATH | DIRECTORY, dir_fd=parent)

@@ -15,11 +15,12 @@ from functools import partial
 from typing import TypeVar
 
 import attrs
+import structlog
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import FileMark, OutputEntry, SessionFileInvalid
-from supervisor.workspaces import run_files
+from supervisor.workspaces import run_files, usage
 from supervisor.workspaces.beneath import DIRECTORY, empty, folder, inherit, is_empty
 
 T = TypeVar("T")
@@ -31,7 +32,10 @@ MAX_SESSION_BYTES = 64 * 1024 * 1024
 EMPTY_SECONDS = 60.0
 _INLINE_BYTES = 128 * 1024
 _NAME_DIGITS = 40
+_LINK_PREFIX = "of-"
 _FILE_MODE = 0o600
+
+_log = structlog.get_logger()
 
 
 def workspace_name(ref: ConversationRef) -> str:
@@ -46,9 +50,17 @@ class HostWorkspaces:
     Raises OSError when the folder cannot be made. `close` gives its descriptor back.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, max_bytes: int = MAX_SESSION_BYTES) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        max_bytes: int = MAX_SESSION_BYTES,
+        quota: usage.Quota | None = None,
+    ) -> None:
+        """`max_bytes` is for a session file, `quota` for all of one workspace."""
         self.path = os.path.abspath(root)
         self.max_session_bytes = max_bytes
+        self._quota = quota or usage.Quota()
         os.makedirs(self.path, 0o700, exist_ok=True)
         self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -64,6 +76,48 @@ class HostWorkspaces:
                     pass
         path = os.path.join(self.path, name)
         return path, os.path.join(path, SESSION_FOLDER, SESSION_NAME)
+
+    def link_of(self, worker_id: str) -> str:
+        """What a worker that is started before it has a conversation is told as its workspace: a link, made later."""
+        return os.path.join(self.path, f"{_LINK_PREFIX}{worker_id}")
+
+    def lead(self, worker_id: str, ref: ConversationRef) -> tuple[str, str]:
+        """Have that link lead to a conversation's workspace; gives it and its session file. Raises OSError."""
+        link = self.link_of(worker_id)
+        os.symlink(workspace_name(ref), link)
+        return link, os.path.join(link, SESSION_FOLDER, SESSION_NAME)
+
+    def remove_link(self, worker_id: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.link_of(worker_id))
+
+    async def excess(self, ref: ConversationRef) -> str | None:
+        """Why a workspace is over its quota, as a sentence; None when it is not. Looks in a thread. Raises OSError."""
+        return await trio.to_thread.run_sync(self._excess, workspace_name(ref))
+
+    async def make_room(self, ref: ConversationRef) -> None:
+        """Empty a workspace that is over its quota, but for a session file that can be read; no worker may be in it.
+
+        Raises OSError, and TimeoutError after EMPTY_SECONDS.
+        """
+        name = workspace_name(ref)
+        reason = await trio.to_thread.run_sync(self._excess, name)
+        if reason is not None:
+            _log.warning("workspace emptied", conversation=ref.conversation_id, reason=reason)
+            await trio.to_thread.run_sync(self._make_room, name)
+
+    def _excess(self, name: str) -> str | None:
+        with self.opened(name) as top:
+            return None if top is None else usage.excess(top, self._quota)
+
+    def _make_room(self, name: str) -> None:
+        give_up_at = time.monotonic() + EMPTY_SECONDS
+        with folder(self.descriptor, name) as top:
+            empty(top, give_up_at, SESSION_FOLDER)
+            with folder(top, SESSION_FOLDER) as parent:
+                found = _mark(top)
+                is_fit = found is not None and found.size <= self.max_session_bytes
+                empty(parent, give_up_at, SESSION_NAME if is_fit else None)
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[int | None]:

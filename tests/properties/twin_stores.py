@@ -18,6 +18,7 @@ from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState, OnBusy, RunStatus, TurnStatus
 from lobu_actors.store import records as r
+from lobu_actors.store.question_records import NewQuestion
 from tests.properties.twin_calls import ALL_EXAMPLES, MOST, newest
 from tests.properties.twin_files import FileOperations
 from tests.properties.twin_tenants import TenantOperations
@@ -227,7 +228,7 @@ class Twins(FileOperations, TenantOperations):
         question_id = self.fresh("q") if c < 3 or not self.questions else self.questions[-1][1]
         turn_id = turn_ids[0] if turn_ids else "no-such-turn"
         data = events.question(question_id, "Go on?", ["yes", "no"], turn_id)
-        question = r.NewQuestion(question_id, f"of-{question_id}", run_id, turn_id, "Go on?", ("yes", "no"), data, 1, 0)
+        question = NewQuestion(question_id, f"of-{question_id}", run_id, turn_id, "Go on?", ("yes", "no"), data, 1, 0)
         if await self.write("ask_question", lease, question) is not None:
             self.questions.append((lease.ref, question_id))
 

@@ -255,7 +255,7 @@ def fill_tmp(f: Facts) -> object:
     except OSError as error:
         return error.strerror
     finally:
-        for path in glob.glob("/tmp/*"):
+        for path in glob.glob("/tmp/[0-9]*"):
             os.unlink(path)
     return f"{ESCAPED}: {written} bytes"
 

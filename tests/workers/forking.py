@@ -52,12 +52,16 @@ def environ_of(pid: int) -> dict[str, str]:
 
 
 def zygotes_of(host: Any) -> list[int]:
+    return [pid for pid in _loaded(host) if os.getsid(pid) == pid]
+
+
+def waiting_of(host: Any) -> list[int]:
+    """Workers that are forked and wait for their order."""
+    return [pid for pid in _loaded(host) if os.getsid(pid) != pid]
+
+
+def _loaded(host: Any) -> list[int]:
     return [pid for pid in children_of(host.link.pid) if "LOBU_ZYGOTE_FD" in environ_of(pid)]
-
-
-def parked_zygotes_of(host: Any) -> list[int]:
-    """Those that have forked who waits for the next order: it has the zygote's environment, a trial a worker's."""
-    return [pid for pid in zygotes_of(host) if any("LOBU_ZYGOTE_FD" in environ_of(child) for child in children_of(pid))]
 
 
 async def value(client: Any, expression: str) -> Any:

@@ -56,7 +56,7 @@ class QuestionPart(ActorPart):
         run.record = attrs.evolve(run.record, host_id=lease.host_id, epoch=lease.epoch)
         for marker in self.tables.owed(lease.ref):
             if marker.run_id == run_id:
-                marker.host_id = lease.host_id
+                marker.host_id, marker.deadline = lease.host_id, None
         before = [event.seq for event, _ in row.events if event.attempt is None or event.type is EventType.RESTART]
         told = {event.data["questionId"] for event, _ in row.events if event.type is EventType.QUESTION_ANSWERED}
         questions = tuple(

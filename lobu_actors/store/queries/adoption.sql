@@ -1,8 +1,9 @@
 -- A live run changes hands: its worker outlived the supervisor that had begun it.
 
 -- name: adopt_run_if_lease_held
--- Moves a live run and its markers to the lease's host and epoch; again the same when it is repeated. Gives the run's
--- age, the newest event that came before its text, and its questions; no row when the lease is lost or it is not live.
+-- Moves a live run and its markers to the lease's host and epoch, without the deadlines that its earlier owner promised;
+-- again the same when it is repeated. Gives the run's age, the newest event that came before its text, and its questions;
+-- no row when the lease is lost or it is not live.
 -- An event that was written while text ran says where in it; what says nothing, or begins it anew, came before.
 WITH held AS MATERIALIZED (
     SELECT epoch FROM actor_lease
@@ -16,7 +17,7 @@ WITH held AS MATERIALIZED (
         AND r.conversation_id = %(conversation_id)s AND r.status = 'live'
     RETURNING r.started_at, r.turn_ids
 ), routed AS (
-    UPDATE turn_marker m SET host_id = %(host_id)s
+    UPDATE turn_marker m SET host_id = %(host_id)s, deadline_at = NULL
     FROM adopted
     WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (adopted.turn_ids)
         AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s AND m.run_id = %(run_id)s

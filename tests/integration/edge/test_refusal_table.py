@@ -193,7 +193,7 @@ async def test_a_ticket_goes_through_the_same_check_of_the_conversation(server: 
             (replace(OURS, organization_id="rival"), "ann"),
         ]:
             ticket, _ = sign_ticket(server.world.keys, ref, user_id, 60)
-            answer = await client.get(f"/api/v1/agents/{OURS.conversation_id}/events?ticket={ticket}")
+            answer = await ask(client, Route(*TAKES_TICKETS), Caller(str(ref), 404, query=f"?ticket={ticket}"))
             assert (answer.status_code, answer.json()["code"]) == (404, "CONVERSATION_NOT_FOUND")
 
 

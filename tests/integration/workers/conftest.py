@@ -42,6 +42,7 @@ class Client:
         self.send, self.signals = trio.open_memory_channel[WorkerSignal](capacity)
         self.worker: WorkerProcess
         self.pid = 0
+        self.ref: ConversationRef
         self.runs = 0
 
     async def next(self) -> WorkerSignal:
@@ -98,8 +99,10 @@ def text_of(frames: list[Frame]) -> str:
 class Host:
     """Link and workers under a nursery that restarts the link as the supervisor tree would."""
 
-    def __init__(self, folder: Path, limits: WorkerLimits | None = None) -> None:
-        self.types = {
+    def __init__(
+        self, folder: Path, limits: WorkerLimits | None = None, types: dict[str, WorkerType] | None = None
+    ) -> None:
+        self.types = types or {
             "echo": WorkerType("echo", ("python", "-m", "lobu_actors.agents.echo")),
             "absent": WorkerType("absent", ("no-such-program",)),
             "quits": WorkerType("quits", ("sh", "-c", "exit 3")),
@@ -130,6 +133,7 @@ class Host:
     ) -> Client:
         client = self.client()
         request = self.request(worker, startup_seconds, settings)
+        client.ref = request.ref
         client.worker = self.workers.start(request, deliver or client.send.send)
         return client
 
@@ -171,8 +175,13 @@ def limits() -> WorkerLimits:
 
 
 @pytest.fixture
-async def host(tmp_path: Path, limits: WorkerLimits) -> AsyncIterator[Host]:
-    found = Host(tmp_path, limits)
+def types() -> dict[str, WorkerType] | None:
+    return None
+
+
+@pytest.fixture
+async def host(tmp_path: Path, limits: WorkerLimits, types: dict[str, WorkerType] | None) -> AsyncIterator[Host]:
+    found = Host(tmp_path, limits, types)
     async with trio.open_nursery() as link_nursery:
         await link_nursery.start(found.keep_link)
         async with trio.open_nursery() as workers_nursery:

@@ -113,6 +113,11 @@ def test_named_file_must_exist(folder: Path) -> None:
         ("zygote = true", "xyz = 1", "lobu.toml:12: `workers.echo.xyz` is not a known key; remove it (known here: "),
         ("[organization]", "[organisation]", "lobu.toml:7: `organisation` is not a known key; did you mean `organi"),
         ("zygote = true", 'zygote = "yes"', "lobu.toml:12: `workers.echo.zygote` must be true or false"),
+        (
+            'sandbox = "none"',
+            'sandbox = "bwrap"',
+            'lobu.toml:12: `workers.echo.zygote` does not go with sandbox = "bwrap": a fork shares what its zygote sees',
+        ),
         ("warm = 1", "warm = -1", "lobu.toml:13: `workers.echo.warm` must be from 0 to 64, not -1"),
         ("warm = 1", "warm = true", "lobu.toml:13: `workers.echo.warm` must be a whole number, not true or false"),
         ('sandbox = "none"', 'sandbox = "jail"', "lobu.toml:14: `workers.echo.sandbox` must be one of none, bwrap"),
@@ -224,6 +229,13 @@ def test_limits(folder: Path) -> None:
     assert refused("[limits]\nmax_workers = 0\n").startswith("lobu.toml:2: `limits.max_workers` must be from 1 to")
     assert refused("[limits]\nworker_idle_seconds = 0\n").startswith(
         "lobu.toml:2: `limits.worker_idle_seconds` must be"
+    )
+    assert (settings.limits.workspace_max_bytes, settings.limits.workspace_max_files) == (2 * 1024**3, 100_000)
+    assert refused("[limits]\nworkspace_max_bytes = 1000000\n").startswith(
+        "lobu.toml:2: `limits.workspace_max_bytes` must leave room for what a turn begins with"
+    )
+    assert refused("[limits]\nworkspace_max_files = 99\n").startswith(
+        "lobu.toml:2: `limits.workspace_max_files` must be from 100 to"
     )
     assert "did you mean `max_workers`?" in refused("[limits]\nmax_worker = 1\n")
 

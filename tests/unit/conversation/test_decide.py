@@ -120,6 +120,7 @@ def test_frames_of_a_worker_that_is_not_ours_are_dropped() -> None:
         (WorkerGone("w1", Gone.SPAWNER_LOST, ""), "WORKER_CRASHED"),
         (WorkerGone("w1", Gone.PROTOCOL, ""), "WORKER_PROTOCOL_ERROR"),
         (WorkerGone("w1", Gone.STALLED, ""), "WORKER_UNRESPONSIVE"),
+        (WorkerGone("w1", Gone.WORKSPACE_FULL, ""), "WORKSPACE_FULL"),
     ],
 )
 def test_a_worker_that_goes_ends_its_turn_with_the_right_code(gone: WorkerGone, code: str) -> None:
@@ -129,6 +130,24 @@ def test_a_worker_that_goes_ends_its_turn_with_the_right_code(gone: WorkerGone, 
     assert finish.code == code
     state, effects = tell(state, m.TurnsFinished(("t1",)), m.TurnAccepted(turn(2)))
     assert effects == [m.StartWorker()], "the next message gets a fresh worker"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (Gone.NOT_STARTED, "WORKER_STARTUP_FAILED"),
+        (Gone.WORKSPACE_FULL, "WORKSPACE_FULL"),
+        (Gone.DISK_FULL, "DISK_FULL"),
+    ],
+)
+def test_a_worker_that_does_not_come_up_ends_one_turn_with_the_right_code(reason: str, code: str) -> None:
+    state, effects = tell(
+        fresh(), m.TurnAccepted(turn()), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"), WorkerGone("w1", reason, "")
+    )
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert (finish.code, finish.turns) == (code, (turn(),))
+    assert effects[-1] == m.StartWorker(), "the next one is tried with a fresh worker"
 
 
 def test_exit_124_is_a_timeout_and_is_tried_again_silently() -> None:

@@ -18,6 +18,7 @@ from supervisor.workers.types import WorkerType
     "request_",
     [
         protocol.Spawn("w", ["a", "é\n"], {"A": "b\udc80"}, "/tmp"),
+        protocol.Preload(["a"], {"A": "b"}),
         protocol.Relabel("w", "label"),
         protocol.Kill("w"),
         protocol.Signal("w", 19),
@@ -37,6 +38,7 @@ def test_requests_survive_the_wire(request_: protocol.Request) -> None:
         protocol.SpawnFailed("w", "why"),
         protocol.Exited("w", None, 9),
         protocol.Output("w", "text\n", 0),
+        protocol.Notice("a sentence"),
     ],
 )
 def test_replies_survive_the_wire(reply: protocol.Reply) -> None:
@@ -72,6 +74,14 @@ def test_environment() -> None:
         "DISPATCHER_URL": "http://u",
         "WORKER_TOKEN": "t",
     }
+
+
+def test_workers_of_one_type_differ_in_the_variables_that_a_zygote_has_none_of() -> None:
+    one, other = (
+        worker_environment(workspace=f"/{name}", dispatcher_url="http://u", token=name, worker_env={"A": "1"})
+        for name in ("one", "other")
+    )
+    assert {name for name in one if one[name] != other[name]} == protocol.OWN_VARIABLES
 
 
 @pytest.mark.parametrize("said", [{}, {"LOBU_SESSION_STORE": "file"}, {"LOBU_SESSION_STORE": "snapshot"}])

@@ -1,0 +1,142 @@
+"""Idle workers: ready before anybody asks, given to one conversation each, replaced, trimmed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import trio
+
+from lobu_actors.contract.frames import Complete
+from supervisor.workers import warm
+from supervisor.workers.types import WorkerLimits, WorkerType
+from tests.integration.workers.conftest import text_of
+from tests.system.lobu_process import until
+
+ECHO = ("python", "-m", "lobu_actors.agents.echo")
+AGENT = "import os\nfrom lobu_actors.worker import serve\n\ndef reply(turn):\n    yield {text}\n\nserve(reply)\n"
+NAME = "os.environ['WORKSPACE_DIR']"
+SEEN = f"' '.join([{NAME}, os.path.realpath({NAME}), os.getcwd(), turn.workspace])"
+
+
+@pytest.fixture
+def types(request) -> dict[str, WorkerType]:
+    return {"echo": WorkerType("echo", ECHO, zygote=getattr(request, "param", False), warm=2)}
+
+
+async def full(host, number: int = 2) -> list[int]:
+    """The pids of the idle workers, once there are so many."""
+    await until(lambda: host.workers.idle >= number, "idle workers")
+    return [found.process.pid for found in host.workers._warm._idle["echo"]]
+
+
+async def switch(host, kind: WorkerType) -> None:
+    """As a new start with another configuration would."""
+    await full(host)
+    host.types["echo"] = kind
+    host.workers._warm.drop("echo")
+
+
+@pytest.mark.parametrize("types", [False, True], indirect=True, ids=["executed", "forked"])
+async def test_each_goes_to_one_conversation_and_is_replaced(host):
+    idle = await full(host)
+    clients = [host.start() for _ in range(5)]
+    pids = [(await client.ready()).pid for client in clients]
+    assert pids[:2] == idle, "the oldest first"
+    assert len(set(pids)) == 5
+    assert [await client.reply(f"hello {n}") for n, client in enumerate(clients)] == [f"hello {n}" for n in range(5)]
+    assert not set(await full(host)) & set(pids)
+
+
+async def test_its_workspace_is_its_conversations(host, tmp_path):
+    program = tmp_path / "seen.py"
+    program.write_text(AGENT.format(text=SEEN))
+    await switch(host, WorkerType("echo", ("python", str(program)), warm=2))
+    await full(host)
+    client = host.start()
+    await client.ready()
+    client.turn("x")
+    name, real, cwd, told = text_of(await client.frames_until(Complete)).split()
+    assert real == host.workspaces.of(client.ref).path
+    assert (cwd, told) == (real, name)
+    client.worker.kill()
+    await client.gone()
+    await until(lambda: not os.path.lexists(name), "its link is gone")
+
+
+async def test_one_that_died_is_given_to_nobody(host, wait_for_end):
+    idle = await full(host)
+    for pid in idle:
+        os.kill(pid, signal.SIGKILL)
+        await wait_for_end(pid)
+    await until(lambda: not host.workers.idle, "none is idle")
+    client = await host.ready()
+    assert client.pid not in idle
+    assert await client.reply("hello") == "hello"
+
+
+async def test_what_was_started_from_older_code_is_given_to_nobody(host, tmp_path):
+    program = tmp_path / "agent.py"
+    program.write_text(AGENT.format(text="'old'"))
+    await switch(host, WorkerType("echo", ("python", str(program)), warm=2))
+    idle = await full(host)
+    program.write_text(AGENT.format(text="'new'"))
+    client = await host.ready()
+    assert client.pid not in idle
+    assert await client.reply("x") == "new"
+
+
+async def test_a_module_that_changed_makes_it_stale(host, tmp_path):
+    """The program's own file is as it was; the worker itself knows what it has loaded."""
+    (tmp_path / "part.py").write_text("TEXT = 'old'\n")
+    program = tmp_path / "agent.py"
+    program.write_text("from part import TEXT\n" + AGENT.format(text="TEXT"))
+    await switch(host, WorkerType("echo", ("python", str(program)), warm=1))
+    await full(host, 1)
+    await trio.sleep(0.5)  # it knows by now that it is idle
+    (tmp_path / "part.py").write_text("TEXT = 'newer'\n")
+    gone = await host.start().gone()
+    assert gone.reason == "stale"
+    client = await host.ready()
+    assert await client.reply("x") == "newer"
+
+
+async def test_none_are_kept_while_memory_is_short(host, monkeypatch):
+    await full(host)
+    monkeypatch.setattr(warm, "memory_is_short", lambda least: True)
+    host.workers._warm._changed.set()
+    await until(lambda: not host.workers.idle, "none is idle")
+    assert await (await host.ready()).reply("hello") == "hello"
+
+
+@pytest.mark.parametrize("limits", [WorkerLimits(warm_unused_seconds=0.2)])
+async def test_none_are_kept_of_what_nobody_uses(host, monkeypatch):
+    monkeypatch.setattr(warm, "LOOK_SECONDS", 0.05)
+    await full(host)
+    await until(lambda: not host.workers.idle, "none is idle")
+    await host.ready()
+    await full(host)
+
+
+@pytest.mark.parametrize("limits", [WorkerLimits(max_workers=3)])
+async def test_idle_ones_count_and_make_room(host):
+    await full(host)
+    clients = [await host.ready() for _ in range(3)]
+    await trio.sleep(0.1)
+    assert host.workers.idle == 0
+    clients[0].worker.kill()
+    await clients[0].gone()
+
+
+async def test_killed_before_it_was_talked_to(host, wait_for_end):
+    idle = await full(host)
+    client = host.start()
+    client.worker.kill()
+    await client.gone()
+    await wait_for_end(idle[0])
+
+
+def test_how_memory_is_judged():
+    assert not warm.memory_is_short(0.0)
+    assert warm.memory_is_short(1.0)
