@@ -38,7 +38,7 @@ _TOP = """# Escapes tried from inside a sandbox
 
 Made by `python -m tests.sandbox_table`; the same attempts are tests. A real worker of a type with `sandbox = "bwrap"`
 and a list of destinations made each of these {number} attempts. Why the sandbox is built so, and what it does not
-protect from: [ADR 14](adr/0014-containment.md).
+protect from: [ADR 15](adr/0015-containment.md).
 """
 _GROUPS = {
     "files": "Files",

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from lobu_actors.contract.ids import ConversationRef, new_id
+from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.apply import Effects
 from lobu_actors.conversation.clocks import next_deadline
@@ -81,8 +82,12 @@ class ConversationActor(Actor[m.Message]):
             return
         with trio.move_on_after(self._env.handover_seconds):
             try:
-                if state.run is not None and state.run.phase is not RunPhase.FINISHING:
-                    run = state.run
+                run = state.run
+                if run is not None and run.phase is RunPhase.STOPPING:
+                    await effects.apply(
+                        m.FinishTurns(run.run_id, run.turns, TurnStatus.CANCELLED, RunStatus.CANCELLED)
+                    )
+                elif run is not None and run.phase is not RunPhase.FINISHING:
                     await effects.apply(m.RequeueTurns(run.run_id, run.turns, failed=False, code="HANDED_OVER"))
                 await self._env.store.release(lease)
             except StoreUnavailable as error:

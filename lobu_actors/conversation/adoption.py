@@ -31,8 +31,8 @@ from lobu_actors.store.records import FILES_KEY, RunRecord, Turn
 REATTACH = "reattach"  # capability
 
 
-def can_adopt(state: State, worker: WorkerState | None) -> bool:
-    return worker is not None and REATTACH in worker.capabilities and not state.closing
+def can_adopt(worker: WorkerState) -> bool:
+    return REATTACH in worker.capabilities
 
 
 def adopt(state: State, record: RunRecord, worker: WorkerState, owed: tuple[Turn, ...], moment: Moment) -> Step | None:
@@ -58,9 +58,7 @@ def run_adopted(state: State, message: m.RunAdopted, moment: Moment) -> Step:
     run, worker = state.run, state.worker
     if run is None or run.run_id != message.run_id or worker is None:
         return state, []
-    open_ones = tuple(
-        Question(q.question_id, q.worker_question_id, revived=True) for q in message.questions if not q.told
-    )
+    open_ones = tuple(Question(q.question_id, q.worker_question_id) for q in message.questions if not q.told)
     run = attrs.evolve(
         run,
         phase=RunPhase.LIVE,
@@ -109,8 +107,10 @@ def _send_it(state: State, run: Run, now: float) -> Step:
 
 
 def asked_again(run: Run, frame: Ask) -> list[m.Effect] | None:
-    """What to do about a question that the run had asked before it was adopted; None: it is a new one."""
-    if any(question.revived and question.worker_question_id == frame.question_id for question in run.questions):
+    """What to do about a question that a run asks once more, since it was adopted; None: it is a new one."""
+    if not run.adopted:
+        return None
+    if any(question.worker_question_id == frame.question_id for question in run.questions):
         return []
     for question_id, answer in run.told:
         if question_id == frame.question_id:

@@ -62,6 +62,8 @@ class Effects:
                 return await self._writes.begin(effect)
             case m.AdoptRun():
                 return await self._writes.adopt(effect)
+            case m.RequestCancel(run_id):
+                return await self._writes.request_cancel(run_id)
             case m.SendTurn():
                 return await self._send_turn(effect)
             case m.StartWorker():

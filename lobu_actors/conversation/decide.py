@@ -274,15 +274,16 @@ def _place_in_line(turn: Turn) -> tuple[bool, datetime, str]:
 
 def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
     """A predecessor's live run goes on if its worker can; else it is lost: run it again if the policy says so, else end
-    it with HOST_LOST."""
+    it with HOST_LOST. One that was being cancelled ends so."""
     owed, record, worker = recovered.owed, recovered.live_run, recovered.worker
+    cancelled = state.closing or (record is not None and record.cancel_requested)
     corrupt = end_corrupt(state, owed)
     state = _enqueue_queued(state, owed)
-    if record is not None and worker is not None and can_adopt(state, worker):
+    if record is not None and worker is not None and can_adopt(worker) and not cancelled:
         step = adopt(state, record, worker, readable(owed), moment)
         if step is not None:
             return step[0], corrupt + step[1]
-    state, effects = _recover_running(attrs.evolve(state, worker=worker), readable(owed))
+    state, effects = _recover_running(attrs.evolve(state, worker=worker), readable(owed), cancelled)
     if corrupt and not effects:
         # Whatever run the corrupt ones were in: nothing else may be left to end it, and none begins while it is live.
         effects = [m.RequeueTurns(None, (), failed=False, code=TurnError.MARKER_CORRUPT)]
@@ -291,13 +292,13 @@ def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
     return state, corrupt + effects
 
 
-def _recover_running(state: State, owed: tuple[Turn, ...]) -> Step:
+def _recover_running(state: State, owed: tuple[Turn, ...], cancelled: bool) -> Step:
     running = tuple(turn for turn in owed if turn.status is TurnStatus.RUNNING)
     if not running:
         return state, []
     code = TurnError.HOST_LOST
     failures = max(turn.failures for turn in running) + 1
-    if state.closing:
+    if cancelled:
         return cancel_queued(state, running)
     if state.failure.may_retry(state.failure.host_lost, failures):
         return state, [m.RequeueTurns(None, running, failed=True, code=code)]
@@ -310,23 +311,26 @@ def _cancel(state: State, message_id: str | None, moment: Moment) -> Step:
     hits_run = run is not None and (message_id is None or message_id in run.message_ids)
     if not queued and not hits_run:
         return state, [m.Reply(CancelResult.NOTHING_TO_CANCEL)]
-    effects: list[m.Effect] = [m.Reply(CancelResult.ACCEPTED)]
+    effects: list[m.Effect] = []
     if queued:
         state, more = cancel_queued(state, queued)
         effects += more
     if run is not None and hits_run and run.phase is RunPhase.LIVE:
         state, more = _stop_run(state, run, moment)
         effects += more
-    return state, effects
+    return state, [*effects, m.Reply(CancelResult.ACCEPTED)]
 
 
 def _stop_run(state: State, run: Run, moment: Moment) -> Step:
-    """Ask the worker to stop, or end it when it cannot be asked; either way the run ends within the grace."""
+    """Ask the worker to stop, or end it when it cannot be asked; either way the run ends within the grace, and as
+    cancelled even if another supervisor has to end it."""
     grace = state.limits.cancel_grace_seconds
     state = attrs.evolve(state, run=attrs.evolve(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace))
+    request = m.RequestCancel(run.run_id)
     if state.worker is not None and "cancel" in state.worker.capabilities:
-        return state, [m.SendFrame(Cancel(run_id=run.run_id, reason="cancelled", grace_seconds=grace))]
-    return ending(state), [m.KillWorker()]
+        cancel = Cancel(run_id=run.run_id, reason="cancelled", grace_seconds=grace)
+        return state, [m.SendFrame(cancel), request]
+    return ending(state), [m.KillWorker(), request]
 
 
 def _close(state: State) -> Step:

@@ -248,6 +248,13 @@ class AdoptRun:
 
 
 @attrs.frozen
+class RequestCancel:
+    """Commit that the live run is to end as cancelled, whoever owns it by then. Answers LeaseLost if it is not ours."""
+
+    run_id: str
+
+
+@attrs.frozen
 class JoinRun:
     """Commit that a steering message belongs to the live run. Answers RunJoined, JoinRefused or LeaseLost."""
 
@@ -369,6 +376,7 @@ Effect = (
     | ShutdownWorker
     | BeginRun
     | AdoptRun
+    | RequestCancel
     | JoinRun
     | SendTurn
     | SendFrame

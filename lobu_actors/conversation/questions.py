@@ -66,7 +66,7 @@ def look(state: State, run: Run, moment: Moment) -> Step:
 
 def _closed(run: Run, question: Question, answer: str, now: float) -> Run:
     left = tuple(other for other in run.questions if other is not question)
-    if question.revived:
+    if run.adopted:
         run = attrs.evolve(run, told=(*run.told, (question.worker_question_id, answer)))
     if left:
         return attrs.evolve(run, questions=left)

@@ -39,7 +39,6 @@ class Question:
 
     question_id: str
     worker_question_id: str
-    revived: bool = False  # asked before the run was adopted: the worker may ask it again
 
 
 @attrs.frozen
@@ -64,7 +63,7 @@ class Run:
     stop_by: float | None = None  # end of the cancel grace
     adopted: bool = False  # an earlier supervisor began it
     reattaching: bool = False  # adopted: nothing of it counts before its text comes again
-    told: tuple[tuple[str, str], ...] = ()  # (worker's question id, answer): given to it before it was adopted
+    told: tuple[tuple[str, str], ...] = ()  # (worker's question id, answer) of an adopted run, which may ask again
     joining: Turn | None = None  # a steering message; the statement that joins it is under way
 
     @property

@@ -89,6 +89,10 @@ class Writes:
         self._output.begin(effect.message_id, effect.attempt, adopted.start_seq)
         return m.RunAdopted(effect.run_id, adopted.age_seconds, adopted.questions)
 
+    async def request_cancel(self, run_id: str) -> m.Message | None:
+        request = partial(self._store.request_cancel, self._lease, run_id)
+        return None if await until_known("request_cancel", request, self._patience) else _lost("request_cancel")
+
     async def finish(self, effect: m.FinishTurns) -> m.Message:
         taken = Taken()
         try:

@@ -193,6 +193,10 @@ class ActorStore(Protocol):
         """Move a live run of an earlier owner to this lease. None: the lease is lost, or the run is not live."""
         ...
 
+    async def request_cancel(self, lease: Lease, run_id: str) -> bool:
+        """Note that a live run is to end as cancelled. False: the lease is lost, or the run is not live."""
+        ...
+
     async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
         """Make a queued turn part of a live run. False: it is not queued or the run is not live. None: lost.
 

@@ -331,6 +331,7 @@ class RunRecord:
     attempt: int
     worker_pid: int | None = None
     worker_started_at: float | None = None  # seconds since boot
+    cancel_requested: bool = False
 
 
 FILE_CHUNK_BYTES = 256 * 1024

@@ -68,8 +68,9 @@ class WorkerUsers:
             before = user_of(top)
         finally:
             os.close(top)
-        # A former worker of this workspace that is still there has a right to it, but not to the same uid.
-        uid = before if before in self._known and before not in self._taken else self._next_free()
+        # A former worker of this workspace may still be on its way out: the same conversation may have the same uid.
+        holder = self._living.get(self._taken.get(before, ""), (0, workspace))
+        uid = before if before in self._known and holder[1] == workspace else self._next_free()
         self.adopt(worker_id, uid, workspace)
         return uid
 

@@ -37,6 +37,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lobu_actors.telemetry",
         "lobu_actors.store.protocol",
         "lobu_actors.store.corrupt",
+        "lobu_actors.store.question_records",
         "lobu_actors.store.records",
         "lobu_actors.store.errors",
     ),

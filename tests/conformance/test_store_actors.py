@@ -37,6 +37,21 @@ async def test_activation_shows_the_run_that_was_left(owner, helpers):
     assert taken.agent is None
 
 
+async def test_a_cancel_that_was_accepted_outlives_who_accepted_it(owner, helpers):
+    store, old = owner.store, owner.lease
+    turn = await owner.accept()
+    assert await store.request_cancel(old, "no-such-run") is False
+    run_id = await owner.start(turn)
+    assert await store.request_cancel(old, run_id) is True
+    assert await store.request_cancel(old, run_id) is True, "asked again, the same answer"
+    await store.declare_host_dead("h1")
+    taken = await store.activate(owner.ref, await helpers.alive(store, "h2"))
+    assert taken.live_run.cancel_requested is True
+    assert await store.request_cancel(old, run_id) is False, "the lease is lost"
+    assert await store.finish_run(taken.lease, helpers.finish(run_id, turn)) is not None
+    assert await store.request_cancel(taken.lease, run_id) is False, "the run is over"
+
+
 async def test_a_live_holder_keeps_its_lease(owner, helpers):
     await helpers.alive(owner.store, "h2")
     assert await owner.store.activate(owner.ref, "h2") == HeldElsewhere("h1")

@@ -62,6 +62,7 @@ LIFE: list[Operation] = [
     *[("mark_closing", 1, 0, 0), ("close", 0, 0, 0), ("open", 2, 0, 0), ("release", 0, 0, 0), ("host", 0, 0, 0), _LOOK],
     *[("activate", 1, 0, 0), ("host_dies", 1, 0, 0), _LOOK],
     *[("activate", 0, 0, 0), ("accept", 0, 0, 0), ("start", 0, 0, 0), ("activate", 0, 0, 0), ("adopt", 0, 0, 0)],
+    *[("activate", 0, 0, 0), ("request_cancel", 0, 0, 0)],
 ]
 
 

@@ -171,6 +171,10 @@ class Twins(FileOperations, TenantOperations):
         lease = self.lease(a)
         await self.write("adopt_run", lease, self.run_of(lease.ref, b)[0])
 
+    async def op_request_cancel(self, a: int, b: int, c: int) -> None:
+        lease = self.lease(a)
+        await self.write("request_cancel", lease, self.run_of(lease.ref, b)[0])
+
     async def op_finish(self, a: int, b: int, c: int) -> None:
         """The run's turns end as they should."""
         lease = self.lease(a)

@@ -28,6 +28,16 @@ def fetch(url):
 import os
 health = os.environ["DISPATCHER_URL"] + "/health/ready"
 """
+# On the SDK, so that it can go on with a supervisor that did not start it; and so on the interpreter of this project.
+WAITS = """
+from lobu_actors.worker import Turn, serve
+def reply(turn: Turn):
+    open("mine", "w").write("still here")
+    while not os.path.exists("temp/go"):
+        time.sleep(0.01)
+    yield f"{fetch(health)} {open('mine').read()}"
+serve(reply)
+"""
 
 
 def _config(program: str) -> str:
@@ -39,6 +49,10 @@ network = ["dispatcher"]
 [workers.alone]
 command = ["{PYTHON}", "{program}"]
 sandbox = "bwrap"
+[workers.waits]
+command = ["python", "{program}.waits"]
+sandbox = "bwrap"
+network = ["dispatcher"]
 [workers.demanding]
 command = ["{program}.hidden/program"]
 own_user = true
@@ -49,6 +63,9 @@ default = true
 [[agents]]
 id = "alone"
 worker = "alone"
+[[agents]]
+id = "waits"
+worker = "waits"
 [[agents]]
 id = "demanding"
 worker = "demanding"
@@ -64,6 +81,7 @@ async def _run(database_url: str) -> AsyncIterator[LobuRun]:
         program = run.folder / "runs_python.py"
         shutil.copy(PROGRAM, program)
         program.chmod(0o644)
+        (run.folder / "runs_python.py.waits").write_text(FETCH + WAITS)
         hidden = run.folder / "runs_python.py.hidden"
         hidden.mkdir(mode=0o700)
         (hidden / "program").write_text("#!/bin/sh\n")
@@ -96,12 +114,8 @@ async def test_the_dispatcher_is_reached_where_it_is_listed_and_nothing_else(dat
 
 async def test_an_adopted_worker_keeps_its_way_out_and_its_files(database_url: str) -> None:
     async with _run(database_url) as run:
-        boxed = await _open(run, "boxed")
-        message_id = await boxed.send(
-            FETCH + "open('mine', 'w').write('still here')\n"
-            "while not os.path.exists('temp/go'): time.sleep(0.01)\n"
-            "print(os.getpid(), fetch(health), open('mine').read())"
-        )
+        waits = await _open(run, "waits")
+        message_id = await waits.send("begin")
         workspaces = run.folder / ".lobu" / "workspaces"
         await until(lambda: list(workspaces.glob("*/mine")), "the worker is at work")
         [mine] = workspaces.glob("*/mine")
@@ -110,5 +124,5 @@ async def test_an_adopted_worker_keeps_its_way_out_and_its_files(database_url: s
         await run.start()
         assert run.worker_pids() == before
         (mine.parent / "temp" / "go").touch()
-        assert _text(await boxed.terminal_of(message_id)).endswith("200 still here")
+        assert _text(await waits.terminal_of(message_id, 20.0)) == "200 still here"
         assert run.worker_pids() == before

@@ -66,6 +66,16 @@ class QuestionPart(ActorPart):
         )
         return AdoptedRun(self.tables.clock() - run.started_at, max(before, default=0), questions)
 
+    async def request_cancel(self, lease: Lease, run_id: str) -> bool:
+        await pass_checkpoint()
+        run = self.tables.runs.get((lease.ref.organization_id, run_id))
+        if run is None or run.ref != lease.ref or run.record.status is not RunStatus.LIVE:
+            return False
+        if not self.tables.holds(lease):
+            return False
+        run.record = attrs.evolve(run.record, cancel_requested=True)
+        return True
+
     async def answer_question(
         self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
     ) -> AnswerOutcome:

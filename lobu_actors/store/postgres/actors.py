@@ -143,6 +143,9 @@ class ActorPart(Part):
         asked = (AskedQuestion(*question) for question in questions if question[1] is not None)
         return AdoptedRun(age_seconds, start_seq, tuple(asked))
 
+    async def request_cancel(self, lease: Lease, run_id: str) -> bool:
+        return bool(await self.write("request_cancel_if_lease_held", lease_params(lease) | {"run_id": run_id}))
+
     async def join_run(self, lease: Lease, run_id: str, turn_id: str) -> bool | None:
         params = lease_params(lease) | {"run_id": run_id, "turn_id": turn_id}
         [(held, joined)] = await self.write("join_run_if_lease_held", params)

@@ -152,8 +152,8 @@ def to_mark(row: Row) -> SnapshotMark:
 
 
 def to_run(row: Row) -> RunRecord:
-    run_id, turn_ids, status, host_id, epoch, attempt, worker_pid, worker_started_at = row
-    return RunRecord(run_id, tuple(turn_ids), RunStatus(status), host_id, epoch, attempt, worker_pid, worker_started_at)
+    run_id, turn_ids, status, *rest = row
+    return RunRecord(run_id, tuple(turn_ids), RunStatus(status), *rest)
 
 
 def to_host(row: Row) -> Host:

@@ -38,7 +38,8 @@ SELECT c.agent_id, c.conversation_id, c.user_id, c.created_at, greatest(c.last_a
     c.next_event_seq - 1, c.closing_at IS NOT NULL, c.closed_at IS NOT NULL, c.model, c.provider, o.queued, o.running,
     a.organization_id, a.agent_id, a.worker, a.is_default, a.owner_user_id, a.model, a.settings, a.policy, a.disabled,
     s.generation, s.run_id, s.total_length, s.sha256,
-    r.run_id, r.turn_ids, r.status, r.host_id, r.epoch, r.attempt, r.worker_pid, r.worker_started_at
+    r.run_id, r.turn_ids, r.status, r.host_id, r.epoch, r.attempt, r.worker_pid, r.worker_started_at,
+    r.cancel_requested
 FROM conversation c
 CROSS JOIN LATERAL (
     SELECT max(m.accepted_at) AS newest, count(*) FILTER (WHERE m.run_id IS NULL) AS queued,

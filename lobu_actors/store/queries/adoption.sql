@@ -1,4 +1,4 @@
--- A live run changes hands: its worker outlived the supervisor that had begun it.
+-- What a live run needs to change hands: its worker may outlive the supervisor that had begun it.
 
 -- name: adopt_run_if_lease_held
 -- Moves a live run and its markers to the lease's host and epoch, without the deadlines that its earlier owner promised;
@@ -36,3 +36,17 @@ SELECT extract(epoch FROM clock_timestamp() - adopted.started_at)::float8, coale
     WHERE q.organization_id = %(organization_id)s AND q.agent_id = %(agent_id)s
         AND q.conversation_id = %(conversation_id)s AND q.run_id = %(run_id)s)
 FROM adopted;
+
+-- name: request_cancel_if_lease_held
+-- Notes that a live run is to end as cancelled, whoever owns it then. No row when the lease is lost or it is not live.
+WITH held AS MATERIALIZED (
+    SELECT epoch FROM actor_lease
+    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
+        AND host_id = %(host_id)s AND epoch = %(epoch)s
+    FOR SHARE
+)
+UPDATE run r SET cancel_requested = true
+FROM held
+WHERE r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.agent_id = %(agent_id)s
+    AND r.conversation_id = %(conversation_id)s AND r.status = 'live'
+RETURNING r.run_id;

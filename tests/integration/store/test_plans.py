@@ -45,6 +45,7 @@ HOT: dict[str, dict[str, object]] = {
     },
     "find_started_run": {},
     "adopt_run_if_lease_held": {},
+    "request_cancel_if_lease_held": {},
     "join_run_if_lease_held": {"turn_id": "t20003"},
     "finish_run_if_lease_held": {
         "ends": _ENDS, "status": "completed", "turn_status": "completed", "usage": None, "base_length": None,

@@ -116,7 +116,7 @@ def test_named_file_must_exist(folder: Path) -> None:
         (
             'sandbox = "none"',
             'sandbox = "bwrap"',
-            'lobu.toml:12: `workers.echo.zygote` does not go with sandbox = "bwrap": a fork shares what its zygote sees',
+            'lobu.toml:12: `workers.echo.zygote` does not go with sandbox = "bwrap": a fork shares what its zygote',
         ),
         ("warm = 1", "warm = -1", "lobu.toml:13: `workers.echo.warm` must be from 0 to 64, not -1"),
         ("warm = 1", "warm = true", "lobu.toml:13: `workers.echo.warm` must be a whole number, not true or false"),

@@ -238,8 +238,8 @@ def test_several_questions_may_be_open_and_each_has_an_id_of_its_own() -> None:
 
 def test_cancel_is_bounded_by_its_grace() -> None:
     state, effects = tell(running(), m.CancelRequest("m1"))
-    assert effects[0] == m.Reply(CancelResult.ACCEPTED)
-    assert isinstance(effects[1], m.SendFrame)
+    assert isinstance(effects[0], m.SendFrame)
+    assert effects[1:] == [m.RequestCancel("r1"), m.Reply(CancelResult.ACCEPTED)], "accepted once it is on record"
     assert next_deadline(state) == START + 5
     state, effects = tell(state, m.Tick(), now=START + 5)
     assert effects[0] == m.KillWorker()
@@ -366,8 +366,9 @@ def test_a_worker_that_cannot_be_steered_gets_the_message_next() -> None:
 
 def test_an_interrupt_cancels_what_runs_and_goes_first() -> None:
     state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.INTERRUPT))
-    [cancel] = effects
+    cancel, request = effects
     assert isinstance(cancel, m.SendFrame)
+    assert request == m.RequestCancel("r1")
     assert [waiting.turn_id for waiting in state.queue] == ["t3", "t2"]
 
 

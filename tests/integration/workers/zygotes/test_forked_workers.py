@@ -286,11 +286,11 @@ async def test_workers_that_end_at_once(host, program, tmp_path, notices):
     """Their pid is told before their end, however the spawner comes to look."""
     import_of_serve = "import importlib; serving = importlib.import_module('lobu_actors.worker.serve')"
     flag = tmp_path / "flag"
-    ends = f"lambda *given: os._exit(9 if born != os.getpid() else 10) if os.path.exists({str(flag)!r}) else worker(*given)"
-    program(f"{import_of_serve}\nworker = serving.Worker\nserving.Worker = {ends}")
+    ends = f"os._exit(9 if born != os.getpid() else 10) if os.path.exists({str(flag)!r}) else worker(*given)"
+    program(f"{import_of_serve}\nworker = serving.Worker\nserving.Worker = lambda *given: {ends}")
     await forked(host)
     flag.touch()
-    for _ in range(10):
+    for _ in range(20):
         clients = [host.start("zygote") for _ in range(10)]
         for client in clients:
             gone = await client.gone()
