@@ -1,5 +1,5 @@
-"""A worker that looks for what it should not know: `file NAME` writes all that it finds of processes into its
-workspace, as JSON, and all of its own memory beside it."""
+"""A worker that looks for what it should not know: writes all that it finds of processes into its workspace, as JSON,
+and all of its own memory beside it. Any message makes it look."""
 
 import json
 import os
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lobu_actors.worker import BlockingTurn, serve
-
 
 BORN = os.getpid()  # where it was loaded
 
