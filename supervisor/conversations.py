@@ -6,6 +6,7 @@ committed before.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
@@ -89,6 +90,14 @@ class Conversations:
         self._registry.kill(ref)
         self._hint(ref, Sweep(overdue=True))
 
+    def active_refs(self) -> Collection[ConversationRef]:
+        """The conversations with an actor here."""
+        return self._registry.depths().keys()
+
+    def give_up(self, ref: ConversationRef) -> None:
+        """Another host has it: end its actor and its worker at once; what it owed is that host's."""
+        self._registry.kill(ref)
+
     def open_feed(self, ref: ConversationRef) -> AbstractContextManager[Feed]:
         return self._env.feeds.reading(ref)
 
@@ -128,10 +137,11 @@ class Conversations:
         """Begin no run any more, and wait until those that run have ended, at most the grace. What runs longer is put
         back to the queue: by its actor when the grace ends, at the latest when the registry stops."""
         by = trio.current_time() + grace_seconds
+        running_by = self._env.running.now() + grace_seconds
         self._env.patience.ends_at = by + HAND_OVER_SECONDS  # a store that is away must not hold the stop up
         for ref in list(self._registry.depths()):
             with suppress(RuntimeFault):  # a full mailbox: its actor hands over when it is stopped
-                self._registry.tell_if_active(ref, DrainRequest(by))
+                self._registry.tell_if_active(ref, DrainRequest(running_by))
         with trio.move_on_at(by + HAND_OVER_SECONDS):
             await self._env.busy.wait_none()
 

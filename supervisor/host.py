@@ -18,6 +18,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.environment import Busy, Environment, FileLimits
 from lobu_actors.conversation.promises import Promises
+from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.runtime.child_spec import ChildSpec
@@ -27,6 +28,7 @@ from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.protocol import Store
 from supervisor.config.settings import Settings
 from supervisor.conversations import Conversations
+from supervisor.freezer import Freezer
 from supervisor.membership import Membership
 from supervisor.sandbox.destinations import Destination
 from supervisor.spawner.link import SpawnerLink
@@ -93,7 +95,7 @@ class Host:
         )
         environment = self._environment(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
-        self._deadlines = Deadlines(store, self._host_id, environment.promises)
+        self._deadlines = Deadlines(store, self._host_id, environment.promises, environment.running)
         self._sweeper = Sweeper(
             store,
             self._host_id,
@@ -111,6 +113,15 @@ class Host:
             interval_seconds=limits.retention_interval_seconds,
         )
         self._expired_files = ExpiredFiles(store)
+        self._freezer = Freezer(
+            self.membership,
+            store,
+            self._link,
+            environment.running,
+            self.conversations.active_refs,
+            self.conversations.give_up,
+            alone=not settings.allow_multi_host,
+        )
         self.tree_log = TreeLog()
         self._actors = self._supervise_actors()
 
@@ -131,6 +142,7 @@ class Host:
             timers=self._timers,
             busy=Busy(),
             promises=Promises(),
+            running=RunningClock(),
             clock_ms=wall_clock_ms,
             limits=_conversation_limits(settings),
             max_owed_turns=limits.queue_max_turns,
@@ -152,6 +164,7 @@ class Host:
             [
                 ChildSpec("membership", self.membership.run),
                 conversations,
+                ChildSpec("freezer", self._freezer.run),
                 ChildSpec("deadlines", self._deadlines.run),
                 ChildSpec("sweeper", self._sweeper.run),
             ],

@@ -43,6 +43,16 @@ class Membership:
         self._name = socket.gethostname()
         self.state = HostState.ACTIVE
         self.trusted_until = 0.0  # trio clock
+        self._renewed = trio.Event()
+
+    async def renewed(self) -> None:
+        """Until the lease was renewed once more; callers bound the wait."""
+        await self._renewed.wait()
+
+    async def trusted_again(self) -> None:
+        """Until this process trusts that it holds its lease."""
+        while self.trusted_until <= trio.current_time():
+            await self._renewed.wait()
 
     async def run(self, context: ChildContext) -> None:
         self.host_id = new_id()
@@ -91,3 +101,5 @@ class Membership:
 
     def _trust(self, sent: float) -> None:
         self.trusted_until = sent + self._ttl_seconds - self._margin_seconds
+        self._renewed.set()
+        self._renewed = trio.Event()

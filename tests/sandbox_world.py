@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,15 @@ PYTHON = next((path for path in ("/usr/bin/python3",) if os.access(path, os.X_OK
 UIDS = UidRange(1_900_000_000, 64)
 
 
+@cache
 def bwrap_missing() -> str:
     """Why sandboxes cannot be tested here; empty when they can."""
-    return "" if shutil.which("bwrap") else "bubblewrap is not installed (apt-get install bubblewrap)"
+    program = shutil.which("bwrap")
+    if program is None:
+        return "bubblewrap is not installed (apt-get install bubblewrap)"
+    words = [program, "--unshare-user", "--disable-userns", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc"]
+    tried = subprocess.run([*words, "true"], capture_output=True, text=True, timeout=10)
+    return "" if tried.returncode == 0 else f"this machine allows no sandboxes ({tried.stderr.strip()})"
 
 
 class ContainedHost(Host):

@@ -84,9 +84,7 @@ class ConversationActor(Actor[m.Message]):
             try:
                 run = state.run
                 if run is not None and run.phase is RunPhase.STOPPING:
-                    await effects.apply(
-                        m.FinishTurns(run.run_id, run.turns, TurnStatus.CANCELLED, RunStatus.CANCELLED)
-                    )
+                    await effects.apply(m.FinishTurns(run.run_id, run.turns, TurnStatus.CANCELLED, RunStatus.CANCELLED))
                 elif run is not None and run.phase is not RunPhase.FINISHING:
                     await effects.apply(m.RequeueTurns(run.run_id, run.turns, failed=False, code="HANDED_OVER"))
                 await self._env.store.release(lease)
@@ -109,7 +107,7 @@ class ConversationActor(Actor[m.Message]):
         assert self._state is not None
         assert self._effects is not None
         while pending:
-            moment = Moment(trio.current_time(), new_id())
+            moment = Moment(self._env.running.now(), new_id())
             self._state, effects = decide(self._state, pending.popleft(), moment)
             results: list[m.Message] = []
             for effect in effects:
@@ -133,7 +131,7 @@ class ConversationActor(Actor[m.Message]):
             if self._state is None or self._effects is None:
                 return False  # a former activation's; what it owed is in the store
             if isinstance(message, WorkerSignal):  # `over`, but its worker's end is still of interest
-                self._state, effects = decide(self._state, message, Moment(trio.current_time(), new_id()))
+                self._state, effects = decide(self._state, message, Moment(self._env.running.now(), new_id()))
                 for effect in effects:
                     await self._effects.apply(effect)
             return False

@@ -12,6 +12,7 @@ import trio
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.promises import Promises
+from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits
 from lobu_actors.conversation.worker_port import Workers, Workspaces
 from lobu_actors.gateway.feed import Feeds
@@ -66,6 +67,7 @@ class Environment:
     timers: Timers
     busy: Busy
     promises: Promises
+    running: RunningClock  # of all deadlines of a run; stands still while workers are frozen
     clock_ms: Callable[[], int]  # wall clock, for timestamps that clients see
     limits: Limits
     max_owed_turns: int

@@ -13,7 +13,7 @@ Every call has a deadline; callers may cancel at any time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -335,6 +335,10 @@ class HostStore(Protocol):
 
     async def declare_host_dead(self, host_id: str) -> None:
         """For a host that is known to be gone: ourselves at the end, or a predecessor whose state directory we hold."""
+        ...
+
+    async def find_held(self, host_id: str, refs: Collection[ConversationRef]) -> set[ConversationRef]:
+        """Those whose lease this host has."""
         ...
 
     async def list_hosts(self) -> list[Host]: ...

@@ -15,6 +15,7 @@ from lobu_actors.worker import environ_block
 
 WORKER_FD = 3
 NONE = -1  # for no descriptor
+NICENESS, OOM_SCORE = 10, 500  # as of a worker that is executed
 _FREE_FD = 10  # what is put in its place first goes out of the way, to a number from here on
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
@@ -45,6 +46,9 @@ def become_worker(order: Order, worker_socket: int, log: int, kept: int, block: 
     if _KEYCTL is not None:
         # A kernel without keys, or a container that forbids the call, says no.
         _LIBC.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
+    os.nice(NICENESS)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(OOM_SCORE))
     for number, soft, hard in order.limits:
         resource.setrlimit(number, (soft, hard))
     if order.user is not None:

@@ -16,6 +16,9 @@ _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: a forked child should load nothing
 _MAX_ID = 2**32 - 2
+# Behind the supervisor, the spawner and a database on this host: as to CPU time, and when memory runs out.
+NICENESS = 10
+OOM_SCORE = 500
 
 
 class ConfineError(ValueError):
@@ -56,6 +59,9 @@ def apply(confinement: Confinement) -> None:
         # The keys of who started the supervisor are inherited through everything else, a sandbox too. A kernel without
         # keys, or a container that forbids the call, says no.
         _LIBC.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
+    os.nice(NICENESS)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(OOM_SCORE))
     for number, soft, hard in confinement.limits:
         resource.setrlimit(number, (soft, hard))
     if confinement.user is not None:

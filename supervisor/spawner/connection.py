@@ -150,6 +150,16 @@ class Connection:
                 with contextlib.suppress(protocol.ProtocolError):
                     self._request(program)
 
+    def trust(self, until: float) -> None:
+        """See `protocol.Trust`."""
+        if not self.is_lost:
+            self._request(protocol.Trust(until))
+
+    def thaw(self, until: float) -> None:
+        """See `protocol.Thaw`."""
+        if not self.is_lost:
+            self._request(protocol.Thaw(until))
+
     def kill(self, worker_id: str) -> None:
         """SIGKILL to the worker's group; nothing when it is gone."""
         if worker_id in self.processes and not self.is_lost:

@@ -101,6 +101,16 @@ class SpawnerLink:
         if self._connection is not None:
             self._connection.preload(self._preloads)
 
+    def trust(self, until: float) -> None:
+        """Have the workers frozen at `until` (time.monotonic()) unless a later time is said before. Never blocks."""
+        if self._connection is not None:
+            self._connection.trust(until)
+
+    def thaw(self, until: float) -> None:
+        """Let frozen workers go on, until then. Never blocks."""
+        if self._connection is not None:
+            self._connection.thaw(until)
+
     def kill(self, worker_id: str) -> None:
         """SIGKILL to the whole process group of a worker; nothing when it is gone. Never blocks."""
         if self._connection is not None:

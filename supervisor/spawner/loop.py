@@ -61,6 +61,8 @@ class Spawner:
         self._records = records
         self._workers: dict[str, Worker] = {}
         self._leaders: dict[int, str] = {}
+        self._trusted_until: float | None = None
+        self._frozen = False
         self._ending = False
         self._hung_up = False
         self._selector = selectors.DefaultSelector()
@@ -79,10 +81,13 @@ class Spawner:
 
     def run(self) -> None:
         while not self._ending:
-            for key, events in self._selector.select(_sooner(self._uplink.patience(), self._zygotes.patience())):
+            wait = _sooner(self._uplink.patience(), self._zygotes.patience(), self._trust())
+            for key, events in self._selector.select(wait):
                 act: Callable[[int], None] = key.data
                 act(events)
             self._zygotes.expire()
+            if self._trust() == 0:
+                self._freeze()
             if self._hung_up:
                 self._hung_up = False
                 self._zygotes.replace_all()
@@ -133,6 +138,10 @@ class Spawner:
         elif isinstance(request, protocol.Relabel):
             if request.worker_id in self._workers:
                 self._workers[request.worker_id].label = request.label
+        elif isinstance(request, protocol.Trust):
+            self._trusted_until = request.until
+        elif isinstance(request, protocol.Thaw):
+            self._thaw(request.until)
         elif isinstance(request, protocol.Kill):
             self._signal(request.worker_id, signal.SIGKILL)
         elif isinstance(request, protocol.Signal):
@@ -175,6 +184,25 @@ class Spawner:
             self._records.add(Record(worker.worker_id, worker.pid, worker.started_at))
         except OSError as error:
             print(f"spawner: worker {worker.worker_id} is not on record: {error}", file=sys.stderr)
+        if self._frozen:
+            _signal_group(worker.pid, signal.SIGSTOP)
+
+    def _trust(self) -> float | None:
+        """Seconds until the workers are to be frozen; None when nobody said so, or they are."""
+        if self._trusted_until is None or self._frozen:
+            return None
+        return max(0.0, self._trusted_until - time.monotonic())
+
+    def _freeze(self) -> None:
+        """Another host may take this one's conversations over from now on: nothing here may go on meanwhile."""
+        self._frozen = True
+        for worker in self._workers.values():
+            _signal_group(worker.pid, signal.SIGSTOP)
+
+    def _thaw(self, until: float) -> None:
+        self._trusted_until, self._frozen = until, False
+        for worker in self._workers.values():
+            _signal_group(worker.pid, signal.SIGCONT)
 
     def _signal(self, worker_id: str, number: int) -> None:
         worker = self._workers.get(worker_id)
@@ -262,8 +290,8 @@ class Spawner:
         self._uplink.drop()
 
 
-def _sooner(one: float | None, other: float | None) -> float | None:
-    return other if one is None else one if other is None else min(one, other)
+def _sooner(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def _next_ended() -> os.waitid_result | None:

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Collection
 
 from supervisor.spawner.protocol import MARK
+from supervisor.spawner.strays import end_all_of, uid_of
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PARENT_FIELD = 1  # of /proc/<pid>/stat, counted from the state
@@ -87,18 +88,30 @@ class Orphans:
         """
         living = {*workers.values(), *ordered}
         leaders = workers | (zygotes or {})
+        users: set[int] = set()
         for pid in children():
             if pid in leaders:
                 continue
             owners = self._owners.get(pid)
             if owners is None:
-                owners = self._owners[pid] = self._owners_of(pid, leaders, living)
+                owners = self._owners[pid] = self._owners_of(pid, leaders, living, ordered)
             owners &= living.union(leaders.values())
             if not owners:
+                if (uid := uid_of(pid)) is not None:
+                    users.add(uid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+        for uid in users.difference(map(uid_of, leaders)):
+            end_all_of(uid)
 
-    def _owners_of(self, pid: int, leaders: dict[int, str], living: Collection[str]) -> set[str]:
+    def _owners_of(
+        self, pid: int, leaders: dict[int, str], living: Collection[str], ordered: Collection[str]
+    ) -> set[str]:
+        uid = uid_of(pid)
+        if uid not in (None, os.geteuid()):
+            # A worker's user is its alone: what runs as that user is its own, whatever it says of itself. One that
+            # is being forked may have its user already.
+            return {*ordered, *(name for leader, name in leaders.items() if uid_of(leader) == uid)}
         session = session_of(pid)
         if session in leaders:
             return {leaders[session]}

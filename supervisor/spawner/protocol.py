@@ -76,6 +76,21 @@ class Signal(NamedTuple):
     signal: int
 
 
+class Trust(NamedTuple):
+    """Freeze all workers at `until` (seconds of CLOCK_MONOTONIC) unless a later time was said by then.
+
+    Never said: they are never frozen.
+    """
+
+    until: float
+
+
+class Thaw(NamedTuple):
+    """Let all workers go on, and freeze them at `until` as `Trust` says."""
+
+    until: float
+
+
 class End(NamedTuple):
     """End all workers, then the spawner itself."""
 
@@ -137,7 +152,7 @@ class Notice(NamedTuple):
     text: str
 
 
-Request = Spawn | Preload | Relabel | Kill | Signal | End
+Request = Spawn | Preload | Relabel | Kill | Signal | Trust | Thaw | End
 Reply = Up | Running | Spawned | SpawnFailed | Exited | Output | Notice
 
 _REQUESTS: dict[str, type[Any]] = {
@@ -146,6 +161,8 @@ _REQUESTS: dict[str, type[Any]] = {
     "relabel": Relabel,
     "kill": Kill,
     "signal": Signal,
+    "trust": Trust,
+    "thaw": Thaw,
     "end": End,
 }
 _REPLIES: dict[str, type[Any]] = {

@@ -12,6 +12,7 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.promises import Promise, Promises
+from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.protocol import HostStore
@@ -27,11 +28,14 @@ BATCH = 1000
 class Deadlines:
     """A supervised child."""
 
-    def __init__(self, store: HostStore, host_id: Callable[[], str], promises: Promises) -> None:
+    def __init__(
+        self, store: HostStore, host_id: Callable[[], str], promises: Promises, running: RunningClock
+    ) -> None:
         self._store = store
         self._host_id = host_id
         self._promises = promises
-        self._written: dict[ConversationRef, Promise] = {}
+        self._running = running
+        self._written: dict[ConversationRef, tuple[Promise, float]] = {}  # and until when, by the real clock
 
     async def run(self, context: ChildContext) -> None:
         context.started()
@@ -49,7 +53,7 @@ class Deadlines:
             del self._written[ref]
         moved = {ref: promise for ref, promise in made.items() if self._has_moved(ref, promise)}
         rows = [
-            MarkerDeadline(ref.organization_id, turn_id, promise.run_id, promise.until - trio.current_time())
+            MarkerDeadline(ref.organization_id, turn_id, promise.run_id, promise.until - self._running.now())
             for ref, promise in moved.items()
             for turn_id in promise.turn_ids
         ]
@@ -57,10 +61,16 @@ class Deadlines:
         for start in range(0, len(rows), BATCH):
             written |= await self._store.extend_deadlines(self._host_id(), rows[start : start + BATCH])
         # What was left out is tried again at the next look, unless its run has ended.
-        self._written.update({ref: promise for ref, promise in moved.items() if written.issuperset(promise.turn_ids)})
+        self._written.update(
+            {
+                ref: (promise, self._running.real(promise.until))
+                for ref, promise in moved.items()
+                if written.issuperset(promise.turn_ids)
+            }
+        )
 
     def _has_moved(self, ref: ConversationRef, promise: Promise) -> bool:
-        known = self._written.get(ref)
+        known, until = self._written.get(ref, (None, 0.0))
         if known is None or (known.run_id, known.turn_ids) != (promise.run_id, promise.turn_ids):
             return True
-        return abs(promise.until - known.until) >= STEP_SECONDS
+        return abs(self._running.real(promise.until) - until) >= STEP_SECONDS

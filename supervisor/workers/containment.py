@@ -117,7 +117,10 @@ class Containment:
         else:
             uid = None
         if kind.has_network:
-            self._egress.open(worker_id, self._allowed(kind), uid)
+            try:
+                self._egress.open(worker_id, self._allowed(kind), uid)
+            except OSError as error:
+                _log.warning("worker.without_network", worker_id=worker_id, reason=str(error))
 
     def settle(self) -> None:
         """All that another supervisor left and that is worth it is adopted: close what the rest had open."""
@@ -126,9 +129,12 @@ class Containment:
         self._egress.remove_unused()
 
     def release(self, worker_id: str) -> None:
-        """The worker is gone, or never was. May be called again."""
+        """The worker is gone, or never was. May be called again. Raises nothing."""
         self._egress.close(worker_id)
-        self._users.release(worker_id)
+        try:
+            self._users.release(worker_id)
+        except OSError as error:  # stays open to a uid that has no other worker until the next supervisor closes it
+            _log.warning("workspace.not_closed", worker_id=worker_id, reason=str(error))
 
     async def _contain(self, kind: WorkerType, spawn: Spawn) -> Spawn:
         limits = dict(kind.limits)

@@ -62,7 +62,7 @@ def take_step(world: AdoptionWorld, step: str, data: st.DataObject) -> None:
         case "answer unheard":
             world.answer_question(hint=False)
         case "time":
-            world._guarded(lambda: world.pass_time(2.5))
+            world._guarded(lambda: world.pass_time(0.4))
         case "long time":
             world._guarded(lambda: world.pass_time(3000.0))
         case "kill supervisor":

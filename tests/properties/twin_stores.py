@@ -295,6 +295,7 @@ class Twins(FileOperations, TenantOperations):
         await self.call("list_hosts")
         await self.call("find_overdue", limit=ALL_EXAMPLES)
         for host_id in [*self.hosts[-3:], "no-such-host"]:
+            await self.call("find_held", host_id, self.conversations)
             await self.call("find_owed", host_id, limit=ALL_EXAMPLES, older_than_seconds=0.0)
         for organization, age in itertools.product(self.organizations, (OLD, ANY_AGE)):
             before = ConversationRef(organization, "", "")

@@ -3,6 +3,7 @@
 Standard library only, and for any interpreter: such a worker is to run as a user that sees nothing of this project.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -46,21 +47,17 @@ def neighbour(run: str, content: str) -> None:
 def fork_bomb(run: str, content: str) -> None:
     beat()
     while True:
-        try:
+        with contextlib.suppress(OSError):
             os.fork()
-        except OSError:
-            pass
 
 
 def session_bomb(run: str, content: str) -> None:
     """Each in a session of its own, which is also a scheduling group of its own where the kernel makes such."""
     beat()
     while True:
-        try:
+        with contextlib.suppress(OSError):
             if os.fork() == 0:
                 os.setsid()
-        except OSError:
-            pass
 
 
 def cpu_hog(run: str, content: str) -> None:
@@ -153,7 +150,7 @@ def never_reads(run: str, content: str) -> None:
 
 
 def link_storm(run: str, content: str) -> None:
-    for number in range(10_000):
+    for number in range(4_000):
         os.symlink("/etc/passwd" if number % 2 else workspace, f"{workspace}/output/{number}")
     complete(run, "done")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from lobu_actors.contract.ids import ConversationRef
@@ -38,6 +38,11 @@ class HostPart(Part):
         host = self.tables.hosts.get(host_id)
         if host is not None:
             host.state, host.expires_at = HostState.DEAD, min(host.expires_at, self.tables.clock())
+
+    async def find_held(self, host_id: str, refs: Collection[ConversationRef]) -> set[ConversationRef]:
+        await pass_checkpoint()
+        leases = ((ref, self.tables.leases.get((ref.organization_id, ref.conversation_id))) for ref in refs)
+        return {ref for ref, lease in leases if lease is not None and lease.host_id == host_id}
 
     async def list_hosts(self) -> list[Host]:
         await pass_checkpoint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from lobu_actors.contract.ids import ConversationRef
@@ -32,6 +32,15 @@ class HostPart(Part):
 
     async def declare_host_dead(self, host_id: str) -> None:
         await self.write("declare_host_dead", {"host_id": host_id})
+
+    async def find_held(self, host_id: str, refs: Collection[ConversationRef]) -> set[ConversationRef]:
+        params = {
+            "host_id": host_id,
+            "organization_ids": [ref.organization_id for ref in refs],
+            "conversation_ids": [ref.conversation_id for ref in refs],
+        }
+        held = set(await self.read("find_held", params))
+        return {ref for ref in refs if (ref.organization_id, ref.conversation_id) in held}
 
     async def list_hosts(self) -> list[Host]:
         return [to_host(row) for row in await self.read("list_hosts")]

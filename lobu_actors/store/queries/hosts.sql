@@ -22,6 +22,13 @@ RETURNING 1;
 UPDATE host SET state = 'dead', expires_at = least(expires_at, clock_timestamp())
 WHERE host_id = %(host_id)s;
 
+-- name: find_held
+-- Those of some conversations whose lease a host has, by organization and conversation.
+SELECT l.organization_id, l.key FROM actor_lease l
+JOIN unnest(%(organization_ids)s::text[], %(conversation_ids)s::text[]) AS asked (organization_id, conversation_id)
+    ON l.organization_id = asked.organization_id AND l.key = asked.conversation_id
+WHERE l.kind = 'conversation' AND l.host_id = %(host_id)s;
+
 -- name: list_hosts
 -- All hosts with the number of their leases, longest expiry first.
 SELECT h.host_id, h.name, h.link_url, h.version, h.state,

@@ -93,6 +93,7 @@ async def end_what_is_refused(world: EdgeWorld, ref: ConversationRef) -> None:
         timers=nothing,
         busy=nothing,
         promises=nothing,
+        running=nothing,
         clock_ms=lambda: 1,
         limits=Limits(),
         max_owed_turns=9,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def _folder(host: ContainedHost, client: Client) -> Path:
     return Path(host.workspaces.of(client.worker.request.ref).path)
 
 
+@pytest.fixture
+def more_groups() -> Iterator[None]:
+    """The supervisor is in a group that workers must not be in."""
+    before = os.getgroups()
+    os.setgroups([4])
+    yield
+    os.setgroups(before)
+
+
+@pytest.mark.usefixtures("more_groups")
 async def test_each_living_worker_has_a_uid_of_its_own_and_no_way_back() -> None:
     async with contained_host(_make) as host:
         one, other = await _start(host), await _start(host)

@@ -17,6 +17,7 @@ from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.promises import Promises
+from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.session import Session
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.records import Accepted, Activation, FinishRun, Lease, NewTurn, Segment, StartRun, TurnEnd
@@ -106,6 +107,7 @@ def open_place(store: PostgresStore, make_scene: Callable[..., Awaitable[Any]], 
             timers=nothing,
             busy=nothing,
             promises=Promises(),
+            running=RunningClock(),
             clock_ms=lambda: 1,
             limits=nothing,
             max_owed_turns=9,

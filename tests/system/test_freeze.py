@@ -1,0 +1,127 @@
+"""A host that cannot renew its lease freezes its workers before another could take over; nothing fails of that."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from tests.system.audit import broken_promises, log_of, turn_of
+from tests.system.conftest import Start, client_of
+from tests.system.lobu_process import LobuRun, until
+from tests.system.sse_client import Conversation, Transcript
+
+AGENT = """
+[limits]
+host_ttl_seconds = 3
+host_renew_seconds = 0.5
+host_margin_seconds = 1
+[workers.echo]
+command = ["python", "-m", "lobu_actors.agents.echo"]
+[[agents]]
+id = "echo"
+worker = "echo"
+default = true
+deadlines = { heartbeat_seconds = 3, turn_seconds = 12 }
+"""
+LONG, LONG_TEXT = "stream 300 20", "".join(f"word{number} " for number in range(300))  # six seconds
+SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
+
+
+@pytest.mark.parametrize("away_seconds", [1, 8])
+async def test_an_outage_of_the_database_pauses_turns_and_fails_none(start_run: Start, away_seconds: float) -> None:
+    """Longer than the worker's heartbeat deadline and, with the turn, than the whole turn's."""
+    run = await start_run(config=AGENT, database_url=None, environment=SEVERAL)
+    conversation, transcript = await client_of(run).open(), Transcript()
+    message_id = await conversation.send(LONG)
+    worker = await _speaks(run, conversation, message_id)
+    with _stopped(run.postmaster_pid()):
+        await trio.sleep(away_seconds)
+        assert (_state(worker) == "T") is (away_seconds > 2), "frozen once its host is not trusted"
+    with trio.fail_after(30):
+        await transcript.follow(conversation, lambda: message_id in transcript.terminals)
+    assert transcript.faults == []
+    assert transcript.terminals[message_id].event == "complete"
+    assert transcript.texts[message_id] == LONG_TEXT
+    assert turn_of(run.database_url, message_id) == ("completed", 1, 0)
+    assert [kind for _, kind, _ in log_of(run.database_url, conversation.key)] == ["complete"]
+    assert broken_promises(run.database_url) == []
+    assert await run.stop() == 0
+    assert run.processes() == []
+
+
+async def test_the_workers_of_a_paused_supervisor_freeze_and_go_on_with_it(start_run: Start) -> None:
+    run = await start_run(config=AGENT, environment=SEVERAL)
+    conversation = await client_of(run).open()
+    message_id = await conversation.send(LONG)
+    worker = await _speaks(run, conversation, message_id)
+    run.signal(signal.SIGSTOP)
+    await until(lambda: _state(worker) == "T", "it is frozen by the spawner", 5)
+    await trio.sleep(3)  # its lease is over
+    run.signal(signal.SIGCONT)
+    assert (await conversation.terminal_of(message_id)).data["finalText"] == LONG_TEXT
+    assert turn_of(run.database_url, message_id) == ("completed", 1, 0), "nobody else was there to take it over"
+    assert broken_promises(run.database_url) == []
+
+
+async def test_another_host_takes_over_and_nothing_runs_twice(start_run: Start, database_url: str) -> None:
+    one = await start_run(config=AGENT, environment=SEVERAL, database_url=database_url)
+    other = await start_run(config=AGENT, environment=SEVERAL, database_url=database_url)
+    conversation = await client_of(one).open()
+    message_id = await conversation.send(LONG)
+    worker = await _speaks(one, conversation, message_id)
+    one.signal(signal.SIGSTOP)
+    await until(other.worker_pids, "the other host runs it", 15)
+    assert _state(worker) == "T", "frozen before anybody took over"
+    frame = await conversation.through(client_of(other)).terminal_of(message_id)
+    one.signal(signal.SIGCONT)
+    assert frame.data["finalText"] == LONG_TEXT
+    assert turn_of(database_url, message_id)[:2] == ("completed", 2)
+    await until(lambda: not Path(f"/proc/{worker}").exists(), "its frozen worker is ended")
+    message_id = await conversation.send("hello")
+    assert (await conversation.terminal_of(message_id)).event == "complete", "it is a healthy host again"
+    assert broken_promises(database_url) == []
+
+
+async def test_alone_nothing_is_frozen(start_run: Start) -> None:
+    run = await start_run(config=AGENT, database_url=None)
+    conversation = await client_of(run).open()
+    message_id = await conversation.send(LONG)
+    worker = await _speaks(run, conversation, message_id)
+    with _stopped(run.postmaster_pid()):
+        await trio.sleep(4)
+        assert _state(worker) != "T"
+    assert (await conversation.terminal_of(message_id)).data["finalText"] == LONG_TEXT
+    assert turn_of(run.database_url, message_id) == ("completed", 1, 0)
+
+
+async def _speaks(run: LobuRun, conversation: Conversation, message_id: str) -> int:
+    """The pid of its worker, once that has said something."""
+    transcript = Transcript()
+    with trio.fail_after(20):
+        await transcript.follow(conversation, lambda: transcript.texts.get(message_id))
+    [worker] = run.worker_pids()
+    return worker
+
+
+@contextmanager
+def _stopped(postmaster: int) -> Iterator[None]:
+    """The whole database server stands still: it neither answers nor refuses."""
+    found = [postmaster, *(child.pid for child in psutil.Process(postmaster).children(recursive=True))]
+    for pid in found:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in found:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
