@@ -1,6 +1,7 @@
 """A worker's bytes as frames: one read of its socket becomes one batch.
 
-Owns line splitting and decoding. Knows nothing of what frames mean or of processes.
+Owns line splitting, decoding, and how many lines one worker may have read: what floods its socket finds it full, and
+the others their turn in time. Knows nothing of what frames mean or of processes.
 """
 
 import socket
@@ -10,7 +11,9 @@ import trio
 
 from lobu_actors.contract.frames import MAX_LINE_BYTES, Frame, FrameError, Unknown, decode_worker_frame
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 16 * 1024  # so that one batch of the smallest frames holds nobody up for long
+LINES_PER_SECOND = 5000.0  # in the long run
+LINES_AT_ONCE = 2000
 
 _log = structlog.get_logger()
 
@@ -49,6 +52,23 @@ class LineSplitter:
         return lines
 
 
+class Pace:
+    """A token bucket. All times are seconds of one clock."""
+
+    def __init__(self, per_second: float = LINES_PER_SECOND, at_once: float = LINES_AT_ONCE) -> None:
+        self._per_second = per_second
+        self._at_once_seconds = at_once / per_second
+        self._full_at = 0.0
+
+    def take(self, number: int, now: float) -> None:
+        self._full_at = max(self._full_at, now) + number / self._per_second
+
+    @property
+    def resumes_at(self) -> float:
+        """When more may be taken."""
+        return self._full_at - self._at_once_seconds
+
+
 class EndOfFrames(Exception):
     """The worker's end of the socket is closed, and all that it wrote was read."""
 
@@ -68,6 +88,7 @@ class FrameReader:
         self._worker_id = worker_id
         self._splitter = LineSplitter(max_line_bytes)
         self._fault: FrameError | None = None
+        self._pace = Pace()
 
     async def read(self) -> tuple[Frame, ...]:
         """The frames of one read, never none; unknown ones are left out with a debug line.
@@ -81,6 +102,7 @@ class FrameReader:
             if not data:
                 raise EndOfFrames
             frames = self._decode(data)
+            self._pace.take(data.count(b"\n"), trio.current_time())
             if frames:
                 return tuple(frames)
 
@@ -98,6 +120,8 @@ class FrameReader:
         return frames
 
     async def _receive(self) -> bytes:
+        if self._pace.resumes_at > trio.current_time():
+            await trio.sleep_until(self._pace.resumes_at)
         while True:
             # Waits even when there is something to read: a worker that never stops writing must let others run.
             await trio.lowlevel.wait_readable(self._socket)

@@ -6,7 +6,7 @@ worker. Owns the limit on living workers and what a worker is given at its start
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -52,6 +52,10 @@ class Folders(Protocol):
 
     def lead(self, worker_id: str, ref: ConversationRef) -> tuple[str, str]:
         """Have that name lead to a workspace; gives it and the session file's path behind it. Raises OSError."""
+        ...
+
+    def keep_links(self, worker_ids: Collection[str]) -> None:
+        """Of these workers' only; for the start, since a supervisor that died may have left more."""
         ...
 
     def remove_link(self, worker_id: str) -> None:
@@ -214,6 +218,7 @@ class WorkerProcesses:
             self._left[label.ref] = (process, label)
             if self._containment is not None:
                 self._containment.adopt(process.worker_id, label.worker, workspace_name(label.ref))
+        self._folders.keep_links([process.worker_id for process, _label in self._left.values()])
         if self._containment is not None:
             self._containment.settle()
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -86,6 +86,14 @@ class HostWorkspaces:
         link = self.link_of(worker_id)
         os.symlink(workspace_name(ref), link)
         return link, os.path.join(link, SESSION_FOLDER, SESSION_NAME)
+
+    def keep_links(self, worker_ids: Collection[str]) -> None:
+        """Remove all links but those of these workers: what a supervisor that died left."""
+        kept = {os.path.basename(self.link_of(worker_id)) for worker_id in worker_ids}
+        for name in os.listdir(self.descriptor):
+            if name.startswith(_LINK_PREFIX) and name not in kept:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self.descriptor)
 
     def remove_link(self, worker_id: str) -> None:
         with contextlib.suppress(OSError):

@@ -9,8 +9,10 @@ import pytest
 import trio
 
 from lobu_actors.contract.frames import Complete
+from lobu_actors.contract.ids import ConversationRef
 from supervisor.workers import warm
 from supervisor.workers.types import WorkerLimits, WorkerType
+from supervisor.workspaces.workspace import HostWorkspaces
 from tests.integration.workers.conftest import text_of
 from tests.system.lobu_process import until
 
@@ -135,6 +137,14 @@ async def test_killed_before_it_was_talked_to(host, wait_for_end):
     client.worker.kill()
     await client.gone()
     await wait_for_end(idle[0])
+
+
+def test_links_that_a_dead_supervisor_left_are_removed(tmp_path):
+    workspaces = HostWorkspaces(tmp_path)
+    kept, left = (workspaces.lead(name, ConversationRef("org", "agent", name))[0] for name in ("kept", "left"))
+    workspaces.keep_links(["kept"])
+    assert (os.path.lexists(kept), os.path.lexists(left)) == (True, False)
+    workspaces.close()
 
 
 def test_how_memory_is_judged():
