@@ -2,7 +2,7 @@
 
 Prints for each row what a client was told and how long after the cause, over several repetitions; exit 1 when a client
 was ever told anything else than the row promises. The client is connected before the cause, and follows by resuming.
-A row that takes several hosts is named and not measured.
+Where a host goes, it follows at another one, which shares the first one's database and nothing else.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import attrs
 import trio
 
 from lobu_actors.contract.ids import new_id
+from lobu_actors.store.embedded import EmbeddedServer
+from lobu_actors.store.migrate import migrate
 from tests.conftest import admin
 from tests.system.lobu_process import LobuRun, lobu_run, until
 from tests.system.sse_client import Broken, Client, Conversation, Transcript
@@ -30,7 +33,6 @@ REPETITIONS = 5
 ROW_SECONDS = 60.0
 CRASHES = 4  # of one conversation's worker that are still no loop
 RAW = Path(__file__).parent / "workers" / "raw.py"
-LATER = "later issue: takes several hosts"
 
 _AGENTS = {
     "never_ready": "deadlines = { startup_seconds = 1 }",
@@ -42,6 +44,14 @@ _AGENTS = {
     "modelless": "settings = { requires_model = true }",
     "broken_guard": 'guardrails = [ { kind = "command", command = ["sh", "-c", "exit 3"] } ]',
 }
+_ECHO = """
+[workers.echo]
+command = ["python", "-m", "lobu_actors.agents.echo"]
+[[agents]]
+id = "echo"
+worker = "echo"
+default = true
+"""
 
 
 def _config(program: Path) -> str:
@@ -75,7 +85,7 @@ class Turn:
     """One message whose reader is there already."""
 
     run: LobuRun
-    conversation: Conversation
+    conversation: Conversation  # where the message is sent
     message_id: str
     transcript: Transcript
 
@@ -103,16 +113,17 @@ Cause = Callable[[Turn], Awaitable[float]]
 
 @attrs.frozen
 class Row:
-    """`cause` makes it happen and gives the moment from which time counts. `told` None: see `note`."""
+    """`cause` makes it happen and gives the moment from which time counts."""
 
     name: str
     what: str
     test: str
-    told: str | None = None
-    cause: Cause | None = None
+    told: str
+    cause: Cause
     agent: str = "echo"
     counted_from: str = "the message"
     note: str = ""
+    hosts: int = 1  # with 2, the client reads at the second, and `cause` happens to the first
 
 
 def says(content: str) -> Cause:
@@ -150,6 +161,43 @@ async def kill_supervisor(turn: Turn) -> float:
     await turn.run.kill_main()
     await turn.run.start()
     return begun
+
+
+async def kill_host(turn: Turn) -> float:
+    """All of it at once, as when a machine loses its power. It comes back for the next repetition."""
+    await turn.send("stream 20 25")
+    await _runs(turn)
+    begun = time.perf_counter()
+    await turn.run.kill_all()
+    return begun
+
+
+async def pause_host(turn: Turn) -> float:
+    """Supervisor and workers are still there and do nothing, for longer than the lease."""
+    await turn.send("stream 20 25")
+    await _runs(turn)
+    begun = time.perf_counter()
+    turn.run.signal(signal.SIGSTOP)
+    return begun
+
+
+async def drain_host(turn: Turn) -> float:
+    await turn.send("stream 200 10")
+    await _runs(turn)
+    begun = time.perf_counter()
+    turn.run.signal(signal.SIGTERM)
+    assert await turn.run.wait_exit() == 0
+    return begun
+
+
+async def _runs(turn: Turn) -> None:
+    await until(
+        lambda: admin(
+            turn.run.database_url,
+            f"SELECT 1 FROM run WHERE conversation_id = '{turn.conversation.key}' AND status = 'live'",
+        ),
+        "it runs",
+    )
 
 
 async def crash_database(turn: Turn) -> float:
@@ -214,30 +262,34 @@ ROWS = (
     Row("model", "no model is named", _HERE, "NO_MODEL_CONFIGURED", says("hello"), "modelless"),
     Row("marker", "marker cannot be read", "tests/system/test_corrupt_markers.py", "MARKER_CORRUPT", corrupt_marker,
         counted_from="the lost row", note="found by the sweeper"),
-    Row("adopt", "supervisor restarts, workers alive", "", note="later issue: adoption needs separate units"),
-    Row("supervisor", "supervisor is killed and started again on this host",
-        f"{_STOP} `test_the_main_process_alone_is_killed`", "complete", kill_supervisor, counted_from="SIGKILL",
-        note="the turn runs again, 0.5 s of work"),
-    Row("host", "host dies, another takes over", "", note=LATER),
+    Row("adopt", "supervisor is killed and started again, workers alive",
+        f"{_STOP} `test_the_main_process_alone_is_killed`, `python -m tests.supervisor_kills`", "complete",
+        kill_supervisor, counted_from="SIGKILL", note="its first attempt goes on, 0.5 s of work"),
+    Row("host", "host dies, another takes over", "tests/system/test_files.py", "complete", kill_host,
+        counted_from="SIGKILL", note="lease of 6 s, then 0.5 s of work again", hosts=2),
+    Row("paused", "host is paused, another takes over",
+        "tests/system/test_freeze.py `test_another_host_takes_over_and_nothing_runs_twice`", "complete", pause_host,
+        counted_from="SIGSTOP", note="lease of 6 s, then 0.5 s of work again", hosts=2),
     Row("database", "Postgres crashes and is started again",
         f"{_DATABASE} `test_the_embedded_server_crashes_under_load`", "complete", crash_database,
         counted_from="SIGQUIT", note="0.5 s of work left"),
     Row("drain", "drain", f"{_STOP} `test_sigterm_lets_finish_what_can_and_hands_on_the_rest`", "complete", drain,
         counted_from="SIGTERM", note="0.5 s of work left; told at once, or by the next start"),
-    Row("hand-over", "drain, beyond the grace, to another host", "", note=LATER),
+    Row("hand-over", "drain, beyond the grace, to another host", _HERE, "complete", drain_host,
+        counted_from="SIGTERM", note="grace of 1 s, then 2 s of work again", hosts=2),
 )  # fmt: skip
 
 
-async def measure(run: LobuRun, row: Row) -> tuple[str, float, bool]:
+async def measure(run: LobuRun, reads_at: LobuRun, row: Row) -> tuple[str, float, bool]:
     """What one client was told, the seconds since the cause, and whether it was told of a restart."""
-    assert row.cause is not None
     conversation = await _open(run, row.agent)
+    followed = conversation.through(Client(reads_at.url, reads_at.admin_key))
     turn = Turn(run, conversation, new_id(), Transcript())
     ended = 0.0
 
     async def follow() -> None:
         nonlocal ended
-        await turn.transcript.follow(conversation, lambda: turn.message_id in turn.transcript.terminals)
+        await turn.transcript.follow(followed, lambda: turn.message_id in turn.transcript.terminals)
         ended = time.perf_counter()
 
     with trio.fail_after(ROW_SECONDS):
@@ -267,12 +319,17 @@ async def table(rows: list[Row], repetitions: int) -> tuple[list[str], bool]:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     right = True
-    async with _own_run() as run:
+    async with AsyncExitStack() as stack:
+        run = await stack.enter_async_context(_own_run()) if any(row.hosts == 1 for row in rows) else None
+        pair = await stack.enter_async_context(_two_runs()) if any(row.hosts == 2 for row in rows) else None
         for row in rows:
-            if row.cause is None:
-                lines.append(f"| {row.what} | — | — | — | — | — | {row.note} |")
-                continue
-            found = [await measure(run, row) for _ in range(repetitions)]
+            found = []
+            for _ in range(repetitions):
+                first, reads_at = pair if row.hosts == 2 and pair else (run, run)
+                assert first is not None
+                assert reads_at is not None
+                found.append(await measure(first, reads_at, row))
+                await _restore(first)
             told = sorted({code for code, _, _ in found})
             right = right and told == [row.told]
             seconds = [taken for _, taken, _ in found]
@@ -297,6 +354,35 @@ async def _own_run() -> AsyncIterator[LobuRun]:
             run.folder.joinpath("lobu.toml").write_text(_config(Path(sys.executable)))  # starts again without it
             await until(lambda: run.url, "it listens")
             yield run
+
+
+@asynccontextmanager
+async def _two_runs() -> AsyncIterator[tuple[LobuRun, LobuRun]]:
+    """Two hosts on one database that is neither's."""
+    with tempfile.TemporaryDirectory(prefix="lobu-table-") as name:
+        server = EmbeddedServer(Path(name))
+        await server.start()
+        try:
+            await migrate(server.url)
+            options: dict[str, Any] = {
+                "config": f"[limits]\ndrain_grace_seconds = 1\n{_ECHO}",
+                "database_url": server.url,
+                "environment": {"LOBU_ALLOW_MULTI_HOST": "1"},
+            }
+            async with lobu_run(**options) as one, lobu_run(**options) as other:
+                yield one, other
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
+                await server.stop("immediate")
+
+
+async def _restore(run: LobuRun) -> None:
+    """As it was before the cause."""
+    assert run.process is not None
+    if run.process.poll() is not None:
+        await run.start()
+    else:
+        run.signal(signal.SIGCONT)
 
 
 def main() -> int:
