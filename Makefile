@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check soak bench clean
+.PHONY: run test check soak supervisor-kills kill-campaign bench clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -19,6 +19,12 @@ check: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak $(ARGS)
+
+supervisor-kills: $(STAMP)
+	$(BIN)/python -m tests.supervisor_kills $(ARGS)
+
+kill-campaign: $(STAMP)
+	$(BIN)/python -m tests.kill_campaign $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/lobu bench $(ARGS)

@@ -83,6 +83,7 @@ class EdgeSettings:
     replay_page_events: int = _limit(32, 1, 1000)
     read_seconds: float = _seconds(4.0, 0.05, 30.0)  # one read of the event log by a stream
     poll_seconds: float = _seconds(5.0, 0.05, 600.0)  # backstop for a lost hint while something is owed
+    unheard_poll_seconds: float = _seconds(1.0, 0.05, 600.0)  # the same when its owner may be a host without a link
     idle_poll_seconds: float = _seconds(60.0, 0.05, 3600.0)  # the same when nothing seems to be
     store_patience_seconds: float = _seconds(120.0, 0.1, 3600.0)  # a stream outlives a store that is away this long
 

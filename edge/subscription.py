@@ -106,7 +106,9 @@ class Subscription:
             if now >= self._next_ping:
                 return self._sent(sse.PING)
             if self._reading and not self._draining():
-                if now >= self._retry_at:
+                if now < self._feed.expected_until:
+                    await self._wait(self._feed.expected_until)  # what runs elsewhere is about to be told
+                elif now >= self._retry_at:
                     await self._read_log()
                 else:
                     await self._wait(self._retry_at)
@@ -137,6 +139,8 @@ class Subscription:
         now = trio.current_time()
         lively = self._turn is not None or now - self._heard_at < _LIVELY_SECONDS
         beat = self._settings.poll_seconds if lively else self._settings.idle_poll_seconds
+        if self._feed.unheard:
+            beat = min(beat, self._settings.unheard_poll_seconds if lively else self._settings.poll_seconds)
         if now >= self._read_at + beat:
             await self._poll()
         else:
@@ -189,6 +193,8 @@ class Subscription:
                 return
         for row in rows:
             self._replay(row)
+        for outgoing in self._reader.correction():
+            self._emit(outgoing)
         if complete and not self._done:
             self._reached_end_of_log()
 

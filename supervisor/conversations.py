@@ -17,11 +17,11 @@ import trio
 from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.actor import ConversationActor
+from lobu_actors.conversation.drain_messages import DrainRequest
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.messages import (
     CancelRequest,
     CloseRequest,
-    DrainRequest,
     Message,
     Sweep,
     TurnAccepted,
@@ -79,6 +79,8 @@ class Conversations:
 
     def sweep(self, owed: Owed) -> None:
         """A sweep's find. What an actor has a run for needs no waking: it looks at its queue when that ends."""
+        if self._draining:
+            return
         if owed.closing:
             self._hint(owed.ref, CloseRequest())
         elif not self._env.busy.has(owed.ref):
@@ -86,6 +88,8 @@ class Conversations:
 
     def overdue(self, ref: ConversationRef) -> None:
         """A turn's owner let its deadline pass for long: end a stuck actor here, or take over from a stuck host."""
+        if self._draining:
+            return
         log.error("owner is stuck", conversation=ref.conversation_id, here=ref in self._registry)
         self._registry.kill(ref)
         self._hint(ref, Sweep(overdue=True))

@@ -21,12 +21,14 @@ import structlog
 import trio
 
 from edge.app import create_app
+from edge.guardrails import Guardrails
+from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
 from edge.run_tokens import sign_run
 from edge.server import serve
 from edge.settings import EdgeSettings
 from edge.tokens import JwtKeys, api_key_hash
-from lobu_actors.contract.states import HostState, Role
+from lobu_actors.contract.states import Role
 from lobu_actors.runtime.child_spec import ChildContext, ChildSpec
 from lobu_actors.runtime.errors import ChildStartFailed
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
@@ -46,6 +48,7 @@ log = structlog.get_logger(__name__)
 DATABASE_STOP_SECONDS = 20.0
 
 OnReady = Callable[[int], None]
+OnDrain = Callable[[float], None]
 OnProgress = Callable[[str], None]
 
 
@@ -64,10 +67,13 @@ async def run_everything(settings: Settings, on_ready: OnReady, on_progress: OnP
 
 
 async def _obey(signals: AsyncIterator[int], drain: trio.Event, everything: trio.CancelScope) -> None:
+    """A drain that somebody else asked for does not make the first signal a second one."""
+    hurry = False
     async for number in signals:
-        log.info("stopping now" if drain.is_set() else "stopping", signal=signal.Signals(number).name)
-        if drain.is_set():
+        log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
+        if hurry:
             everything.cancel()
+        hurry = True
         drain.set()
 
 
@@ -90,22 +96,35 @@ async def _database(settings: Settings, on_progress: OnProgress) -> AsyncIterato
 class Everything:
     """The supervisor tree of one `lobu run`, on a database that accepts connections."""
 
-    def __init__(self, settings: Settings, url: str, server: EmbeddedServer | None, on_ready: OnReady) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        server: EmbeddedServer | None,
+        on_ready: OnReady,
+        *,
+        edge: bool = True,
+        on_drain: OnDrain = lambda seconds: None,
+    ) -> None:
+        """Without `edge`, `on_ready` gets 0; `on_drain` is told how many seconds a drain that begins takes at most."""
         self._settings = settings
         self._url = url
         self._server = server
         self._on_ready = on_ready
+        self._on_drain = on_drain
         self._store = PostgresStore.connect(
             url,
             pool_size=settings.limits.database_pool_size,
             call_timeout_seconds=settings.limits.database_timeout_seconds,
         )
         self._keys = JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
-        self._host = Host(settings, self._store, partial(sign_run, self._keys))
+        guardrails = Guardrails(self._store, edge_settings_of(settings))
+        tokens = JwtHostTokens(self._keys)
+        self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, guardrails.verdict)
         children = [
             ChildSpec("store", self._run_store, start_timeout_seconds=60),
             *self._host.children,
-            ChildSpec("edge", self._run_edge, shutdown_seconds=15),
+            ChildSpec("edge", self._run_edge, shutdown_seconds=15) if edge else ChildSpec("ready", self._say_ready),
         ]
         if server is not None:
             watch = ChildSpec(
@@ -124,18 +143,27 @@ class Everything:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._drain_when, drain)
+                nursery.start_soon(self._drain_when_asked, drain)
                 try:
                     await self._tree.serve()
                 except ChildStartFailed as fault:
-                    raise _root_of(fault) from fault
+                    raise root_of(fault) from fault
                 nursery.cancel_scope.cancel()
         finally:
             self._store.close()
+        if self._host.membership.refused is not None:
+            raise self._host.membership.refused
+
+    async def _drain_when_asked(self, drain: trio.Event) -> None:
+        """By another program, through the database; or because there is no place for this host any more."""
+        await self._host.membership.must_drain.wait()
+        drain.set()
 
     async def _drain_when(self, drain: trio.Event) -> None:
         """Streams are told to come back; what runs may finish within the grace; the rest goes back to the queue."""
         await drain.wait()
-        self._host.membership.state = HostState.DRAINING
+        self._on_drain(self._settings.limits.drain_grace_seconds)
+        self._host.membership.begin_drain()
         self._host.conversations.begin_drain()
         await self._host.conversations.hand_over(self._settings.limits.drain_grace_seconds)
         self._tree.stop()
@@ -154,10 +182,15 @@ class Everything:
         context.started()
         await context.stopping.wait()
 
+    async def _say_ready(self, context: ChildContext) -> None:
+        context.started()
+        self._on_ready(0)
+        await context.stopping.wait()
+
     async def _run_edge(self, context: ChildContext) -> None:
         settings = self._settings
         edge_settings = edge_settings_of(settings)
-        app = create_app(self._store, self._host.conversations, self._keys, edge_settings)
+        app = create_app(self._store, self._host.gateway, self._keys, edge_settings)
         async with trio.open_nursery() as nursery:
             serving = partial(
                 serve,
@@ -186,7 +219,7 @@ async def _provide_agents(store: TenantStore, settings: Settings) -> None:
         log.info("default agent given", agent=default.agent_id, organizations=given)
 
 
-def _root_of(fault: ChildStartFailed) -> Exception:
+def root_of(fault: ChildStartFailed) -> Exception:
     """What a person can do something about: not that a supervisor failed, but why its innermost child did."""
     error: Exception = fault
     while isinstance(error, ChildStartFailed) and error.error is not None:

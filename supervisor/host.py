@@ -4,7 +4,7 @@
 
 Stopping goes the other way round: no more sweeps, actors hand over, workers end, the spawner ends. Membership,
 conversations and sweeper live and die together: a process that was declared dead joins again as a new host, with new
-actors. Beside them the janitor deletes what is old.
+actors; with them the singletons, of which each runs on one host of all. Beside them the janitor deletes what is old.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import Alone
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.environment import Busy, Environment, FileLimits
+from lobu_actors.conversation.messages import Message
 from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
+from lobu_actors.gateway.link.auth import HostTokens
+from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.runtime.child_spec import ChildSpec
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
@@ -29,8 +33,13 @@ from lobu_actors.store.protocol import Store
 from supervisor.config.settings import Settings
 from supervisor.conversations import Conversations
 from supervisor.freezer import Freezer
+from supervisor.links.hub import LinkHub
 from supervisor.membership import Membership
+from supervisor.placement import Placing
+from supervisor.rollout import Preconditions
 from supervisor.sandbox.destinations import Destination
+from supervisor.singletons.build import singletons_of
+from supervisor.singletons.inbox import Judge
 from supervisor.spawner.link import SpawnerLink
 from supervisor.tree_log import TreeLog
 from supervisor.upkeep.deadlines import Deadlines
@@ -59,22 +68,18 @@ TREE_INTENSITY = Intensity(max_restarts=10, within_seconds=60.0)
 class Host:
     """The parts of one supervisor process, over a store that is usable. `children` go into its tree in this order."""
 
-    def __init__(self, settings: Settings, store: Store, run_token: RunToken) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, run_token: RunToken, tokens: HostTokens, judge: Judge
+    ) -> None:
         limits = settings.limits
+        alone = Preconditions.of(settings).alone
+        self._busy = Busy()
         self._timers = Timers()
-        self._link = SpawnerLink(settings.state_dir / "spawner", abandon_seconds=limits.adoption_seconds)
-        workspaces = HostWorkspaces(
-            settings.state_dir / "workspaces",
-            max_bytes=limits.session_file_max_bytes,
-            quota=Quota(limits.workspace_max_bytes, limits.workspace_max_files),
+        self._link = SpawnerLink(
+            settings.state_dir / "spawner", managed=settings.managed, abandon_seconds=limits.adoption_seconds
         )
-        self._containment = Containment(
-            self._link,
-            settings.workers,
-            workspaces,
-            Place(settings.state_dir, _dispatcher(settings.server.public_url)),
-            UidRange(limits.worker_uid_first, limits.worker_uid_count),
-        )
+        workspaces = _workspaces(settings)
+        self._containment = _containment(settings, self._link, workspaces)
         self.workers = WorkerProcesses(
             self._link,
             settings.workers,
@@ -83,29 +88,17 @@ class Host:
             WorkerLimits(max_workers=limits.max_workers),
             self._containment,
         )
-        self._workspace_watch = WorkspaceWatch(
-            self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace
-        )
-        self.membership = Membership(
-            store,
-            settings.state_dir,
-            ttl_seconds=limits.host_ttl_seconds,
-            renew_seconds=limits.host_renew_seconds,
-            margin_seconds=limits.host_margin_seconds,
-        )
+        self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
+        self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
+        self._placing = Placing(store, self.membership, lambda: len(self._busy))
         environment = self._environment(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
+        self._links = LinkHub(settings.links, environment, self.conversations, tokens)
+        self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
+        self.membership.link_url = self._links.url
+        self._placing.forward = self._links
         self._deadlines = Deadlines(store, self._host_id, environment.promises, environment.running)
-        self._sweeper = Sweeper(
-            store,
-            self._host_id,
-            self.conversations.sweep,
-            self.conversations.overdue,
-            environment.promises.seems_stuck,
-            interval_seconds=limits.sweep_interval_seconds,
-            batch=SWEEP_BATCH,
-            older_than_seconds=SWEEP_OLDER_THAN_SECONDS,
-        )
+        self._sweeper = self._sweeping(settings, store, environment.promises)
         self._janitor = Janitor(
             store,
             retention_seconds=limits.retention_days * DAY_SECONDS,
@@ -120,9 +113,15 @@ class Host:
             environment.running,
             self.conversations.active_refs,
             self.conversations.give_up,
-            alone=not settings.allow_multi_host,
+            alone=alone is not None,
         )
         self.tree_log = TreeLog()
+        self._singletons = Supervisor(
+            "singletons",
+            singletons_of(settings, store, self.membership, self.gateway, judge),
+            intensity=TREE_INTENSITY,
+            on_event=self.tree_log,
+        )
         self._actors = self._supervise_actors()
 
     def _host_id(self) -> str:
@@ -140,7 +139,7 @@ class Host:
             workspaces=workspaces,
             feeds=Feeds(wall_clock_ms),
             timers=self._timers,
-            busy=Busy(),
+            busy=self._busy,
             promises=Promises(),
             running=RunningClock(),
             clock_ms=wall_clock_ms,
@@ -153,6 +152,24 @@ class Host:
             file_limits=FileLimits(
                 limits.upload_max_files, limits.upload_file_max_bytes, limits.upload_total_max_bytes
             ),
+            not_ours=self._not_ours,
+            placement=self._placing,
+        )
+
+    def _not_ours(self, ref: ConversationRef, host_id: str, message: Message) -> None:
+        self._links.not_ours(ref, host_id, message)
+
+    def _sweeping(self, settings: Settings, store: Store, promises: Promises) -> Sweeper:
+        return Sweeper(
+            store,
+            self._host_id,
+            self.conversations.sweep,
+            self.conversations.overdue,
+            promises.seems_stuck,
+            interval_seconds=settings.limits.sweep_interval_seconds,
+            batch=SWEEP_BATCH,
+            older_than_seconds=SWEEP_OLDER_THAN_SECONDS,
+            in_a_hurry=self._placing.in_a_hurry,
         )
 
     def _supervise_actors(self) -> Supervisor:
@@ -163,10 +180,12 @@ class Host:
             "host",
             [
                 ChildSpec("membership", self.membership.run),
+                ChildSpec("placement", self._placing.run),
                 conversations,
                 ChildSpec("freezer", self._freezer.run),
                 ChildSpec("deadlines", self._deadlines.run),
                 ChildSpec("sweeper", self._sweeper.run),
+                self._singletons.as_child(),
             ],
             strategy=Strategy.REST_FOR_ONE,
             intensity=TREE_INTENSITY,
@@ -176,15 +195,36 @@ class Host:
     @property
     def children(self) -> list[ChildSpec]:
         return [
+            *self._links.listening,
             ChildSpec("timers", self._timers.run),
             ChildSpec("janitor", self._janitor.run),
             ChildSpec("expired files", self._expired_files.run),
             ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
             ChildSpec("containment", self._containment.run, start_timeout_seconds=120),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
-            ChildSpec("workspace watch", self._workspace_watch.run),
+            ChildSpec("workspace watch", self._watch.run),
             self._actors.as_child(),
+            *self._links.reaching_out,
         ]
+
+
+def _workspaces(settings: Settings) -> HostWorkspaces:
+    limits = settings.limits
+    quota = Quota(limits.workspace_max_bytes, limits.workspace_max_files)
+    return HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limits.session_file_max_bytes, quota=quota)
+
+
+def _membership(settings: Settings, store: Store, alone: Alone | None, runs: Callable[[], int]) -> Membership:
+    limits = settings.limits
+    return Membership(
+        store,
+        settings.state_dir,
+        ttl_seconds=limits.host_ttl_seconds,
+        renew_seconds=limits.host_renew_seconds,
+        margin_seconds=limits.host_margin_seconds,
+        alone=alone,
+        runs=runs,
+    )
 
 
 def _worker_environment(settings: Settings, workspace: str, token: str) -> dict[str, str]:
@@ -195,6 +235,12 @@ def _worker_environment(settings: Settings, workspace: str, token: str) -> dict[
         worker_env=settings.worker_env,
         session_store=settings.session_store,
     )
+
+
+def _containment(settings: Settings, link: SpawnerLink, workspaces: HostWorkspaces) -> Containment:
+    place = Place(settings.state_dir, _dispatcher(settings.server.public_url))
+    uids = UidRange(settings.limits.worker_uid_first, settings.limits.worker_uid_count)
+    return Containment(link, settings.workers, workspaces, place, uids)
 
 
 def _dispatcher(public_url: str) -> Destination:

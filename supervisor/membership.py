@@ -1,5 +1,8 @@
 """This host's place in the cluster: its row, renewed in time, and until when this process may trust that it holds it.
 
+Two hosts of which one tolerates no other never live together: each looks for rivals once its own row is committed, and
+who sees one leaves again. (Of two that start at the same instant both may leave; that both stay cannot be.)
+
 A new `host_id` a process start. Expiry is judged by the database's clock alone; this process judges its own trust by
 its monotonic clock: `renewal sent + TTL - margin` (as river's elector does), always before anybody may take over.
 """
@@ -7,19 +10,24 @@ its monotonic clock: `renewal sent + TTL - margin` (as river's elector does), al
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 import trio
 
 from lobu_actors.contract.ids import new_id
-from lobu_actors.contract.states import HostState
+from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.protocol import HostStore
+from supervisor.config.errors import ConfigError
+from supervisor.rollout import refusal
 
 log = structlog.get_logger(__name__)
 
+HOST_ID_FILE = "host_id"  # in the state directory: the id of the host that runs there, or did
 RENEW_TIMEOUT_SECONDS = 3.0
 VERSION = "0.1.0"
 
@@ -32,18 +40,38 @@ class Membership:
     """A supervised child: registers at start, renews, and says goodbye at the end."""
 
     def __init__(
-        self, store: HostStore, state_dir: Path, *, ttl_seconds: float, renew_seconds: float, margin_seconds: float
+        self,
+        store: HostStore,
+        state_dir: Path,
+        *,
+        ttl_seconds: float,
+        renew_seconds: float,
+        margin_seconds: float,
+        alone: Alone | None = None,
+        runs: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`alone`: why this host tolerates no other. `runs`: how many are under way, which others want to know."""
         self.host_id = ""
+        self.refused: ConfigError | None = None  # why there is no place for it in the cluster
+        self.must_drain = trio.Event()  # somebody asked for it through the database, or there is no place
         self._store = store
-        self._record = state_dir / "host_id"
+        self._record = state_dir / HOST_ID_FILE
         self._ttl_seconds = ttl_seconds
         self._renew_seconds = renew_seconds
         self._margin_seconds = margin_seconds
+        self._alone = alone
+        self._runs = runs
         self._name = socket.gethostname()
         self.state = HostState.ACTIVE
         self.trusted_until = 0.0  # trio clock
+        self.link_url: Callable[[], str | None] = lambda: None  # where other hosts link to this one
         self._renewed = trio.Event()
+        self._renew_now = trio.Event()
+
+    def begin_drain(self) -> None:
+        """From now on this host is draining, and says so to all others at once."""
+        self.state = HostState.DRAINING
+        self._renew_now.set()
 
     async def renewed(self) -> None:
         """Until the lease was renewed once more; callers bound the wait."""
@@ -59,17 +87,37 @@ class Membership:
         await self._take_over_predecessor()
         sent = trio.current_time()
         await self._store.register_host(
-            self.host_id, name=self._name, link_url=None, version=VERSION, ttl_seconds=self._ttl_seconds
+            self.host_id,
+            name=self._name,
+            link_url=self.link_url(),
+            version=VERSION,
+            ttl_seconds=self._ttl_seconds,
+            alone=self._alone,
         )
+        await self._refuse_beside_a_rival()
         self._trust(sent)
         self._record.write_text(self.host_id)
         context.started(self.host_id)
-        while not context.stopping.is_set():
-            with trio.move_on_after(self._renew_seconds):
-                await context.stopping.wait()
-            if not context.stopping.is_set():
-                await self._renew()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_renewing)
+            await context.stopping.wait()
+            nursery.cancel_scope.cancel()
         await self._leave()
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            with trio.move_on_after(self._renew_seconds):
+                await self._renew_now.wait()
+            self._renew_now = trio.Event()
+            await self._renew()
+
+    async def _refuse_beside_a_rival(self) -> None:
+        rivals = await self._store.find_rivals(self.host_id)
+        if rivals:
+            await self._store.declare_host_dead(self.host_id)
+            self.refused = ConfigError(refusal(self._alone, rivals[0], datetime.now(UTC)))
+            self.must_drain.set()  # also when it had a place before: then it must not be tried again and again
+            raise self.refused
 
     async def _take_over_predecessor(self) -> None:
         """The lock on the state directory proves that whoever wrote this file is gone."""
@@ -84,12 +132,17 @@ class Membership:
         sent = trio.current_time()
         try:
             with trio.fail_after(RENEW_TIMEOUT_SECONDS):
-                alive = await self._store.renew_host(self.host_id, ttl_seconds=self._ttl_seconds, state=self.state)
+                state = await self._store.renew_host(
+                    self.host_id, ttl_seconds=self._ttl_seconds, state=self.state, runs=self._runs()
+                )
         except (StoreUnavailable, trio.TooSlowError) as error:
             log.warning("host lease not renewed", trusted_for=round(self.trusted_until - sent, 1), error=str(error))
             return
-        if not alive:
+        if state is None:
             raise HostDeclaredDead(f"host {self.host_id} was declared dead by another host")
+        if state is HostState.DRAINING and self.state is not state:
+            log.info("asked to drain")
+            self.must_drain.set()
         self._trust(sent)
 
     async def _leave(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trio
+
 from supervisor.config.errors import ConfigError
 
 
@@ -33,5 +35,17 @@ def state_lock(state_dir: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
+    finally:
+        os.close(descriptor)
+
+
+async def until_unlocked(state_dir: Path) -> None:
+    """Until no process has it; callers bound the wait."""
+    try:
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        await trio.to_thread.run_sync(fcntl.flock, descriptor, fcntl.LOCK_EX, abandon_on_cancel=True)
     finally:
         os.close(descriptor)

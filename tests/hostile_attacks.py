@@ -29,7 +29,8 @@ class Scene:
 
 @attrs.frozen
 class Attack:
-    """`habit` is what the program is told, and the name of its agent. `code` is how its turn must end: an error's code, or the name of another terminal event."""
+    """`habit` is what the program is told, and the name of its agent. `code` is how its
+    turn must end: an error's code, or the name of another terminal event."""
 
     group: str
     habit: str
@@ -102,8 +103,8 @@ ATTACKS = (
     Attack("memory", "shared_memory", "1 GiB of shared memory", "FIRST_OUTPUT_TIMEOUT",
         "the clock; nothing limits it", GO),
     Attack("files", "disk_filler", "disk filler", "WORKSPACE_FULL", "`workspace_max_bytes` (200 MB)", GO),
-    Attack("files", "million_files", "a million small files", "WORKSPACE_FULL", "`workspace_max_files` (5,000)", GO),
-    Attack("files", "link_storm", "4,000 links in `output/`", "complete", "1,000 are looked at, none is followed", GO),
+    Attack("files", "million_files", "a million small files", "WORKSPACE_FULL", "`workspace_max_files` (2,000)", GO),
+    Attack("files", "link_storm", "1,500 links in `output/`", "complete", "1,000 are looked at, none is followed", GO),
     Attack("session file", "session_link", "session file is a link", "SESSION_FILE_INVALID", "never followed", GO),
     Attack("session file", "session_fifo", "session file is a pipe", "SESSION_FILE_INVALID", "never waited for", GO),
     Attack("session file", "session_device", "session file is a device", "complete", "its user may not make one", GO),
@@ -112,9 +113,9 @@ ATTACKS = (
     Attack("socket and output", "text_flood", "floods its socket with text", "REPLY_TOO_LARGE",
         "`reply_max_bytes` (1 MB)", GO),
     Attack("socket and output", "frame_flood", "floods its socket with status frames", "TURN_TIMEOUT",
-        "back pressure, the clock", GO),
+        "5,000 lines a second are read, the clock", GO),
     Attack("socket and output", "stale_flood", "floods its socket with frames that are dropped", "FIRST_OUTPUT_TIMEOUT",
-        "back pressure, the clock", GO),
+        "5,000 lines a second are read, the clock", GO),
     Attack("socket and output", "never_reads", "never reads, is sent 900 kB a message", "WORKER_UNRESPONSIVE",
         "its send buffer (16 MiB)",
         steered),

@@ -1,5 +1,5 @@
-"""`python -m tests.hostile_workers [FILE [HABIT …]]`: each attack of a hostile worker on a real `lobu run`, and what its
-neighbours felt of it, as a table in Markdown; into docs/hostile-workers.md unless another file is named.
+"""`python -m tests.hostile_workers [FILE [HABIT …]]`: each attack of a hostile worker on a real `lobu run`, and what
+its neighbours felt of it, as a table in Markdown; into docs/hostile-workers.md unless another file is named.
 
 Exit 1 when a turn ended otherwise than it should, something was left over, a promise was broken, or a neighbour was
 slowed more than the bound allows. Neighbours talk all the time, before each attack in peace and then during it.
@@ -26,14 +26,14 @@ from tests.hostile_attacks import ATTACKS, CRASHES, TURN_SECONDS, Attack, Scene
 from tests.sandbox_world import PYTHON, UIDS
 from tests.system.audit import broken_promises
 from tests.system.lobu_process import LobuRun, lobu_run
-from tests.system.sse_client import Client, Transcript
+from tests.system.sse_client import Client, Conversation, Transcript
 
 PROGRAM = Path(__file__).parent / "workers" / "hostile.py"
 PAGE = Path(__file__).parents[1] / "docs" / "hostile-workers.md"
 NEIGHBOURS = 3
 THINK_SECONDS = 0.03
-QUIET_SECONDS = 5.0
-ATTACK_SECONDS = 6.0  # an attack whose turn ends sooner is repeated
+QUIET_SECONDS = 4.0
+ATTACK_SECONDS = 5.0  # an attack whose turn ends sooner is repeated
 GONE_SECONDS = 5.0
 RATIO = 3.0
 LIMITS = f"""
@@ -47,9 +47,9 @@ upload_max_files = 2
 upload_file_max_bytes = 1000000
 upload_total_max_bytes = 1000000
 workspace_max_bytes = 200000000
-workspace_max_files = 5000
+workspace_max_files = 2000
 """
-_DEADLINES = "{ heartbeat_seconds = 3, first_output_seconds = 3, progress_seconds = 3, turn_seconds = 4 }"
+_DEADLINES = "{ heartbeat_seconds = 3, first_output_seconds = 3, progress_seconds = 3, turn_seconds = 6 }"
 
 
 class Neighbours:
@@ -72,22 +72,28 @@ class Neighbours:
     async def _talk(self) -> None:
         client = Client(self._run.url, self._run.admin_key, keep=True)
         conversation, transcript = await client.open(agentId="neighbour"), Transcript()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(transcript.follow, conversation, lambda: False)
-            while not transcript.connections:  # noqa: ASYNC110 - it waits for a frame, too
-                await trio.sleep(0.01)
-            while True:
-                begun = time.perf_counter()
-                message_id = await conversation.send("hello", new_id())
-                with trio.fail_after(TURN_SECONDS):
-                    while message_id not in transcript.terminals:
-                        await transcript.changed()
-                self.seconds.append(time.perf_counter() - begun)
-                frame = transcript.terminals[message_id]
-                assert frame.event == "complete", frame
-                assert not transcript.faults, transcript.faults
-                self.turns += 1
-                await trio.sleep(THINK_SECONDS)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(transcript.follow, conversation, lambda: False)
+                while not transcript.connections:  # noqa: ASYNC110 - it waits for a frame, too
+                    await trio.sleep(0.01)
+                while True:
+                    await self._turn(conversation, transcript)
+                    await trio.sleep(THINK_SECONDS)
+        finally:
+            await client.close()
+
+    async def _turn(self, conversation: Conversation, transcript: Transcript) -> None:
+        begun = time.perf_counter()
+        message_id = await conversation.send("hello", new_id())
+        with trio.fail_after(TURN_SECONDS):
+            while message_id not in transcript.terminals:
+                await transcript.changed()
+        self.seconds.append(time.perf_counter() - begun)
+        frame = transcript.terminals[message_id]
+        assert frame.event == "complete", frame
+        assert not transcript.faults, transcript.faults
+        self.turns += 1
 
 
 @attrs.frozen
@@ -198,7 +204,10 @@ async def audited(run: LobuRun) -> list[str]:
     result = await trio.run_process(command, cwd=run.folder, capture_stdout=True, capture_stderr=True, check=False)
     problems = [] if result.returncode == 0 else [(result.stdout + result.stderr).decode()]
     problems += await trio.to_thread.run_sync(lambda: broken_promises(run.database_url, quiet=False))
-    return problems + [line for line in run.errors().splitlines() if line.startswith("Traceback")]
+    lines = run.errors().splitlines()
+    return problems + [
+        "\n".join(lines[max(at - 1, 0) : at + 40]) for at, line in enumerate(lines) if line.startswith("Traceback")
+    ]
 
 
 def p99(values: list[float]) -> float:
@@ -224,8 +233,8 @@ async def table(attacks: list[Attack]) -> tuple[list[str], list[str]]:
         problems += [f"{outcome.attack.habit}: {problem}" for problem in outcome.problems]
         if p99(outcome.during) > RATIO * p99(quiet):
             problems.append(f"{outcome.attack.habit}: its neighbours' p99 is more than {RATIO:g} times the quiet one")
-    lines = [_TOP.format(cpus=os.cpu_count(), ratio=RATIO, neighbours=NEIGHBOURS, p50=median(quiet) * 1e3, p99=p99(quiet) * 1e3,
-        number=len(quiet))]  # fmt: skip
+    facts = {"cpus": os.cpu_count(), "neighbours": NEIGHBOURS, "ratio": RATIO, "number": len(quiet)}
+    lines = [_TOP.format(p50=median(quiet) * 1e3, p99=p99(quiet) * 1e3, **facts)]
     lines += [_row(outcome, quiet) for outcome in outcomes]
     return [*lines, ""], problems
 
@@ -234,18 +243,18 @@ def _row(outcome: Outcome, quiet: list[float]) -> str:
     during = outcome.during
     return (
         f"| {outcome.attack.what} | `{outcome.told}` | {outcome.attack.bounded_by} | {len(outcome.seconds)} "
-        f"| {median(outcome.seconds):.2f} s | {'none' if not outcome.problems else '**see below**'} "
+        f"| {median(outcome.seconds):.2f} s | {'none' if not outcome.problems else '**something**'} "
         f"| {median(during) * 1e3:.1f} ms | {p99(during) * 1e3:.1f} ms | {p99(during) / p99(quiet):.1f} times |"
     )
 
 
 _TOP = """# Hostile workers
 
-Made by `python -m tests.hostile_workers`; the same attacks are tests. Each is made by a worker of a type of its own under
-a real `lobu run` with its embedded Postgres, whose client shares the machine's {cpus} CPUs with it. Workers have users of
-their own and `memory_mb = 128`, `processes = 64`. Meanwhile {neighbours} neighbours talk, one turn after another. In peace,
-before each attack, their turns took {p50:.1f} ms at the median and {p99:.1f} ms at p99, over {number} turns; the bound for an
-attack is {ratio:g} times that p99.
+Made by `python -m tests.hostile_workers`; the same attacks are tests. Each is made by a worker of a type of its own
+under a real `lobu run` with its embedded Postgres, whose client shares the machine's {cpus} CPUs with it. Workers have
+users of their own and `memory_mb = 128`, `processes = 64`. Meanwhile {neighbours} neighbours talk, one turn after
+another. In peace, before each attack, their turns took {p50:.1f} ms at the median and {p99:.1f} ms at p99, over
+{number} turns; the bound for an attack is {ratio:g} times that p99.
 
 "Time" is from the message, or an attack's first one, to the terminal event; the median where it was repeated. Left over
 means processes and workspaces, after its conversation was ended. `lobu audit` is asked at the end.

@@ -49,6 +49,13 @@ class HostState(StrEnum):
     DEAD = "dead"
 
 
+class Alone(StrEnum):
+    """Why a host tolerates no other host beside it on its database."""
+
+    NOT_ALLOWED = "not_allowed"  # nobody has said that there may be several
+    FILE_SESSIONS = "file_sessions"  # its sessions are on its own disk
+
+
 class OnBusy(StrEnum):
     """What a message asks for when its conversation is busy."""
 
@@ -64,3 +71,11 @@ class Role(StrEnum):
 
     ADMIN = "admin"
     USER = "user"
+
+
+class DeliveryStatus(StrEnum):
+    """What became of a debt to a chat. Moved by the chat platform's poller alone, under its lease."""
+
+    OWED = "owed"
+    DELIVERED = "delivered"
+    UNDELIVERABLE = "undeliverable"

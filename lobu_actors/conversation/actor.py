@@ -19,6 +19,7 @@ from lobu_actors.conversation.apply import Effects
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.drain_messages import DrainRequest
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
@@ -27,7 +28,7 @@ from lobu_actors.runtime.actor import Actor
 from lobu_actors.runtime.errors import MailboxFull
 from lobu_actors.runtime.timers import Timer
 from lobu_actors.store.errors import StoreUnavailable
-from lobu_actors.store.records import Activation, Lease
+from lobu_actors.store.records import Activation, HeldElsewhere, Lease
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +89,8 @@ class ConversationActor(Actor[m.Message]):
                 elif run is not None and run.phase is not RunPhase.FINISHING:
                     await effects.apply(m.RequeueTurns(run.run_id, run.turns, failed=False, code="HANDED_OVER"))
                 await self._env.store.release(lease)
+                if state.owed:
+                    await self._env.placement.released(self._ref)
             except StoreUnavailable as error:
                 log.warning("not handed over, the lease runs out by itself", error=str(error))
 
@@ -122,12 +125,13 @@ class ConversationActor(Actor[m.Message]):
             self._env.promises.note(self._state)
         if self._state.over:
             self._env.live_sessions.discard(self._ref)
+            self._env.owners.gave_up(self._ref)
         self._set_timer()
         return reply
 
     async def _activate(self, message: m.Message, pending: deque[m.Message]) -> bool:
         """Take the lease. False: there is nothing to do here for this message."""
-        if isinstance(message, WorkerSignal | m.Tick | m.DrainRequest):
+        if isinstance(message, WorkerSignal | m.Tick | DrainRequest):
             if self._state is None or self._effects is None:
                 return False  # a former activation's; what it owed is in the store
             if isinstance(message, WorkerSignal):  # `over`, but its worker's end is still of interest
@@ -136,6 +140,9 @@ class ConversationActor(Actor[m.Message]):
                     await self._effects.apply(effect)
             return False
         overdue = isinstance(message, m.Sweep) and message.overdue
+        begins = isinstance(message, m.TurnAccepted | m.Sweep) and not overdue
+        if begins and await self._env.placement.goes_elsewhere(self._ref):
+            return False
         activation = await until_known(
             "activate",
             lambda: self._env.store.activate(self._ref, self._env.host_id(), overdue=overdue),
@@ -143,6 +150,9 @@ class ConversationActor(Actor[m.Message]):
         )
         if not isinstance(activation, Activation):
             log.info("not ours", conversation=self._ref.conversation_id, found=repr(activation))
+            if isinstance(activation, HeldElsewhere) and activation.host_id != self._env.host_id():
+                self._env.owners.heard(self._ref, activation.host_id)
+                self._env.not_ours(self._ref, activation.host_id, message)
             return False
         adopted = self._env.workers.adopt(self._ref, activation.live_run, self._deliver)
         self._begin(activation, None if adopted is None else adopted.worker)
@@ -161,9 +171,11 @@ class ConversationActor(Actor[m.Message]):
             limits=self._env.limits,
             has_agent=activation.agent is not None and not activation.agent.disabled,
             closing=activation.conversation.closing,
+            draining=self._env.placement.draining,
         )
         self._lease = activation.lease
         self._effects = Effects(self._env, activation, self._feed, deadlines, self._deliver, worker)
+        self._env.owners.took(self._ref, activation.lease.epoch)
 
     async def _deliver(self, signal: WorkerSignal) -> None:
         if not self._ended:
@@ -194,11 +206,12 @@ class ConversationActor(Actor[m.Message]):
         self._ended = True
         self._env.busy.set(self._ref, False)
         self._env.promises.drop(self._ref)
-        self._feed.end_text()  # whoever goes on with it shows it anew
+        self._env.owners.gave_up(self._ref)
         self._env.live_sessions.discard(self._ref)
         if self._timer is not None:
             self._timer.cancel()
         if self._effects is not None:
+            self._effects.end_output()
             if grace_seconds is None:
                 self._effects.kill_worker()
             else:

@@ -91,7 +91,7 @@ def of_adopted(state: State, run: Run, frame: Frame, now: float) -> Step | None:
 def _send_it(state: State, run: Run, now: float) -> Step:
     """The supervisor died between the commit of the run and its sending: nobody has seen the messages.
 
-    So it seems: what says so may be the answer to yet another supervisor, that has sent the turn before it died. A worker
+    So it seems: what says so may answer yet another supervisor, that has sent the turn before it died. A worker
     that has the turn takes it no second time, and everything of it counts from the answer to the `reattach` behind it.
     """
     worker = state.worker

@@ -12,6 +12,7 @@ from lobu_actors import telemetry
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
+from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.marker_messages import MendMarkers
 from lobu_actors.conversation.output import Output
@@ -21,6 +22,7 @@ from lobu_actors.conversation.turn_frame import UnguardedRun, turn_frame
 from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerRequest
 from lobu_actors.conversation.writes import Writes
 from lobu_actors.gateway.feed import Feed
+from lobu_actors.gateway.writer import FeedWriter
 from lobu_actors.store.records import Activation
 
 log = structlog.get_logger(__name__)
@@ -44,7 +46,8 @@ class Effects:
         self._workspace = environment.workspaces.of(self._lease.ref)
         self._deadlines = deadlines
         self._deliver = deliver
-        self._output = Output(feed, activation.conversation.last_seq)
+        last_seq = activation.conversation.last_seq
+        self._output = Output(FeedWriter(feed, activation.lease.epoch, last_seq), last_seq)
         self._run_token = environment.run_token
         self._session = Session(self._lease.ref, environment, activation.conversation.generation, activation.snapshot)
         self._writes = Writes(environment, self._lease, self._session, self._output)
@@ -88,11 +91,17 @@ class Effects:
                 return await self._writes.purge_snapshots()
             case m.CloseConversation():
                 return await self._writes.close()
+            case ReleaseLease(owes):
+                return await self._writes.release(owes)
             case m.RemoveWorkspace():
                 await self._workspace.remove()
             case _:
                 self._apply_at_once(effect)
         return None
+
+    def end_output(self) -> None:
+        """Nothing is shown of what runs any more; whoever goes on with it shows it anew."""
+        self._output.end()
 
     def kill_worker(self) -> None:
         if self._worker is not None:

@@ -27,6 +27,7 @@ from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.adoption import adopt, can_adopt, run_adopted
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.corrupt import end_corrupt, readable
+from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
     Step,
@@ -97,7 +98,7 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
             return answered(state, answers, moment)
         case m.CloseRequest():
             return _close(state)
-        case m.DrainRequest(by):
+        case DrainRequest(by):
             return attrs.evolve(state, draining=True, drain_by=by), []
         case m.BeginRefused(run_id):
             known = attrs.evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
@@ -136,6 +137,8 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
             return _enqueue(state, readable(turns)), end_corrupt(state, turns)
         case m.LeaseLost():
             return _lose(state), [m.KillWorker(), m.Note("lease lost")]
+        case LeaseReleased():
+            return _lose(state), []
         case m.ConversationClosed():
             over = attrs.evolve(ending(state), over=True)
             return over, [m.Reply(True), *([] if state.worker else [m.RemoveWorkspace()])]
@@ -150,9 +153,10 @@ def _go_on(state: State, moment: Moment) -> Step:
         return cancel_queued(state, state.queue) if state.queue else (state, [m.CloseConversation()])
     worker = state.worker
     if state.draining:
+        release = ReleaseLease(owes=bool(state.queue))
         if worker is None or worker.phase is WorkerPhase.ENDING:
-            return state, []
-        return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds)]
+            return state, [release]
+        return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds), release]
     if not state.queue:
         return state, []
     if resetting.reset_is_next(state):

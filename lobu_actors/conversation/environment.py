@@ -11,11 +11,14 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.commit import Patience
+from lobu_actors.conversation.messages import Message
+from lobu_actors.conversation.placement import HereAlways, Placement
 from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits
 from lobu_actors.conversation.worker_port import Workers, Workspaces
 from lobu_actors.gateway.feed import Feeds
+from lobu_actors.gateway.owners import Owners
 from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.protocol import Store
 
@@ -79,3 +82,7 @@ class Environment:
     # Conversations of which the session file on this disk is the one that counts: its actor here laid it out.
     live_sessions: set[ConversationRef] = attrs.field(factory=set)
     file_limits: FileLimits = attrs.field(factory=FileLimits)
+    owners: Owners = attrs.field(factory=Owners)
+    # What came for a conversation that another live host owns, whose id this is.
+    not_ours: Callable[[ConversationRef, str, Message], None] = lambda ref, host_id, message: None
+    placement: Placement = attrs.field(factory=HereAlways)

@@ -9,6 +9,7 @@ import attrs
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.question_messages import (
     AnswersLoaded,
@@ -57,13 +58,6 @@ class CancelRequest:
 @attrs.frozen
 class CloseRequest:
     """The conversation was marked closing: end what is owed as cancelled, then close it."""
-
-
-@attrs.frozen
-class DrainRequest:
-    """This host is going: begin nothing, hand over what has not finished by `by` (monotonic seconds)."""
-
-    by: float
 
 
 @attrs.frozen
@@ -203,6 +197,7 @@ Message = (
     | TurnsFinished
     | TurnsRequeued
     | LeaseLost
+    | LeaseReleased
     | ConversationClosed
     | WorkerReady
     | WorkerFrames
@@ -393,6 +388,7 @@ Effect = (
     | ResetSession
     | PurgeSnapshots
     | CloseConversation
+    | ReleaseLease
     | RemoveWorkspace
     | Reply
     | Dropped

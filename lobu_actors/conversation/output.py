@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.text import SurrogateJoiner
-from lobu_actors.gateway.feed import Feed, LiveText
+from lobu_actors.gateway.feed import LiveText
+from lobu_actors.gateway.writer import FeedWriter
 from lobu_actors.store.records import Event
 
 
 class Output:
-    def __init__(self, feed: Feed, last_seq: int) -> None:
+    def __init__(self, feed: FeedWriter, last_seq: int) -> None:
         self._feed = feed
         self._last_seq = last_seq
         self._live: LiveText | None = None

@@ -84,10 +84,10 @@ def worker_gone(state: State, gone: WorkerGone, moment: Moment) -> Step:
         state, more = fail_run(
             state, run, code, now=moment.now, context=context | {"exit": exit_status}, exit_status=exit_status
         )
-    elif run is None and worker.phase is WorkerPhase.STARTING and state.queue:
+    elif worker.phase is WorkerPhase.STARTING and state.queue and gone.reason != Gone.SPAWNER_LOST:
         state, more = fail_queued(state, state.queue[:1], code_of_start(gone), context)
     else:
-        more = []
+        more = []  # a spawner that is lost is started again, and nobody has seen the messages; its crashes are counted
     return state, effects + more
 
 

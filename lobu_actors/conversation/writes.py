@@ -19,6 +19,7 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.commit import until_known
+from lobu_actors.conversation.drain_messages import LeaseReleased
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.output import Output
@@ -48,6 +49,7 @@ class Writes:
         self._session = session
         self._output = output
         self._patience = environment.patience
+        self._placement = environment.placement
         self.files = TurnFiles(lease.ref, environment)
         self._max_owed = environment.max_owed_turns
         self._clock_ms = environment.clock_ms
@@ -194,6 +196,13 @@ class Writes:
             return _lost("close_conversation")
         self._output.publish([written])
         return m.ConversationClosed()
+
+    async def release(self, owes: bool) -> m.Message:
+        ref = self._lease.ref
+        await until_known("release_lease", lambda: self._store.release(self._lease), self._patience)
+        if owes:
+            await self._placement.released(ref)
+        return LeaseReleased()
 
     async def reset(self, effect: about.ResetSession) -> m.Message:
         """The file goes first: after a crash in between, the turn is still owed and all of this happens again."""

@@ -12,6 +12,7 @@ Must not know: SSE, HTTP, the database.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ class Behind(Exception):
 
 
 class Feed:
-    """One conversation's live view. Written by its owner; read through `FeedReader`."""
+    """One conversation's live view. Written through `FeedWriter`, read through `FeedReader`."""
 
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self.clock_ms = clock_ms
@@ -99,6 +100,13 @@ class Feed:
         self.items: deque[Item] = deque()
         self.first = 0  # position of items[0]
         self.readers = 0
+        self.last_seq = 0  # the newest event that is known to be in the log
+        self.looks = 0  # how often somebody said that there may be more in the log
+        self.unheard = False  # its owner may be a host from which nothing is heard: the log is all that there is
+        self.expected_until = -math.inf  # trio clock; before it another host may still say what runs
+        self.epoch = 0  # of the lease under which it is written
+        self.writer: object | None = None
+        self._watchers: list[Callable[[], None]] = []
         self._waiting = trio.lowlevel.ParkingLot()
 
     @property
@@ -108,28 +116,61 @@ class Feed:
     def begin_text(self, text: LiveText) -> None:
         """A new attempt starts, or an adopted one goes on with the text that it has."""
         self.text = text
-        if text.length:
-            self._waiting.unpark_all()
+        if text.length or self._watchers:
+            self.wake()
 
     def append_text(self, text: str) -> None:
         if self.text is not None and text:
             self.text.append(text)
-            self._waiting.unpark_all()
+            self.wake()
 
     def end_text(self) -> None:
         """The attempt is over; call it behind its terminal event. Without one, readers hear `restart` from the next."""
-        self.text = None
+        if self.text is not None:
+            self.text = None
+            self.wake()
 
     def transient(self, type: EventType, data: Data) -> None:
         self._push(Item(type, data, self.text, self.text.length if self.text else 0))
 
     def durable(self, event: Event) -> None:
         """A committed event, at its place in the running text."""
+        self.last_seq = max(self.last_seq, event.seq)
         self._push(Item(event.type, event.data, self.text, self.text.length if self.text else 0, event))
+
+    def taken_by(self, writer: object, epoch: int, last_seq: int) -> None:
+        """Somebody else writes from now on; what readers lack up to `last_seq` is in the log."""
+        self.writer, self.epoch, self.text = writer, epoch, None
+        self.know(last_seq)
+
+    def know(self, seq: int) -> None:
+        """The log has events up to `seq`; a reader that lacks some reads them there."""
+        self.last_seq = max(self.last_seq, seq)
+        self.wake()
+
+    def look(self) -> None:
+        """Something was written that nobody tells: have every reader look into the log."""
+        self.looks += 1
+        self.wake()
+
+    def settle(self) -> None:
+        """Nobody is about to say what runs any more."""
+        if self.expected_until > -math.inf:
+            self.expected_until = -math.inf
+            self.wake()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called with every change, until `unwatch`; it must neither wait nor raise."""
+        self._watchers.append(changed)
+
+    def unwatch(self, changed: Callable[[], None]) -> None:
+        self._watchers.remove(changed)
 
     def wake(self) -> None:
         """Have every reader look again (at a drain flag, for one)."""
         self._waiting.unpark_all()
+        for changed in self._watchers:
+            changed()
 
     def forget_items(self) -> None:
         self.first = self.end
@@ -144,7 +185,7 @@ class Feed:
         if len(self.items) > KEPT_ITEMS or not self.readers:
             self.first += 1
             self.items.popleft()
-        self._waiting.unpark_all()
+        self.wake()
 
 
 class FeedReader:
@@ -159,7 +200,10 @@ class FeedReader:
         self._seq = cursor.seq
         self._held = None if cursor.attempt is None else (cursor.attempt, cursor.offset or 0)
         self._position = feed.end
+        self._covered = 0  # what the log is read to, at least
+        self._looks = feed.looks
         self._ended_seq = 0  # behind this event nothing of an earlier text may come
+        self._differs: str | None = None  # message of which the reader holds other text than its cursor says
 
     @property
     def seq(self) -> int:
@@ -168,13 +212,13 @@ class FeedReader:
 
     def attach(self) -> None:
         """Take the feed's end as the reader's place."""
-        self._position = self._feed.end
+        self._position, self._covered, self._looks = self._feed.end, self._feed.last_seq, self._feed.looks
 
     def resume_behind(self, event: Event) -> None:
         """The reader's cursor was `event`, or output behind it: then it holds what that cursor says."""
-        held = self._held
-        self._hold_behind(event)
-        self._held = held or self._held
+        self._held = self._held or _text_position(event)
+        if _begins_anew(event):
+            self._ended_seq = event.seq
 
     def replay(self, event: Event) -> list[Outgoing]:
         """An event of the log to be sent on, and before it the text that ran before it, if that is still known."""
@@ -187,6 +231,15 @@ class FeedReader:
         out.append(self._pass(event))
         return out
 
+    def correction(self) -> list[Outgoing]:
+        """An event's id says of the text before it that all of it is there. Where it is not, this says how much is; to
+        be sent together with the event, so that a reader that comes back is given the rest."""
+        if self._differs is None or self._held is None:
+            return []
+        message_id, self._differs = self._differs, None
+        data = events.output("", message_id, self._feed.clock_ms())
+        return [Outgoing(EventType.OUTPUT, data, Cursor(self._seq, *self._held))]
+
     def take(self) -> list[Outgoing]:
         """What is new, text coalesced; empty when there is nothing. Raises Behind.
 
@@ -195,7 +248,7 @@ class FeedReader:
         """
         feed = self._feed
         out: list[Outgoing] = []
-        if self._position < feed.first:
+        if self._position < feed.first or self._looks != feed.looks:
             raise Behind
         while self._position < feed.end:
             item = feed.items[self._position - feed.first]
@@ -212,9 +265,13 @@ class FeedReader:
                 return out
             self._position += 1
             out.append(Outgoing(item.type, item.data, None) if event is None else self._pass(event))
+        if feed.last_seq > max(self._seq, self._covered):
+            if out:
+                return out
+            raise Behind
         if feed.text is not None:
             self._follow(feed.text, feed.text.length, out)
-        return out
+        return out + self.correction()
 
     def _pass(self, event: Event) -> Outgoing:
         self._seq = event.seq
@@ -222,9 +279,27 @@ class FeedReader:
         return Outgoing(event.type, event.data, Cursor(event.seq))
 
     def _hold_behind(self, event: Event) -> None:
-        self._held = _text_position(event)
-        if self._held is None or event.type is EventType.RESTART:
-            self._ended_seq = event.seq
+        """What the reader holds now. Text that ran before the event is not there while its owner is not heard: the
+        reader gets it when it is, behind the event, and must not be taken for one that has it already."""
+        position = _text_position(event)
+        if position is None or _begins_anew(event):
+            self._held, self._ended_seq, self._differs = position, event.seq, None
+            return
+        attempt, offset = position
+        held = self._held[1] if self._held is not None and self._held[0] == attempt else 0
+        self._held = (attempt, held)
+        if held == offset:
+            self._differs = None
+        else:
+            self._differs = event.data.get("messageId") or self._differs
+
+    def _put_cursor_right(self, out: list[Outgoing]) -> None:
+        """The last event's id says of the text that all before it is there. Where it is not, say how much is."""
+        if self._differs is not None and self._held is not None:
+            attempt, offset = self._held
+            data = events.output("", self._differs, self._feed.clock_ms())
+            out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, attempt, offset)))
+            self._differs = None
 
     def _follow(self, text: LiveText, length: int, out: list[Outgoing]) -> bool:
         """Emit what the reader lacks of `text` up to `length`; first `restart` when it holds another attempt's.
@@ -234,6 +309,7 @@ class FeedReader:
         """
         if text.start_seq < self._ended_seq:
             return True
+        length = min(length, text.length)  # of what another host tells, less may be here yet
         attempt, offset = self._held or (text.attempt, 0)
         if attempt != text.attempt:
             offset = 0
@@ -243,7 +319,7 @@ class FeedReader:
         self._held = (text.attempt, offset)
         if offset < length:
             upto = min(length, offset + TAKEN_CHARS)
-            self._held = (text.attempt, upto)
+            self._held, self._differs = (text.attempt, upto), None
             data = events.output(text.slice(offset, upto), text.message_id, self._feed.clock_ms())
             out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, text.attempt, upto)))
             return upto == length
@@ -253,6 +329,11 @@ class FeedReader:
 def _text_position(event: Event) -> tuple[int, int] | None:
     """How much of the running text came before `event`; None when nothing ran behind it."""
     return None if event.attempt is None else (event.attempt, event.text_offset or 0)
+
+
+def _begins_anew(event: Event) -> bool:
+    """Behind it the reader holds nothing of the text that ran before."""
+    return event.attempt is None or event.type is EventType.RESTART
 
 
 class Feeds:

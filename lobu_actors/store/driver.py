@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import psycopg
 import trio
-from psycopg import pq
+from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import set_json_loads
 from psycopg.types.numeric import Int8, Int8Dumper
@@ -177,6 +177,30 @@ class Connection(psycopg.AsyncConnection[Row]):
         if cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.TUPLES_OK:
             return await cursor.fetchall()
         return []
+
+    async def listen(self, channel: str, *, timeout_seconds: float) -> None:
+        """Hear a channel from now on: see `heard`. Raises as `fetch`."""
+        statement = sql.SQL(cast(Any, query("listen").decode())).format(channel=sql.Identifier(channel))
+        await self.fetch(statement.as_bytes(self), None, timeout_seconds=timeout_seconds, write=False)
+
+    def heard(self) -> list[str]:
+        """The payloads that have come on channels that are listened to. Raises StoreUnavailable."""
+        try:
+            self.pgconn.consume_input()
+        except psycopg.Error as error:
+            self.close_now()
+            raise _broken(str(error).strip(), write=False) from error
+        payloads: list[str] = []
+        while (notice := self.pgconn.notifies()) is not None:
+            payloads.append(notice.extra.decode(errors="replace"))
+        return payloads
+
+    async def wait_readable(self) -> None:
+        """Until the server says something, unasked. Raises StoreUnavailable when the connection is closed meanwhile."""
+        try:
+            await trio.lowlevel.wait_readable(self.pgconn.socket)
+        except (trio.ClosedResourceError, psycopg.Error):
+            raise _broken("the connection was closed", write=False) from None
 
     @property
     def quiet(self) -> bool:

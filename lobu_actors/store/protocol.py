@@ -13,13 +13,14 @@ Every call has a deadline; callers may cancel at any time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import HostState
 from lobu_actors.store.corrupt import CorruptMarker
+from lobu_actors.store.link_protocol import LinkStore
+from lobu_actors.store.membership_protocol import MembershipStore
 from lobu_actors.store.question_records import AdoptedRun, AnswerOutcome, NewQuestion
 from lobu_actors.store.records import (
     Accepted,
@@ -32,7 +33,6 @@ from lobu_actors.store.records import (
     FileRecord,
     FinishRun,
     HeldElsewhere,
-    Host,
     Lease,
     MarkerDeadline,
     NewEvent,
@@ -48,6 +48,7 @@ from lobu_actors.store.records import (
     Trimmed,
     Turn,
 )
+from lobu_actors.store.singleton_protocol import SingletonStore
 
 
 class TenantStore(Protocol):
@@ -322,26 +323,8 @@ class FileStore(Protocol):
         ...
 
 
-class HostStore(Protocol):
-    """Membership. Only the database's clock judges an expiry."""
-
-    async def register_host(
-        self, host_id: str, *, name: str, link_url: str | None, version: str, ttl_seconds: float
-    ) -> None: ...
-
-    async def renew_host(self, host_id: str, *, ttl_seconds: float, state: HostState) -> bool:
-        """False: this host was declared dead and must not go on under this id."""
-        ...
-
-    async def declare_host_dead(self, host_id: str) -> None:
-        """For a host that is known to be gone: ourselves at the end, or a predecessor whose state directory we hold."""
-        ...
-
-    async def find_held(self, host_id: str, refs: Collection[ConversationRef]) -> set[ConversationRef]:
-        """Those whose lease this host has."""
-        ...
-
-    async def list_hosts(self) -> list[Host]: ...
+class HostStore(MembershipStore, Protocol):
+    """What a host asks about all that is owed. Only the database's clock judges an expiry."""
 
     async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         """Conversations that owe a turn (or a close) which no other live host is responsible for, oldest first."""
@@ -375,6 +358,8 @@ class Store(
     RetentionStore,
     HostStore,
     FileStore,
+    LinkStore,
+    SingletonStore,
     Protocol,
 ):
     """All of it."""

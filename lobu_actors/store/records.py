@@ -263,6 +263,10 @@ class Host:
     state: HostState
     expires_in_seconds: float  # by the database's clock; negative when it is over
     leases: int = 0
+    epochs: int = 0  # of these leases, added up: how often they were taken, by anybody
+    queued: int = 0  # turns that wait in the conversations that it holds
+    running: int = 0
+    age_seconds: float = 0.0  # since its registration
 
 
 @attrs.frozen

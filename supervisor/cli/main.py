@@ -33,6 +33,8 @@ COMMANDS = {
     "supervisor": "Run this host's supervisor alone.",
     "edge": "Run the HTTP edge alone.",
     "spawner": "Run the spawner alone.",
+    "postgres": "Run the embedded database alone.",
+    "systemd": "Install and remove the systemd units.",
     "bench": "Run the benchmarks.",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,27 @@ import click
 import trio
 
 from lobu_actors.client import Client, ClientError
+from lobu_actors.contract.states import HostState
 from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Conversation, Host, Totals
 from supervisor.cli.database import load_for_database, open_store
 from supervisor.cli.options import database_options, example, json_option, print_json
+from supervisor.cli.table import aligned
 from supervisor.config.gateway import find_gateway
 from supervisor.config.settings import Settings
 
 WATCH_SECONDS = 2.0
 GATEWAY_SECONDS = 3.0
 SHOWN_CONVERSATIONS = 10
+SHOWN_GONE_SECONDS = 600.0  # how long a host is shown that went without a goodbye
+_HEAD = ("NAME", "ID", "STATE", "LEASE", "HOLDS", "TAKEN", "RUNNING", "QUEUED", "UP", "VERSION", "LINK")
+_NUMBERS = frozenset({4, 5, 6, 7})
 
 
 @attrs.frozen
 class Status:
     hosts: list[Host]
+    gone: int  # hosts that are not among them, since they are gone and hold nothing
     totals: Totals
     conversations: list[Conversation]  # the newest ones
     gateway_url: str
@@ -33,10 +40,17 @@ class Status:
 
 @click.command("status", epilog=example("lobu status", "lobu status --watch"))
 @click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
+@click.option("--all", "everything", is_flag=True, help="Hosts that are gone and hold nothing, too.")
 @json_option
 @database_options
-def command(watch: bool, as_json: bool, config: Path | None, data_dir: Path | None, database_url: str | None) -> None:
-    """Show hosts, conversations, queued and running turns."""
+def command(
+    watch: bool, everything: bool, as_json: bool, config: Path | None, data_dir: Path | None, database_url: str | None
+) -> None:
+    """Show hosts, conversations, queued and running turns.
+
+    Of each host: how long its lease lasts; how many conversations it holds, and how often these were taken over by any
+    host, added up; the turns that run there or wait in what it holds; since when it is up; where others link to it.
+    """
     settings = load_for_database(config, data_dir, database_url)
 
     def show(status: Status) -> None:
@@ -47,27 +61,36 @@ def command(watch: bool, as_json: bool, config: Path | None, data_dir: Path | No
             click.clear()
         click.echo("\n".join(_lines(status)))
 
-    trio.run(_status, settings, show, watch)
+    trio.run(_status, settings, show, watch, everything)
 
 
-async def _status(settings: Settings, show: Any, watch: bool) -> None:
+async def _status(settings: Settings, show: Any, watch: bool, everything: bool) -> None:
     async with open_store(settings) as store:
         while True:
-            show(await _read(settings, store))
+            show(await _read(settings, store, everything))
             if not watch:
                 return
             await trio.sleep(WATCH_SECONDS)
 
 
-async def _read(settings: Settings, store: Store) -> Status:
+async def _read(settings: Settings, store: Store, everything: bool) -> Status:
     url = find_gateway(None, settings.data_dir).url
+    hosts = await store.list_hosts()
+    shown = [host for host in hosts if everything or _matters(host)]
     return Status(
-        hosts=await store.list_hosts(),
+        hosts=shown,
+        gone=len(hosts) - len(shown),
         totals=await store.totals(settings.organization_id),
         conversations=await store.list_conversations(settings.organization_id, limit=SHOWN_CONVERSATIONS),
         gateway_url=url,
         gateway=await _gateway(url),
     )
+
+
+def _matters(host: Host) -> bool:
+    if host.leases or host.running:
+        return True
+    return host.state is not HostState.DEAD and host.expires_in_seconds > -SHOWN_GONE_SECONDS
 
 
 async def _gateway(url: str) -> str:
@@ -92,9 +115,14 @@ def _as_json(status: Status) -> dict[str, Any]:
                 "linkUrl": host.link_url,
                 "expiresInSeconds": round(host.expires_in_seconds, 3),
                 "leases": host.leases,
+                "epochs": host.epochs,
+                "queued": host.queued,
+                "running": host.running,
+                "upSeconds": round(host.age_seconds, 3),
             }
             for host in status.hosts
         ],
+        "hostsGone": status.gone,
         "totals": attrs.asdict(status.totals),
         "conversations": [
             {
@@ -115,15 +143,30 @@ def _lines(status: Status) -> list[str]:
         f"gateway        {status.gateway_url}  {status.gateway}",
         f"conversations  {totals.conversations}",
         f"turns          {totals.running} running, {totals.queued} queued{oldest}",
-        f"hosts          {len(status.hosts)}",
+        f"hosts          {len(status.hosts)}{f', and {status.gone} that are gone' if status.gone else ''}",
     ]
-    for host in status.hosts:
-        lease = f"{host.expires_in_seconds:.1f} s left" if host.expires_in_seconds > 0 else "expired"
-        lines.append(
-            f"  {host.name}  {host.host_id[:8]}  {host.state.value}  {host.leases} actors  {lease}  {host.version}"
-        )
-    for conversation in status.conversations:
-        lines.append(
-            f"  {conversation.ref.conversation_id}  {conversation.running} running  {conversation.queued} queued"
-        )
-    return lines
+    if status.hosts:
+        lines += aligned([_HEAD, *map(_row, status.hosts)], right=_NUMBERS)
+    return lines + aligned(
+        [
+            (one.ref.conversation_id, str(one.running), "running", str(one.queued), "queued")
+            for one in status.conversations
+        ],
+        right=frozenset({1, 3}),
+    )
+
+
+def _row(host: Host) -> tuple[str, ...]:
+    return (
+        host.name,
+        host.host_id[:8],
+        host.state.value,
+        f"{host.expires_in_seconds:.1f} s" if host.expires_in_seconds > 0 else "expired",
+        str(host.leases),
+        str(host.epochs - host.leases),
+        str(host.running),
+        str(host.queued),
+        str(timedelta(seconds=round(host.age_seconds))),
+        host.version,
+        host.link_url or "-",
+    )

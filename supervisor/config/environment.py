@@ -13,7 +13,7 @@ from typing import cast
 import attrs
 
 from supervisor.config.errors import ConfigError
-from supervisor.config.values import JwtKey, LogFormat, SessionStore
+from supervisor.config.values import JwtKey, LogFormat, RolloutStrategy, SessionStore
 
 WORKER_ENV_PREFIX = "WORKER_ENV_"
 MIN_JWT_SECRET_BYTES = 32  # RFC 7518: an HS256 key is at least as long as its hash
@@ -35,7 +35,10 @@ class Environment:
     session_store: SessionStore
     log_format: LogFormat
     allow_multi_host: bool
+    shared_sessions: bool
+    rollout_strategy: RolloutStrategy | None
     worker_env: dict[str, str] = attrs.field(repr=False)
+    variables: Mapping[str, str] = attrs.field(repr=False)  # all of them, for settings that name one
 
 
 def read_environment(environ: Mapping[str, str], env_file: Path | None = None) -> Environment:
@@ -48,7 +51,10 @@ def read_environment(environ: Mapping[str, str], env_file: Path | None = None) -
         session_store=_session_store(variables.get("LOBU_SESSION_STORE", "")),
         log_format=_log_format(variables.get("LOBU_LOG", "")),
         allow_multi_host=_flag("LOBU_ALLOW_MULTI_HOST", variables.get("LOBU_ALLOW_MULTI_HOST", "")),
+        shared_sessions=_flag("LOBU_SHARED_SESSIONS", variables.get("LOBU_SHARED_SESSIONS", "")),
+        rollout_strategy=_rollout_strategy(variables.get("LOBU_ROLLOUT_STRATEGY", "")),
         worker_env=_worker_env(variables),
+        variables=variables,
     )
 
 
@@ -100,6 +106,12 @@ def _log_format(value: str) -> LogFormat:
     if value not in ("", "json", "text"):
         raise _fail("LOBU_LOG", "must be `json` or `text`.")
     return cast(LogFormat, value or "text")
+
+
+def _rollout_strategy(value: str) -> RolloutStrategy | None:
+    if value not in ("", "rolling", "recreate"):
+        raise _fail("LOBU_ROLLOUT_STRATEGY", "must be `rolling` or `recreate`, or absent to let the settings decide.")
+    return cast(RolloutStrategy, value) if value else None
 
 
 def _flag(name: str, value: str) -> bool:

@@ -16,9 +16,11 @@ from lobu_actors.store.database_url import ExternalDatabase, parse_database_url
 from lobu_actors.store.errors import InvalidDatabaseUrl
 from supervisor.config.environment import read_environment
 from supervisor.config.errors import ConfigError
+from supervisor.config.links import read_links
 from supervisor.config.positions import Positions
 from supervisor.config.sections import read_agents, read_limits, read_organization, read_server, read_workers
 from supervisor.config.settings import DatabaseSettings, Settings
+from supervisor.config.singletons import read_telegram, read_watchers
 from supervisor.config.table import Source, Table
 
 CONFIG_NAME = "lobu.toml"
@@ -66,12 +68,15 @@ def load_settings(
     root = Table(source, document)
     url = _database_url(given.database_url, environment.database_url, root.table("database"), absolute_data_dir)
     workers = read_workers(root.table("workers"), folder)
+    agents = read_agents(root.tables("agents"), workers, folder)
     settings = Settings(
         server=read_server(root.table("server"), given.host, given.port),
         database=DatabaseSettings(url),
         organization_id=read_organization(root.table("organization")),
         workers=workers,
-        agents=read_agents(root.tables("agents"), workers, folder),
+        agents=agents,
+        watchers=read_watchers(root.tables("watchers"), agents),
+        telegram=read_telegram(root.tables("telegram"), agents, environment.variables),
         limits=read_limits(root.table("limits")),
         data_dir=absolute_data_dir,
         config_file=path,
@@ -81,6 +86,9 @@ def load_settings(
         session_store=environment.session_store,
         worker_env=environment.worker_env,
         allow_multi_host=environment.allow_multi_host,
+        shared_sessions=environment.shared_sessions,
+        rollout_strategy=environment.rollout_strategy,
+        links=read_links(root.table("links"), allow_multi_host=environment.allow_multi_host),
     )
     root.finish()
     return settings

@@ -14,7 +14,17 @@ import attrs
 
 from lobu_actors.conversation.policy import AgentPolicy, Deadlines, FailurePolicy, Guardrail
 from lobu_actors.store.records import Agent
-from supervisor.config.values import DEFAULT_HOST, DEFAULT_PORT, STATE_FOLDER, JwtKey, LogFormat, SessionStore
+from supervisor.config.values import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    STATE_FOLDER,
+    JwtKey,
+    LogFormat,
+    RolloutStrategy,
+    SessionStore,
+)
+from supervisor.singletons.schedule import Watcher
+from supervisor.singletons.telegram.bot import Bot
 from supervisor.workers.types import WorkerType
 
 MIB = 1024 * 1024
@@ -27,6 +37,17 @@ class ServerSettings:
     public_url: str = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+
+
+@attrs.frozen
+class LinkSettings:
+    """Where other hosts link to this one: on an address that they reach and clients do not. `advertise` is that address
+    as they see it, `ws://…` or `wss://…`; None: as it is listened on."""
+
+    host: str | None = None  # None: there are no links from other hosts
+    port: int = 0  # 0: any free one
+    advertise: str | None = None
+    unix_path: Path | None = None  # for edges of this machine that are processes of their own
 
 
 @attrs.frozen
@@ -126,6 +147,8 @@ class Settings:
     workers: Mapping[str, WorkerType] = attrs.field(converter=_read_only)
     agents: tuple[AgentConfig, ...]
     limits: Limits
+    watchers: tuple[Watcher, ...] = ()
+    telegram: tuple[Bot, ...] = ()
     data_dir: Path  # absolute
     config_file: Path | None = None  # None: there is no lobu.toml, the built-in defaults are in force
     jwt_keys: tuple[JwtKey, ...] = attrs.field(default=(), repr=False)
@@ -134,6 +157,10 @@ class Settings:
     session_store: SessionStore = "snapshot"
     worker_env: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=False)
     allow_multi_host: bool = False
+    managed: bool = False  # a service manager runs the spawner and the edges
+    shared_sessions: bool = False  # `.lobu/workspaces` is the same folder on every host
+    rollout_strategy: RolloutStrategy | None = None
+    links: LinkSettings = attrs.field(factory=LinkSettings)
 
     @property
     def state_dir(self) -> Path:

@@ -8,6 +8,7 @@ import attrs
 
 SessionStore = Literal["snapshot", "file"]
 LogFormat = Literal["text", "json"]
+RolloutStrategy = Literal["rolling", "recreate"]
 
 STATE_FOLDER = ".lobu"
 DEFAULT_HOST = "127.0.0.1"

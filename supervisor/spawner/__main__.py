@@ -10,6 +10,7 @@ import argparse
 import fcntl
 import gc
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -18,6 +19,7 @@ from supervisor.spawner.loop import Spawner
 from supervisor.spawner.orphans import become_subreaper
 from supervisor.spawner.protocol import WORKER_FD
 from supervisor.spawner.records import SPAWNER, Records
+from supervisor.systemd.notify import Notifier
 
 LISTENER_FD = 3  # the first of systemd's protocol
 ABANDON_SECONDS = 60.0
@@ -70,16 +72,25 @@ def _clean_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def _raise_descriptor_limit() -> None:
+    """Three descriptors a worker are kept here; workers get limits of their own."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     arguments = _arguments()
+    notifier = Notifier(os.environ)
     listener = _listener(arguments.listen_fd)
     records = Records(arguments.folder)
     records.end_left_over()
     records.open()
     _clean_signals()
     become_subreaper()
-    spawner = Spawner(listener, records, arguments.abandon_seconds)
+    _raise_descriptor_limit()
+    spawner = Spawner(listener, records, arguments.abandon_seconds, notifier.beat)
     gc.freeze()
+    notifier.ready("waits for a supervisor, or serves one")
     spawner.run()
     records.remove(SPAWNER)
 

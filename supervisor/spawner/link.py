@@ -5,6 +5,9 @@ left serves on with all its workers; `running` are these. When the spawner dies,
 are told, and `run` raises, so that the tree starts it again; `spawn` then works as before.
 
 The caller holds the state directory's lock: nobody else connects, and whoever connected before is gone.
+
+Where a service manager runs the spawner (`managed`), its socket and its life are the service manager's: `run` connects,
+never starts, asks to end or cleans up after one.
 """
 
 import os
@@ -52,9 +55,15 @@ class SpawnerLink:
     """
 
     def __init__(
-        self, folder: Path, *, abandon_seconds: float = ABANDON_SECONDS, command: Sequence[str] = COMMAND
+        self,
+        folder: Path,
+        *,
+        managed: bool = False,
+        abandon_seconds: float = ABANDON_SECONDS,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self._folder = folder
+        self._managed = managed
         self._records = Records(folder / RECORDS_NAME)
         self._abandon_seconds = abandon_seconds
         self._command = tuple(command)
@@ -68,8 +77,8 @@ class SpawnerLink:
         return None if self._connection is None else self._connection.pid
 
     async def run(self, context: Context) -> None:
-        """Serve until an ordered stop, which ends the spawner. Raises SpawnerLost when it ends before."""
-        async with self._connected() as connection:
+        """Serve until an ordered stop, which ends a spawner of our own. Raises SpawnerLost when it ends before."""
+        async with self._to_managed() if self._managed else self._connected() as connection:
             await self._serve(context, connection)
         if not context.stopping.is_set():
             raise SpawnerLost("The spawner ended.")
@@ -150,6 +159,19 @@ class SpawnerLink:
             with suppress(OSError):
                 os.unlink(self._folder / SOCKET_NAME)
 
+    @asynccontextmanager
+    async def _to_managed(self) -> AsyncIterator[Connection]:
+        """The service manager holds the socket, so connecting starts a spawner that does not run."""
+        link = self._connect()
+        if link is None:
+            raise SpawnerLost("Nobody listens for the spawner; start its socket unit.")
+        connection = Connection(link)
+        try:
+            yield connection
+        finally:
+            self._connection = None
+            connection.lose()
+
     def _connect(self) -> socket.socket | None:
         """None when no spawner listens."""
         link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -204,8 +226,9 @@ class SpawnerLink:
         context.started()
         await context.stopping.wait()
         self._connection = None
-        connection.request_end()
-        await trio.sleep(END_SECONDS)
+        if not self._managed:
+            connection.request_end()
+            await trio.sleep(END_SECONDS)
         serving.cancel()
 
 

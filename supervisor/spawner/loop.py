@@ -27,6 +27,7 @@ from supervisor.spawner.zygotes import Zygotes
 
 END_SECONDS = 2.0  # how long the spawner waits for killed processes before it exits anyway
 OUTPUT_DROPPED_AT = 64
+LONGEST_WAIT_SECONDS = 3600.0  # the kernel takes no wait of years
 
 
 class Worker:
@@ -53,9 +54,15 @@ class Worker:
 
 
 class Spawner:
-    """`run` returns when a supervisor asked for the end, none came in time, or SIGTERM came; all workers are ended."""
+    """`run` returns when a supervisor asked for the end, none came in time, or SIGTERM came; all workers are ended.
 
-    def __init__(self, listener: socket.socket, records: Records, abandon_seconds: float) -> None:
+    `beat` is called in each round, and gives the seconds within which it must be called again; None: it need not.
+    """
+
+    def __init__(
+        self, listener: socket.socket, records: Records, abandon_seconds: float, beat: Callable[[], float | None]
+    ) -> None:
+        self._beat = beat
         self._launcher = Launcher()
         self._orphans = Orphans()
         self._records = records
@@ -81,7 +88,8 @@ class Spawner:
 
     def run(self) -> None:
         while not self._ending:
-            wait = _sooner(self._uplink.patience(), self._zygotes.patience(), self._trust())
+            patience = _sooner(self._uplink.patience(), self._zygotes.patience(), self._trust())
+            wait = _sooner(patience, self._beat(), LONGEST_WAIT_SECONDS)
             for key, events in self._selector.select(wait):
                 act: Callable[[int], None] = key.data
                 act(events)

@@ -101,8 +101,9 @@ class Orphans:
                     users.add(uid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-        for uid in users.difference(map(uid_of, leaders)):
-            end_all_of(uid)
+        if users:
+            for uid in users.difference(map(uid_of, leaders)):
+                end_all_of(uid)
 
     def _owners_of(
         self, pid: int, leaders: dict[int, str], living: Collection[str], ordered: Collection[str]

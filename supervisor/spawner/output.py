@@ -9,6 +9,7 @@ import os
 READ_BYTES = 64 * 1024
 LINE_BYTES = 8 * 1024
 BYTES_PER_SECOND = 64 * 1024
+LINE_COST_BYTES = 128  # that a line counts more than its bytes: the supervisor's log has work with each, however short
 BURST_BYTES = 64 * 1024  # also what the last read after the worker's end may bring at most
 
 
@@ -58,9 +59,10 @@ class OutputPipe:
             return "", 0
         self._budget = min(BURST_BYTES, self._budget + (now - self._refilled_at) * BYTES_PER_SECOND)
         self._refilled_at = now
-        if len(lines) > self._budget:
+        cost = len(lines) + LINE_COST_BYTES * lines.count(b"\n")
+        if cost > self._budget:
             self._dropped += len(lines)
             return "", 0
-        self._budget -= len(lines)
+        self._budget -= cost
         dropped, self._dropped = self._dropped, 0
         return lines.decode("utf-8", "replace"), dropped

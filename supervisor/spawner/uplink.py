@@ -62,25 +62,42 @@ class Uplink:
 
     def reply(self, message: protocol.Reply, descriptors: tuple[int, ...] = ()) -> None:
         """Send or queue; dropped when nobody is there. The descriptors stay the caller's and may be closed at once."""
-        if self._link is None:
+        if not self.connected:
             return
-        self._replies.append((protocol.encode(message), tuple(os.dup(descriptor) for descriptor in descriptors)))
-        if len(self._replies) == 1:
-            self.flush()
+        data = protocol.encode(message)
+        sent = False if self._replies else self._send(data, descriptors)
+        if sent is not False:
+            return
+        try:
+            copies = tuple(os.dup(descriptor) for descriptor in descriptors)
+        except OSError as error:
+            # Out of descriptors. Who connects again is told of all workers anew.
+            print(f"spawner: hung up on the supervisor: {error}", file=sys.stderr)
+            self.drop()
+            return
+        self._replies.append((data, copies))
+        self._want_what_is_due()
 
     def flush(self) -> None:
         """Send what the supervisor takes now."""
-        while self._replies and self._link is not None:
-            data, descriptors = self._replies[0]
-            try:
-                socket.send_fds(self._link, [data], list(descriptors))
-            except BlockingIOError:
-                break
-            except OSError:  # it is gone
-                self.drop()
-                return
-            self._replies.popleft()
-            _close_all(descriptors)
+        while self._replies and self._send(*self._replies[0]):
+            _close_all(self._replies.popleft()[1])
+        self._want_what_is_due()
+
+    def _send(self, data: bytes, descriptors: tuple[int, ...]) -> bool | None:
+        """False: not now. None: nobody is there any more."""
+        if self._link is None:
+            return None
+        try:
+            socket.send_fds(self._link, [data], list(descriptors))
+        except BlockingIOError:
+            return False
+        except OSError:  # it is gone
+            self.drop()
+            return None
+        return True
+
+    def _want_what_is_due(self) -> None:
         events = selectors.EVENT_READ if len(self._replies) < REQUESTS_PAUSE_AT else 0
         self._want(events | (selectors.EVENT_WRITE if self._replies else 0))
 

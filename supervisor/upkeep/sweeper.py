@@ -37,7 +37,9 @@ class Sweeper:
         interval_seconds: float,
         batch: int,
         older_than_seconds: float,
+        in_a_hurry: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Younger than `older_than_seconds` has a hint under way and is left alone, unless `in_a_hurry`."""
         self._store = store
         self._host_id = host_id
         self._wake = wake
@@ -47,11 +49,14 @@ class Sweeper:
         self._interval_seconds = interval_seconds
         self._batch = batch
         self._older_than_seconds = older_than_seconds
+        self._in_a_hurry = in_a_hurry
 
     async def run(self, context: ChildContext) -> None:
         context.started()
         older_than = 0.0  # at start: all that a predecessor owed
         while not context.stopping.is_set():
+            if self._in_a_hurry():
+                older_than = 0.0
             try:
                 found = await self._store.find_owed(self._host_id(), limit=self._batch, older_than_seconds=older_than)
                 for owed in found:

@@ -13,7 +13,7 @@ from lobu_actors.contract.frames import MAX_LINE_BYTES, Frame, FrameError, Unkno
 
 READ_BYTES = 16 * 1024  # so that one batch of the smallest frames holds nobody up for long
 LINES_PER_SECOND = 5000.0  # in the long run
-LINES_AT_ONCE = 2000
+LINES_AT_ONCE = 500
 
 _log = structlog.get_logger()
 

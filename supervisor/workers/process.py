@@ -166,6 +166,8 @@ class WorkerProcess:
             self._slots.acquire_nowait()
             self._has_slot = True
         self._hold(process, mid_line=True)
+        if self._cause is not None:  # it was ended before this task came to run
+            self._kill_process(process)
         left: list[frames.Frame] = []
         if frames.TEXT_OFFSET not in (self._label.capabilities or ()):
             # It will begin its text again, and cannot say where: what it wrote before must not be taken for that.

@@ -27,7 +27,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "lobu_actors.gateway": (
         "lobu_actors.gateway",
         "lobu_actors.contract",
+        "lobu_actors.telemetry",
+        "lobu_actors.store.link_protocol",
         "lobu_actors.store.records",
+        "lobu_actors.store.errors",
     ),
     "lobu_actors.conversation": (
         "lobu_actors.conversation",
@@ -46,7 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "supervisor": ("supervisor", "lobu_actors"),
 }
 # The composition roots: the only places of `supervisor` that know `edge`.
-COMPOSITION_ROOTS = ("supervisor.everything",)
+COMPOSITION_ROOTS = ("supervisor.everything", "supervisor.units",)
 STANDARD_LIBRARY_ONLY = ("lobu_actors.contract", "lobu_actors.worker", "supervisor.spawner.__main__")
 
 

@@ -6,15 +6,26 @@ import psycopg
 import pytest
 
 from lobu_actors.contract.events import DURABLE_EVENTS, TERMINAL_EVENTS
-from lobu_actors.contract.states import TERMINAL_TURN_STATUSES, HostState, OnBusy, Role, RunStatus, TurnStatus
+from lobu_actors.contract.states import (
+    TERMINAL_TURN_STATUSES,
+    Alone,
+    DeliveryStatus,
+    HostState,
+    OnBusy,
+    Role,
+    RunStatus,
+    TurnStatus,
+)
 
 CONSTRAINTS = {
     "api_key_role": Role,
     "host_state": HostState,
+    "host_alone": Alone,
     "turn_on_busy": OnBusy,
     "turn_status": TurnStatus,
     "run_status": RunStatus,
     "conversation_event_type": DURABLE_EVENTS,
+    "platform_delivery_status": DeliveryStatus,
 }
 
 

@@ -2,8 +2,11 @@
 
 from datetime import datetime
 
+import pytest
+
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import HostState
+from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.membership_protocol import HostLoad
 from lobu_actors.store.records import Owed, Totals
 
 
@@ -24,9 +27,75 @@ async def test_a_host_lives_until_it_is_declared_dead(store, helpers):
     assert host.expires_in_seconds <= 0
 
 
-async def test_hosts_are_listed_with_their_leases(owner, helpers):
-    await helpers.alive(owner.store, "h2", ttl_seconds=100)
-    assert [(host.host_id, host.leases) for host in await owner.store.list_hosts()] == [("h2", 0), ("h1", 1)]
+async def test_who_was_asked_to_drain_learns_it_and_stays_so(store, helpers):
+    assert not await store.drain_host("h1")
+    await helpers.alive(store, "h1")
+    assert await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE) is HostState.ACTIVE
+    assert await store.drain_host("h1")
+    for _ in range(2):
+        assert await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE) is HostState.DRAINING
+    assert await store.drain_host("h1"), "again is no error"
+    await helpers.alive(store, "h2", ttl_seconds=0)
+    assert not await store.drain_host("h2"), "it has expired"
+    await store.declare_host_dead("h1")
+    assert not await store.drain_host("h1")
+    assert [host.state for host in await store.list_hosts() if host.host_id == "h1"] == [HostState.DEAD]
+
+
+async def test_loads_are_those_of_the_last_renewal_of_live_hosts(store, helpers):
+    for name in ("h1", "h2", "h3"):
+        await helpers.alive(store, name)
+    await store.renew_host("h1", ttl_seconds=60, state=HostState.DRAINING, runs=7)
+    await store.renew_host("h2", ttl_seconds=0, state=HostState.ACTIVE, runs=8)
+    assert await store.find_loads() == [HostLoad("h1", HostState.DRAINING, 7), HostLoad("h3", HostState.ACTIVE, 0)]
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, "not_allowed"), ("file_sessions", None), ("not_allowed",) * 2])
+async def test_where_one_tolerates_no_other_the_two_are_rivals(store, first, second):
+    async def register(name, alone):
+        alone = None if alone is None else Alone(alone)
+        await store.register_host(name, name=f"{name}.net", link_url=None, version="1", ttl_seconds=60, alone=alone)
+
+    await register("h1", first)
+    assert await store.find_rivals("h1") == []
+    await register("h2", second)
+    for me, other, alone in (("h2", "h1", first), ("h1", "h2", second)):
+        [rival] = await store.find_rivals(me)
+        assert (rival.host_id, rival.name, rival.alone) == (other, f"{other}.net", alone)
+        assert 0 <= rival.age_seconds < 50 < rival.expires_in_seconds <= 60
+    assert await store.find_rivals("h3") == [], "it is not registered"
+    await store.declare_host_dead("h1")
+    assert await store.find_rivals("h2") == []
+
+
+async def test_hosts_that_may_be_several_are_no_rivals(store, helpers):
+    for name in ("h1", "h2", "h3"):
+        await helpers.alive(store, name)
+    assert await store.find_rivals("h2") == []
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, "not_allowed"), ("not_allowed", None), (None, None)])
+async def test_an_expired_host_refuses_nobody_and_does_not_come_back_beside_one(store, first, second):
+    for name, alone, seconds in (("h1", first, 0), ("h2", second, 60)):
+        alone = None if alone is None else Alone(alone)
+        await store.register_host(name, name=name, link_url=None, version="1", ttl_seconds=seconds, alone=alone)
+    assert await store.find_rivals("h2") == []
+    renewed = await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE)
+    assert renewed is (HostState.ACTIVE if (first, second) == (None, None) else None)
+
+
+async def test_hosts_are_listed_with_what_they_hold(owner, helpers, make_scene):
+    store = owner.store
+    await helpers.alive(store, "h2", ttl_seconds=100)
+    await owner.start(await owner.accept())
+    await owner.accept()
+    await owner.accept()
+    await store.activate(owner.ref, "h1")
+    free = (await make_scene(store)).ref
+    await store.accept_turn(helpers.new_turn(free), max_owed=10)
+    listed = [(host.host_id, host.leases, host.epochs, host.queued, host.running) for host in await store.list_hosts()]
+    assert listed == [("h2", 0, 0, 0, 0), ("h1", 1, 2, 2, 1)]
+    assert all(0 <= host.age_seconds < 60 for host in await store.list_hosts())
 
 
 async def test_the_sweep_finds_what_nobody_else_is_responsible_for(owner, helpers, make_scene):

@@ -101,7 +101,9 @@ class Owner:
         assert await store.renew_host(HOST, ttl_seconds=1e9, state=HostState.ACTIVE)
         activation = await store.activate(ref, HOST)
         assert isinstance(activation, Activation)
-        return cls(store, feeds.hold(ref), activation.lease, activation.conversation.last_seq)
+        feed = feeds.hold(ref)
+        feed.know(activation.conversation.last_seq)
+        return cls(store, feed, activation.lease, activation.conversation.last_seq)
 
     async def begin(self, turn: Turn, attempt: int = 1) -> None:
         self.run_id = new_id()

@@ -18,6 +18,7 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.session_messages import ResetRefused, ResetSession, SessionReset
@@ -121,7 +122,7 @@ class World:
     def tell(self, message: m.Message) -> None:
         pending: deque[m.Message] = deque()
         if self.state is None or self.state.over:
-            if isinstance(message, WorkerReady | WorkerFrames | WorkerGone | m.Tick | m.DrainRequest):
+            if isinstance(message, WorkerReady | WorkerFrames | WorkerGone | m.Tick | DrainRequest):
                 return
             pending.append(self._activate())
         pending.append(message)
@@ -188,6 +189,9 @@ class World:
                 return m.OwedLoaded(tuple(self._owed())) if self._holds else m.LeaseLost()
             case MendMarkers(turn_ids):
                 return self._mend(turn_ids)
+            case ReleaseLease():
+                assert self.live_run is None or not self._holds, "a lease is given up beneath a live run"
+                return LeaseReleased()
             case asking.LoadAnswers():
                 return asking.AnswersLoaded(())
             case ResetSession(turn):

@@ -18,6 +18,7 @@ from lobu_actors.contract.frames import (
 )
 from lobu_actors.contract.states import OnBusy
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.drain_messages import DrainRequest
 from lobu_actors.conversation.policy import FailurePolicy
 from tests.properties.conversation_world import World
 
@@ -107,7 +108,7 @@ def take_step(world: World, step: str, data: st.DataObject) -> None:
         case "rot":
             world.rot(data.draw(st.integers(0, 5)), data.draw(st.booleans()))
         case "drain":
-            world.tell(m.DrainRequest(world.now + 5))
+            world.tell(DrainRequest(world.now + 5))
 
 
 def settle(world: World) -> None:

@@ -15,6 +15,7 @@ import attrs
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store import records as r
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
+from lobu_actors.store.membership_protocol import HostLoad, Rival
 from lobu_actors.store.protocol import Store
 
 Pairs = Sequence[tuple[str, Store]]
@@ -83,7 +84,8 @@ class TwinCalls:
             value = value.ref
         if isinstance(value, ConversationRef):
             return value.organization_id not in self.organizations
-        return isinstance(value, r.Host) and not value.host_id.startswith(f"{self.organization}_")
+        of_hosts = isinstance(value, r.Host | HostLoad | Rival)
+        return of_hosts and not value.host_id.startswith(f"{self.organization}_")
 
 
 def newest(found: Sequence[Any], a: int) -> Any:

@@ -16,7 +16,7 @@ import attrs
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import HostState, OnBusy, RunStatus, TurnStatus
+from lobu_actors.contract.states import Alone, HostState, OnBusy, RunStatus, TurnStatus
 from lobu_actors.store import records as r
 from lobu_actors.store.question_records import NewQuestion
 from tests.properties.twin_calls import ALL_EXAMPLES, MOST, newest
@@ -115,12 +115,15 @@ class Twins(FileOperations, TenantOperations):
     # --- hosts and leases
 
     async def op_host(self, a: int, b: int, c: int) -> None:
-        """A new one, or one that is known; b 3: expired."""
+        """A new one, or one that is known; b 3: expired; c 3: it tolerates no other."""
         host_id = f"{self.organization}_{self.fresh('h')}" if a < 3 or not self.hosts else newest(self.hosts, c)
         if host_id not in self.hosts:
             self.hosts.append(host_id)
         seconds = EXPIRED if b == 3 else HOST_SECONDS
-        await self.call("register_host", host_id, name="h", link_url=None, version="1", ttl_seconds=seconds)
+        alone = Alone.NOT_ALLOWED if c == 3 else None
+        await self.call(
+            "register_host", host_id, name="h", link_url=None, version="1", ttl_seconds=seconds, alone=alone
+        )
 
     async def op_host_dies(self, a: int, b: int, c: int) -> None:
         await self.call("declare_host_dead", newest(self.hosts, a))
@@ -128,7 +131,10 @@ class Twins(FileOperations, TenantOperations):
     async def op_renew(self, a: int, b: int, c: int) -> None:
         state = (HostState.ACTIVE, HostState.DRAINING)[b % 2]
         seconds = EXPIRED if c == 3 else HOST_SECONDS
-        await self.call("renew_host", newest(self.hosts, a), ttl_seconds=seconds, state=state)
+        await self.call("renew_host", newest(self.hosts, a), ttl_seconds=seconds, state=state, runs=b)
+
+    async def op_drain_host(self, a: int, b: int, c: int) -> None:
+        await self.call("drain_host", newest(self.hosts, a))
 
     async def op_activate(self, a: int, b: int, c: int) -> None:
         got = await self.call("activate", newest(self.conversations, a), newest(self.hosts, b), overdue=c > 1)
@@ -293,9 +299,11 @@ class Twins(FileOperations, TenantOperations):
         await self.compare_tenants()
         await self.compare_files()
         await self.call("list_hosts")
+        await self.call("find_loads")
         await self.call("find_overdue", limit=ALL_EXAMPLES)
         for host_id in [*self.hosts[-3:], "no-such-host"]:
             await self.call("find_held", host_id, self.conversations)
+            await self.call("find_rivals", host_id)
             await self.call("find_owed", host_id, limit=ALL_EXAMPLES, older_than_seconds=0.0)
         for organization, age in itertools.product(self.organizations, (OLD, ANY_AGE)):
             before = ConversationRef(organization, "", "")

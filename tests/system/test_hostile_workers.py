@@ -1,6 +1,7 @@
 """Every attack of `tests.hostile_attacks`, once: its turn ends as it should, nothing is left, its neighbours go on.
 
-How much they are slowed is measured by `python -m tests.hostile_workers`: on a machine that is busy with other tests it means nothing.
+How much they are slowed is measured by `python -m tests.hostile_workers`: on a machine that is
+busy with other tests it means nothing.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 import lobu_actors
+from supervisor.spawner import confine
 from supervisor.workers.environment import LANG, PATH
 from tests.sandbox_world import PYTHON
 from tests.system.conftest import client_of
@@ -91,6 +92,8 @@ async def test_no_secret_is_in_reach_of_a_worker(run: LobuRun) -> None:
         assert told["environ"]["WORKER_TOKEN"].encode() in memory, "its memory was read"
         assert told["forked"] == name.startswith("forked"), name
         _check_environment(name, told)
+        assert told["niceness"] == min(os.nice(0) + confine.NICENESS, 19)
+        assert told["oom score"].strip() == str(confine.OOM_SCORE)
         assert all(content is None for content in told["key files"].values()), told["key files"]
     uids = [told["uid"] for told, _ in found.values()]
     if os.geteuid() == 0:

@@ -47,6 +47,8 @@ def reply(turn: BlockingTurn) -> Iterator[str]:
     processes = [name for name in os.listdir("/proc") if name.isdigit()]
     found = {
         "uid": os.getuid(),
+        "niceness": os.nice(0),
+        "oom score": _text("/proc/self/oom_score_adj"),
         "forked": os.getpid() != BORN,
         "environ": dict(os.environ),
         "environ block": _text("/proc/self/environ"),

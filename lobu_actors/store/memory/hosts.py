@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import HostState
+from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.membership_protocol import HostLoad, Rival
 from lobu_actors.store.memory.tables import HostRow, Part, pass_checkpoint
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
@@ -17,21 +19,71 @@ class HostPart(Part):
     """Implements `protocol.HostStore`."""
 
     async def register_host(
-        self, host_id: str, *, name: str, link_url: str | None, version: str, ttl_seconds: float
+        self,
+        host_id: str,
+        *,
+        name: str,
+        link_url: str | None,
+        version: str,
+        ttl_seconds: float,
+        alone: Alone | None = None,
     ) -> None:
         await pass_checkpoint()
+        now = self.tables.clock()
+        for other in self.tables.hosts.values():
+            if other.host_id != host_id and other.expires_at <= now and (alone or other.alone):
+                other.state = HostState.DEAD
         known = self.tables.hosts.get(host_id)
         if known is None or known.state is not HostState.DEAD:
-            expires_at = self.tables.clock() + ttl_seconds
-            self.tables.hosts[host_id] = HostRow(host_id, name, link_url, version, HostState.ACTIVE, expires_at)
+            self.tables.hosts[host_id] = HostRow(
+                host_id,
+                name,
+                link_url,
+                version,
+                HostState.ACTIVE,
+                now + ttl_seconds,
+                started_at=now if known is None else known.started_at,
+                alone=alone,
+                runs=0 if known is None else known.runs,
+            )
 
-    async def renew_host(self, host_id: str, *, ttl_seconds: float, state: HostState) -> bool:
+    async def find_rivals(self, host_id: str) -> list[Rival]:
+        await pass_checkpoint()
+        me, now = self.tables.hosts.get(host_id), self.tables.clock()
+        others = [host for host in self._live() if host is not me]
+        return [
+            Rival(host.host_id, host.name, now - host.started_at, host.expires_at - now, host.alone)
+            for host in sorted(others, key=lambda host: (host.started_at, host.host_id))
+            if me is not None and (me.alone or host.alone)
+        ]
+
+    async def renew_host(
+        self, host_id: str, *, ttl_seconds: float, state: HostState, runs: int = 0
+    ) -> HostState | None:
         await pass_checkpoint()
         host = self.tables.hosts.get(host_id)
         if host is None or host.state is HostState.DEAD:
-            return False
-        host.expires_at, host.state = self.tables.clock() + ttl_seconds, state
-        return True
+            return None
+        host.expires_at, host.runs = self.tables.clock() + ttl_seconds, runs
+        host.state = HostState.DRAINING if host.state is HostState.DRAINING else state
+        return host.state
+
+    async def drain_host(self, host_id: str) -> bool:
+        await pass_checkpoint()
+        alive = self.tables.host_lives(host_id)
+        if alive:
+            self.tables.hosts[host_id].state = HostState.DRAINING
+        return alive
+
+    async def find_loads(self) -> list[HostLoad]:
+        await pass_checkpoint()
+        return [
+            HostLoad(host.host_id, host.state, host.runs)
+            for host in sorted(self._live(), key=lambda host: host.host_id)
+        ]
+
+    def _live(self) -> list[HostRow]:
+        return [host for host in self.tables.hosts.values() if self.tables.host_lives(host.host_id)]
 
     async def declare_host_dead(self, host_id: str) -> None:
         await pass_checkpoint()
@@ -47,7 +99,18 @@ class HostPart(Part):
     async def list_hosts(self) -> list[Host]:
         await pass_checkpoint()
         now = self.tables.clock()
-        held = [lease.host_id for lease in self.tables.leases.values()]
+        held = Counter[str | None]()
+        epochs = Counter[str | None]()
+        for lease in (*self.tables.leases.values(), *self.tables.singletons.values()):
+            held[lease.host_id] += 1
+            epochs[lease.host_id] += lease.epoch
+        queued = Counter[str | None]()
+        running = Counter[str | None]()
+        for marker in self.tables.markers.values():
+            if marker.run_id is not None:
+                running[marker.host_id] += 1
+            elif kept := self.tables.leases.get((marker.ref.organization_id, marker.ref.conversation_id)):
+                queued[kept.host_id] += 1
         return [
             Host(
                 host.host_id,
@@ -56,7 +119,11 @@ class HostPart(Part):
                 host.version,
                 host.state,
                 host.expires_at - now,
-                held.count(host.host_id),
+                held[host.host_id],
+                epochs[host.host_id],
+                queued[host.host_id],
+                running[host.host_id],
+                now - host.started_at,
             )
             for host in sorted(self.tables.hosts.values(), key=lambda host: (-host.expires_at, host.host_id))
         ]

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from lobu_actors.store.memory.conversations import ConversationPart
 from lobu_actors.store.memory.files import FilePart
 from lobu_actors.store.memory.hosts import HostPart
+from lobu_actors.store.memory.links import LinkPart
 from lobu_actors.store.memory.questions import QuestionPart
 from lobu_actors.store.memory.retention import RetentionPart
 from lobu_actors.store.memory.sessions import SessionPart
+from lobu_actors.store.memory.singletons import SingletonPart
 from lobu_actors.store.memory.tables import Tables
 from lobu_actors.store.memory.tenants import TenantPart
 from lobu_actors.store.memory.tickets import TicketPart
@@ -21,7 +23,16 @@ if TYPE_CHECKING:
 
 
 class MemoryStore(
-    TenantPart, TicketPart, ConversationPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart
+    TenantPart,
+    TicketPart,
+    ConversationPart,
+    QuestionPart,
+    SessionPart,
+    RetentionPart,
+    HostPart,
+    FilePart,
+    LinkPart,
+    SingletonPart,
 ):
     """Implements `protocol.Store`. `clock` gives seconds since the epoch and stands for the database's clock."""
 

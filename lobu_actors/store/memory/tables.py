@@ -11,8 +11,9 @@ import msgspec
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import HostState, RunStatus
+from lobu_actors.contract.states import Alone, DeliveryStatus, HostState, RunStatus
 from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Lease, NewFile, RunRecord, Segment, Turn
+from lobu_actors.store.singleton_records import NewDelivery, SingletonName
 
 
 @attrs.define
@@ -92,6 +93,22 @@ class FileRow:
 
 
 @attrs.define
+class WatcherRow:
+    schedule: str
+    considered_until: datetime
+    pending_for: datetime | None = None
+
+
+@attrs.define
+class DeliveryRow:
+    delivery: NewDelivery
+    created_at: datetime
+    status: DeliveryStatus = DeliveryStatus.OWED
+    parts_sent: int = 0
+    error: str | None = None
+
+
+@attrs.define
 class HostRow:
     host_id: str
     name: str
@@ -99,6 +116,9 @@ class HostRow:
     version: str
     state: HostState
     expires_at: float
+    started_at: float
+    alone: Alone | None = None
+    runs: int = 0
 
 
 class Tables:
@@ -116,7 +136,11 @@ class Tables:
         self.hosts: dict[str, HostRow] = {}
         self.questions: dict[tuple[str, str], QuestionRow] = {}
         self.files: dict[tuple[str, str], FileRow] = {}
+        self.listeners: dict[str, list[Any]] = {}  # by host
         self.used_tickets: dict[tuple[str, str], tuple[str, float]] = {}  # use_id, expires_at
+        self.singletons: dict[SingletonName, LeaseRow] = {}
+        self.watchers: dict[tuple[str, str], WatcherRow] = {}
+        self.deliveries: dict[tuple[str, str, str], DeliveryRow] = {}
         self._last_time = datetime.fromtimestamp(0, UTC)
 
     def now(self) -> datetime:

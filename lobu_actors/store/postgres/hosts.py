@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import HostState
+from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.membership_protocol import HostLoad, Rival
 from lobu_actors.store.postgres.rows import Part, to_host, to_json
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
@@ -15,7 +16,14 @@ class HostPart(Part):
     """Implements `protocol.HostStore`."""
 
     async def register_host(
-        self, host_id: str, *, name: str, link_url: str | None, version: str, ttl_seconds: float
+        self,
+        host_id: str,
+        *,
+        name: str,
+        link_url: str | None,
+        version: str,
+        ttl_seconds: float,
+        alone: Alone | None = None,
     ) -> None:
         params = {
             "host_id": host_id,
@@ -23,12 +31,29 @@ class HostPart(Part):
             "link_url": link_url,
             "version": version,
             "ttl_seconds": float(ttl_seconds),
+            "alone": None if alone is None else alone.value,
         }
         await self.write("register_host", params)
 
-    async def renew_host(self, host_id: str, *, ttl_seconds: float, state: HostState) -> bool:
-        params = {"host_id": host_id, "ttl_seconds": float(ttl_seconds), "state": state.value}
-        return bool(await self.write("renew_host_unless_dead", params))
+    async def find_rivals(self, host_id: str) -> list[Rival]:
+        rows = await self.read("find_rivals", {"host_id": host_id})
+        return [
+            Rival(rival_id, name, age, expires, None if alone is None else Alone(alone))
+            for rival_id, name, age, expires, alone in rows
+        ]
+
+    async def renew_host(
+        self, host_id: str, *, ttl_seconds: float, state: HostState, runs: int = 0
+    ) -> HostState | None:
+        params = {"host_id": host_id, "ttl_seconds": float(ttl_seconds), "state": state.value, "runs": runs}
+        rows = await self.write("renew_host_unless_dead", params)
+        return HostState(rows[0][0]) if rows else None
+
+    async def drain_host(self, host_id: str) -> bool:
+        return bool(await self.write("drain_host_if_alive", {"host_id": host_id}))
+
+    async def find_loads(self) -> list[HostLoad]:
+        return [HostLoad(host_id, HostState(state), runs) for host_id, state, runs in await self.read("find_loads")]
 
     async def declare_host_dead(self, host_id: str) -> None:
         await self.write("declare_host_dead", {"host_id": host_id})

@@ -157,5 +157,5 @@ def to_run(row: Row) -> RunRecord:
 
 
 def to_host(row: Row) -> Host:
-    host_id, name, link_url, version, state, expires_in_seconds, leases = row
-    return Host(host_id, name, link_url, version, HostState(state), expires_in_seconds, leases)
+    host_id, name, link_url, version, state, *rest = row
+    return Host(host_id, name, link_url, version, HostState(state), *rest)

@@ -11,9 +11,11 @@ from lobu_actors.store.postgres.actors import ActorPart
 from lobu_actors.store.postgres.conversations import ConversationPart
 from lobu_actors.store.postgres.files import FilePart
 from lobu_actors.store.postgres.hosts import HostPart
+from lobu_actors.store.postgres.links import LinkPart
 from lobu_actors.store.postgres.questions import QuestionPart
 from lobu_actors.store.postgres.retention import RetentionPart
 from lobu_actors.store.postgres.sessions import SessionPart
+from lobu_actors.store.postgres.singletons import SingletonPart
 from lobu_actors.store.postgres.tenants import TenantPart
 from lobu_actors.store.postgres.tickets import TicketPart
 
@@ -22,7 +24,17 @@ if TYPE_CHECKING:
 
 
 class PostgresStore(
-    TenantPart, TicketPart, ConversationPart, ActorPart, QuestionPart, SessionPart, RetentionPart, HostPart, FilePart
+    TenantPart,
+    TicketPart,
+    ConversationPart,
+    ActorPart,
+    QuestionPart,
+    SessionPart,
+    RetentionPart,
+    HostPart,
+    FilePart,
+    LinkPart,
+    SingletonPart,
 ):
     """Implements `protocol.Store`. Usable at once: connections are opened when they are needed."""
 

@@ -1,21 +1,50 @@
 -- Membership, and what an operator or a sweeper asks about the whole cluster.
 
 -- name: register_host
--- Makes a host's row, active; again with the same id it renews it, unless it was declared dead.
-INSERT INTO host AS h (host_id, name, link_url, version, state, expires_at)
+-- Makes a host's row, active; again with the same id it renews it, unless it was declared dead. Where only one of them may
+-- live, expired ones are dead from now on: they must not renew beside this one.
+WITH buried AS (
+    UPDATE host SET state = 'dead'
+    WHERE host_id <> %(host_id)s AND state <> 'dead' AND expires_at <= clock_timestamp()
+        AND (alone IS NOT NULL OR %(alone)s::text IS NOT NULL)
+)
+INSERT INTO host AS h (host_id, name, link_url, version, state, expires_at, alone)
 VALUES (%(host_id)s, %(name)s, %(link_url)s, %(version)s, 'active',
-    clock_timestamp() + make_interval(secs => %(ttl_seconds)s))
+    clock_timestamp() + make_interval(secs => %(ttl_seconds)s), %(alone)s)
 ON CONFLICT (host_id) DO UPDATE
 SET name = EXCLUDED.name, link_url = EXCLUDED.link_url, version = EXCLUDED.version, state = 'active',
-    expires_at = EXCLUDED.expires_at
+    expires_at = EXCLUDED.expires_at, alone = EXCLUDED.alone
 WHERE h.state <> 'dead';
+
+-- name: find_rivals
+-- The other live hosts where this one or they tolerate no other; asked once the own row is committed, so that of two that
+-- start at once the later one sees the earlier.
+SELECT h.host_id, h.name, extract(epoch FROM clock_timestamp() - h.started_at)::float8,
+    extract(epoch FROM h.expires_at - clock_timestamp())::float8, h.alone
+FROM host me
+JOIN host h ON h.host_id <> me.host_id AND h.state <> 'dead' AND h.expires_at > clock_timestamp()
+WHERE me.host_id = %(host_id)s AND (me.alone IS NOT NULL OR h.alone IS NOT NULL)
+ORDER BY h.started_at, h.host_id;
 
 -- name: renew_host_unless_dead
 -- Moves the expiry on; no row for a host that was declared dead. An expired host may renew: what was taken from it
--- meanwhile is fenced by epochs, the rest is still its own.
-UPDATE host SET expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s), state = %(state)s
+-- meanwhile is fenced by epochs, the rest is still its own. Who was asked to drain stays so, and is told.
+UPDATE host SET expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s), runs = %(runs)s,
+    state = CASE WHEN state = 'draining' THEN state ELSE %(state)s END
 WHERE host_id = %(host_id)s AND state <> 'dead'
+RETURNING state;
+
+-- name: drain_host_if_alive
+-- Asks a live host to drain; it learns of that at its next renewal.
+UPDATE host SET state = 'draining'
+WHERE host_id = %(host_id)s AND state <> 'dead' AND expires_at > clock_timestamp()
 RETURNING 1;
+
+-- name: find_loads
+-- The live hosts, and how much each had to do at its last renewal.
+SELECT host_id, state, runs FROM host
+WHERE state <> 'dead' AND expires_at > clock_timestamp()
+ORDER BY host_id;
 
 -- name: declare_host_dead
 -- Ends a host's life for good: its leases are free from now on.
@@ -30,11 +59,28 @@ JOIN unnest(%(organization_ids)s::text[], %(conversation_ids)s::text[]) AS asked
 WHERE l.kind = 'conversation' AND l.host_id = %(host_id)s;
 
 -- name: list_hosts
--- All hosts with the number of their leases, longest expiry first.
+-- All hosts, longest expiry first, with their leases, the epochs of these (how often they were taken, by anybody), and the
+-- turns that run there or wait in what it holds.
+WITH held AS (
+    SELECT host_id, count(*) AS leases, sum(epoch)::bigint AS epochs FROM actor_lease
+    WHERE host_id IS NOT NULL GROUP BY host_id
+), running AS (
+    SELECT host_id, count(*) AS turns FROM turn_marker WHERE run_id IS NOT NULL GROUP BY host_id
+), queued AS (
+    SELECT l.host_id, count(*) AS turns
+    FROM turn_marker m
+    JOIN actor_lease l ON l.organization_id = m.organization_id AND l.kind = 'conversation'
+        AND l.key = m.conversation_id
+    WHERE m.run_id IS NULL GROUP BY l.host_id
+)
 SELECT h.host_id, h.name, h.link_url, h.version, h.state,
-    extract(epoch FROM h.expires_at - clock_timestamp())::float8,
-    (SELECT count(*) FROM actor_lease l WHERE l.host_id = h.host_id)
+    extract(epoch FROM h.expires_at - clock_timestamp())::float8, coalesce(held.leases, 0), coalesce(held.epochs, 0),
+    coalesce(queued.turns, 0), coalesce(running.turns, 0),
+    extract(epoch FROM clock_timestamp() - h.started_at)::float8
 FROM host h
+LEFT JOIN held USING (host_id)
+LEFT JOIN running USING (host_id)
+LEFT JOIN queued USING (host_id)
 ORDER BY h.expires_at DESC, h.host_id;
 
 -- name: find_owed

@@ -59,6 +59,13 @@ FROM generate_series(0, {ROWS - 1}) n, (VALUES ('f'), ('u')) k (k);
 INSERT INTO file_chunk SELECT 'acme', 'f' || n, 0, 'x' FROM generate_series(0, {ROWS - 1}) n;
 INSERT INTO used_ticket
 SELECT 'acme', 's' || n, 'u' || n, now() + (n - 100) * interval '1 s' FROM generate_series(0, {ROWS - 1}) n;
+INSERT INTO watcher_state SELECT 'acme', 'w' || n, 's', now() - interval '1 day' FROM generate_series(1, 100) n;
+INSERT INTO actor_lease SELECT 'acme', 'poller', 'telegram:1', 'h1', 1;
+INSERT INTO platform_delivery (organization_id, channel, delivery_id, agent_id, conversation_id, message_id, address,
+    status, created_at, ended_at)
+SELECT 'acme', 'telegram:1', 'd' || n, 'agent', 'c' || n % 20000, 'dm' || n, '{{}}',
+    CASE WHEN n < 100 THEN 'owed' ELSE 'delivered' END, now() - n * interval '1 s', CASE WHEN n >= 100 THEN now() END
+FROM generate_series(0, {ROWS - 1}) n;
 ANALYZE;
 """
 

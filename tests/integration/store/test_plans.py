@@ -31,6 +31,7 @@ _ENDS = json.dumps([{"turn_id": "t3", "type": "complete", "data": {}}])
 _DEADLINES = [
     {"organization_id": "acme", "turn_id": f"t{n}", "run_id": f"live{n}", "seconds": 20} for n in range(0, 3000, 3)
 ]
+_POLLER: dict[str, object] = {"kind": "poller", "key": "telegram:1"}
 HOT: dict[str, dict[str, object]] = {
     # accept, claim, run, end
     "accept_turn_if_open_and_not_full": _TURN,
@@ -66,12 +67,16 @@ HOT: dict[str, dict[str, object]] = {
     "close_conversation_if_lease_held": {},
     "find_closed_event": {},
     # hosts, sweep, deadlines
-    "register_host": {"name": "n", "link_url": None, "version": "1", "ttl_seconds": 6},
-    "renew_host_unless_dead": {"ttl_seconds": 6, "state": "active"},
+    "register_host": {"name": "n", "link_url": None, "version": "1", "ttl_seconds": 6, "alone": None},
+    "renew_host_unless_dead": {"ttl_seconds": 6, "state": "active", "runs": 1},
+    "drain_host_if_alive": {},
+    "find_loads": {},
     "declare_host_dead": {},
     "find_owed": {},
     "extend_deadlines": {"deadlines": json.dumps(_DEADLINES)},
     "find_overdue": {},
+    "find_peers": {},
+    "find_owner": {},
     # replay, questions, tickets
     "read_events": {"from_seq": 50},
     "ask_question_if_lease_held": {"question_id": "new", "prompt": "what", "options": None, "worker_question_id": "q"},
@@ -102,10 +107,26 @@ HOT: dict[str, dict[str, object]] = {
     "find_input_files": {},
     "list_files": {},
     "read_file_chunk": {},
+    # singletons
+    "acquire_singleton_unless_held_by_live_host": _POLLER,
+    "is_singleton_held": _POLLER,
+    "release_singleton_if_held": _POLLER,
+    "begin_watchers_if_lease_held": _POLLER | {"watcher_ids": ["w3", "new"], "schedules": ["s", "s"]},
+    "claim_firing_if_lease_held": _POLLER | {"watcher_id": "w3", "scheduled_at": "2026-01-01 00:00Z"},
+    "confirm_firing_if_lease_held": _POLLER | {"watcher_id": "w3", "scheduled_at": "2026-01-01 00:00Z"},
+    "owe_delivery_if_lease_held": _POLLER | {
+        "delivery_id": "new", "message_id": "new", "address": "{}", "notice": None,
+    },
+    "find_owed_deliveries": {"key": "telegram:1"},
+    "record_delivery_if_lease_held": _POLLER | {
+        "delivery_id": "d3", "status": "delivered", "parts_sent": 1, "error": None,
+    },
+    "forget_deliveries_if_lease_held": _POLLER,
 }  # fmt: skip
 EXEMPT = {
     "no table": (
         "prepare_session", "begin", "commit", "now", "lock_migrations", "lock_agents", "prepare_audit_session",
+        "notify", "listen",
     ),
     "once, by a migration": (
         "create_schema_migration", "add_schema_migration_checksum", "fill_schema_migration_checksum_if_absent",
@@ -113,12 +134,13 @@ EXEMPT = {
     ),
     "once, at the start of a host": (
         "insert_organization_if_new", "upsert_api_key_keeping_revocation", "apply_agents",
-        "give_default_agent_where_there_is_none",
+        "give_default_agent_where_there_is_none", "find_rivals",
     ),
     "a person's command; it is to show or count all": (
         "list_hosts", "totals", "list_conversations", "list_api_keys", "list_agents",
         "revoke_api_key_if_prefix_is_unique",
     ),
+    "once, after an outage; reads what one host holds": ("find_held",),
     "an audit; reads the catalog": ("audit_missing_guards",),
 }  # fmt: skip
 MOST_ROWS, MOST_BLOCKS = 800, 3000
@@ -128,6 +150,7 @@ MORE_BLOCKS = {"find_owed": 8 * ROWS, "extend_deadlines": 30 * len(_DEADLINES)}
 BIG = (
     "turn", "turn_marker", "conversation", "conversation_event", "actor_lease", "run", "transcript_segment", "file",
     "file_chunk", "question", "posted_snapshot", "used_ticket", "api_key",
+    "platform_delivery",
 )  # fmt: skip
 
 
@@ -150,7 +173,7 @@ def check(plan: str) -> None:
             continue  # a range of the sweeps' own indexes; the key is looked up before its tenant is known
         # More than the tenant: that alone would be everything that a single-tenant installation has.
         assert "organization_id =" in condition, (table, index, plan)
-        narrow = r"(conversation_id|key|turn_id|run_id|file_id|seq|question_id|ticket_id) ?="
+        narrow = r"(conversation_id|key|turn_id|run_id|file_id|seq|question_id|ticket_id|channel) ?="
         assert re.search(narrow, condition), (table, index, plan)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -120,9 +121,11 @@ class Life:
     async def text_until(self, kind: type[Frame]) -> str:
         """Ask for the whole text, and follow it to a frame of this kind."""
         self.worker.send(Reattach(run_id=RUN, text_offset=0))
-        found = await self.frames_until(kind)
+        found: list[Frame] = []
+        while not any(isinstance(frame, Delta) and frame.text_offset == 0 for frame in found):
+            found += await self.frames_until(kind)
         pieces = [frame for frame in found if isinstance(frame, Delta)]
-        first = next(index for index, frame in enumerate(pieces) if frame.text_offset == 0)
+        first = [frame.text_offset for frame in pieces].index(0)
         return "".join(frame.text for frame in pieces[first:])
 
     def die(self, *, read_bytes: int = 0) -> None:
@@ -131,6 +134,7 @@ class Life:
             process, worker._process = worker._process, None
             if process is not None:
                 if read_bytes:
+                    select.select([process.socket], [], [], PATIENCE)
                     process.socket.recv(read_bytes)
                 self.closing.append(process.close)
         self.closing += [process.close for process, _label in self.workers._left.values()]

@@ -14,6 +14,7 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Limits, Moment, RunPhase, State, WorkerPhase
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
@@ -141,7 +142,7 @@ def test_a_worker_that_goes_ends_its_turn_with_the_right_code(gone: WorkerGone, 
     ],
 )
 def test_a_worker_that_does_not_come_up_ends_one_turn_with_the_right_code(reason: str, code: str) -> None:
-    state, effects = tell(
+    _state, effects = tell(
         fresh(), m.TurnAccepted(turn()), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"), WorkerGone("w1", reason, "")
     )
     [finish] = only(effects, m.FinishTurns)
@@ -236,6 +237,14 @@ def test_several_questions_may_be_open_and_each_has_an_id_of_its_own() -> None:
     assert finish.code == "QUESTION_TIMEOUT"
 
 
+@pytest.mark.parametrize("reason", [Gone.STALE, Gone.SPAWNER_LOST])
+def test_another_worker_is_started_when_this_one_was_lost_to_no_fault_of_the_program(reason: str) -> None:
+    state, _ = tell(fresh(), m.TurnAccepted(turn()), m.WorkerStarting("w1"))
+    state, effects = tell(state, WorkerGone("w1", reason, "it is gone"))
+    assert effects[-1] == m.StartWorker()
+    assert len(state.crashes) == (reason == Gone.SPAWNER_LOST), "a spawner that dies for ever ends in a crash loop"
+
+
 def test_cancel_is_bounded_by_its_grace() -> None:
     state, effects = tell(running(), m.CancelRequest("m1"))
     assert isinstance(effects[0], m.SendFrame)
@@ -276,13 +285,27 @@ def test_a_reply_over_the_limit_ends_the_turn() -> None:
 
 
 def test_drain_begins_nothing_and_hands_over_at_its_end() -> None:
-    state, effects = tell(running(), m.TurnAccepted(turn(2)), m.DrainRequest(START + 20))
+    state, effects = tell(running(), m.TurnAccepted(turn(2)), DrainRequest(START + 20))
     assert effects == []
     state, effects = tell(state, m.Tick(), now=START + 20)
     assert m.RequeueTurns("r1", (turn(),), failed=False, code="DRAINED") in effects
-    idle, effects = tell(fresh(), m.DrainRequest(START + 20), m.TurnAccepted(turn()))
-    assert effects == []
-    assert idle.worker is None
+
+
+def test_drain_gives_up_what_does_not_run() -> None:
+    """At once: what is owed goes on at another host while other runs here still use their grace."""
+    state, effects = tell(fresh(), DrainRequest(START + 20))
+    assert effects == [ReleaseLease(owes=False)]
+    state, effects = tell(fresh(), m.TurnAccepted(turn()), m.WorkerStarting("w1"), DrainRequest(START + 20))
+    assert effects[-2:] == [m.ShutdownWorker(5.0), ReleaseLease(owes=True)]
+    state, effects = tell(state, LeaseReleased())
+    assert (state.over, state.queue, effects) == (True, (), [])
+    assert tell(running(), DrainRequest(START + 20))[1] == [], "its run uses the grace"
+
+
+def test_what_ends_while_its_host_drains_gives_the_rest_up() -> None:
+    state, _ = tell(running(), m.TurnAccepted(turn(2)), DrainRequest(START + 20))
+    _, effects = tell(state, m.TurnsFinished(("t1",)))
+    assert effects[-1] == ReleaseLease(owes=True)
 
 
 def test_a_lost_lease_ends_the_worker_and_all_writing() -> None:

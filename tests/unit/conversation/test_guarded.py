@@ -11,6 +11,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.policy import AgentPolicy, Deadlines, FailurePolicy, Guardrail, PolicyError
 from lobu_actors.conversation.state import Limits, Moment, State
 from lobu_actors.conversation.worker_port import WorkerReady
@@ -76,7 +77,8 @@ def test_it_ends_while_draining_and_without_an_agent() -> None:
     state = State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=False)
     for base in (state, attrs.evolve(state, draining=True, has_agent=True)):
         _, effects = tell(base, m.TurnAccepted(turn(1, "No.")))
-        assert effects == [end(turn(1, "No."))]
+        assert effects[0] == end(turn(1, "No."))
+        assert effects[1:] == ([ReleaseLease(owes=False)] if base.draining else [])
 
 
 def test_a_message_with_files_waits_for_a_run_of_its_own() -> None:

@@ -15,6 +15,7 @@ from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
+from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.resetting import MAX_SUMMARY_CHARS, summary_of
 from lobu_actors.conversation.session_messages import (
@@ -136,7 +137,7 @@ def test_it_works_where_no_run_would_begin() -> None:
 
 
 def test_a_draining_host_leaves_it_to_the_next() -> None:
-    assert tell(fresh(), m.DrainRequest(NOW + 9), m.TurnAccepted(new(1)))[1] == []
+    assert tell(fresh(draining=True), m.TurnAccepted(new(1)))[1] == [ReleaseLease(owes=True)]
 
 
 def test_a_closing_conversation_cancels_it() -> None:

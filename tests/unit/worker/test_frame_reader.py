@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lobu_actors.contract.frames import Delta, FrameError, encode
-from supervisor.workers.frame_reader import EndOfFrames, FrameReader, LineSplitter, LineTooLong
+from supervisor.workers.frame_reader import EndOfFrames, FrameReader, LineSplitter, LineTooLong, Pace
 from supervisor.workers.frame_writer import BufferFull, FrameWriter
 
 chunks = st.lists(st.binary(max_size=12) | st.sampled_from([b"\n", b"\n\n", b"a\nb"]), max_size=30)
@@ -72,6 +73,29 @@ def test_a_line_of_8_mib_costs_no_quadratic_work() -> None:
         assert splitter.feed(data) == []
     (line,) = splitter.feed(b"\n")
     assert len(line) == 8 * 1024 * 1024
+
+
+def test_a_worker_may_say_much_at_once_and_then_as_much_as_others_can_bear() -> None:
+    pace = Pace(per_second=100, at_once=50)
+    pace.take(50, now=1000.0)
+    assert pace.resumes_at == pytest.approx(1000.0)
+    pace.take(10, now=1000.0)
+    assert pace.resumes_at == pytest.approx(1000.1)
+    pace.take(50, now=1100.0)
+    assert pace.resumes_at == pytest.approx(1100.0), "a pause is no credit beyond that"
+
+
+async def test_a_flood_is_read_at_that_pace() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        lines = b'{"type":"heartbeat"}\n' * 100
+        reader = FrameReader(ours, "w", 1000)
+        begun, read = trio.current_time(), 0
+        while read < 1600:
+            theirs.sendall(lines)
+            read += len(await reader.read())
+        assert 0.1 < trio.current_time() - begun < 5
 
 
 async def test_the_writer_holds_sends_keeps_and_refuses() -> None:

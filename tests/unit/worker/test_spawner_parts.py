@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from supervisor.spawner import protocol
-from supervisor.spawner.output import BURST_BYTES, BYTES_PER_SECOND, LINE_BYTES, OutputPipe
+from supervisor.spawner.output import BURST_BYTES, BYTES_PER_SECOND, LINE_BYTES, LINE_COST_BYTES, OutputPipe
 from supervisor.workers.environment import worker_environment
 from supervisor.workers.types import WorkerType
 
@@ -129,15 +129,19 @@ class TestOutputPipe:
         assert pipe.read(0) == ("x" * (LINE_BYTES + 1) + "\n", 0)
 
     def test_what_is_over_the_budget_is_dropped_and_counted(self, pipe: OutputPipe) -> None:
-        line = b"y" * 1023 + b"\n"
+        line = b"y" * (1023 - LINE_COST_BYTES) + b"\n"
         for _ in range(BURST_BYTES // 1024):
             self.write(line)
-        assert len(pipe.read(0)[0]) == BURST_BYTES
+        assert len(pipe.read(0)[0]) == BURST_BYTES // 1024 * len(line)
         self.write(line)
         assert pipe.read(0) == ("", 0)
         self.write(line)
         text, dropped = pipe.read(1024 / BYTES_PER_SECOND)
-        assert (len(text), dropped) == (1024, 1024)
+        assert (len(text), dropped) == (len(line), len(line))
+
+    def test_many_short_lines_are_over_it_sooner_than_their_bytes(self, pipe: OutputPipe) -> None:
+        self.write(b"y\n" * (BURST_BYTES // LINE_COST_BYTES))
+        assert pipe.read(0) == ("", 0)
 
     def test_the_end(self, pipe: OutputPipe) -> None:
         self.write(b"last")

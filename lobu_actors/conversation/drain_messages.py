@@ -1,0 +1,24 @@
+"""What a conversation's actor is told, and wants done, when its host is going away. Part of `messages`."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class DrainRequest:
+    """This host is going: begin nothing, hand over what has not finished by `by` (monotonic seconds)."""
+
+    by: float
+
+
+@attrs.frozen
+class ReleaseLease:
+    """Let another host have the conversation, and if it owes something, tell one. Answers LeaseReleased."""
+
+    owes: bool
+
+
+@attrs.frozen
+class LeaseReleased:
+    pass

@@ -1,0 +1,81 @@
+"""What hosts ask of the store about themselves and each other: who lives, who goes together with whom, who has how much."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import attrs
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.records import Host
+
+
+@attrs.frozen
+class Rival:
+    """A live host that does not go together with another one, because this or that one tolerates none beside it."""
+
+    host_id: str
+    name: str
+    age_seconds: float
+    expires_in_seconds: float
+    alone: Alone | None  # None: it is the other one that tolerates none
+
+
+@attrs.frozen
+class HostLoad:
+    """What placing a conversation has to know of a live host."""
+
+    host_id: str
+    state: HostState
+    runs: int  # under way at its last renewal
+
+
+class MembershipStore(Protocol):
+    """Only the database's clock judges an expiry."""
+
+    async def register_host(
+        self,
+        host_id: str,
+        *,
+        name: str,
+        link_url: str | None,
+        version: str,
+        ttl_seconds: float,
+        alone: Alone | None = None,
+    ) -> None:
+        """`alone`: why it tolerates no other beside it. Expired ones that it does not go together with are dead then."""
+        ...
+
+    async def find_rivals(self, host_id: str) -> list[Rival]:
+        """The live hosts that this registered one does not go together with, oldest first.
+
+        Of two that register at the same time, at least one sees the other.
+        """
+        ...
+
+    async def renew_host(
+        self, host_id: str, *, ttl_seconds: float, state: HostState, runs: int = 0
+    ) -> HostState | None:
+        """Gives the state, which is DRAINING when somebody asked for that. None: this host was declared dead and must
+        not go on under this id."""
+        ...
+
+    async def drain_host(self, host_id: str) -> bool:
+        """Ask a host to drain. False: it is not alive. It stays so: there is no way back but a new start."""
+        ...
+
+    async def find_loads(self) -> list[HostLoad]:
+        """The live hosts."""
+        ...
+
+    async def declare_host_dead(self, host_id: str) -> None:
+        """For a host that is known to be gone: ourselves at the end, or a predecessor whose state directory we hold."""
+        ...
+
+    async def find_held(self, host_id: str, refs: Collection[ConversationRef]) -> set[ConversationRef]:
+        """Those whose lease this host has."""
+        ...
+
+    async def list_hosts(self) -> list[Host]: ...

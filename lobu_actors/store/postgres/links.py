@@ -1,0 +1,62 @@
+"""What hosts ask about each other, and notices between them, on Postgres.
+
+A notice is heard on a connection of its own, which says nothing by itself when it is half dead: the server is asked
+now and then, so that the listener learns of it within seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.store.driver import Connection
+from lobu_actors.store.link_protocol import Peer
+from lobu_actors.store.postgres.rows import Part, ref_params
+from lobu_actors.store.queries import query
+
+CHECK_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+
+
+class LinkPart(Part):
+    """Implements `link_protocol.LinkStore`."""
+
+    async def find_peers(self, host_id: str) -> list[Peer]:
+        return [Peer(*row) for row in await self.read("find_peers", {"host_id": host_id})]
+
+    async def find_owner(self, ref: ConversationRef) -> str | None:
+        rows = await self.read("find_owner", ref_params(ref))
+        return rows[0][0] if rows else None
+
+    async def notify(self, host_id: str, payload: str) -> None:
+        await self.read("notify", {"channel": channel(host_id), "payload": payload})
+
+    @asynccontextmanager
+    async def listening(self, host_id: str) -> AsyncIterator[PostgresNotices]:
+        async with self.pool.connection() as connection:
+            await connection.listen(channel(host_id), timeout_seconds=ANSWER_SECONDS)
+            yield PostgresNotices(connection)
+
+
+class PostgresNotices:
+    """Implements `link_protocol.Notices`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def receive(self) -> list[str]:
+        while True:
+            heard = self._connection.heard()
+            if heard:
+                return heard
+            with trio.move_on_after(CHECK_SECONDS) as scope:
+                await self._connection.wait_readable()
+            if scope.cancelled_caught:
+                await self._connection.fetch(query("now"), None, timeout_seconds=ANSWER_SECONDS, write=False)
+
+
+def channel(host_id: str) -> str:
+    return f"lobu_{host_id}"

@@ -1,0 +1,208 @@
+"""The parts of `lobu run` as processes of their own, for a service manager: supervisor, edge, embedded database.
+
+A composition root like `supervisor.everything`, of whose tree the supervisor here is all but the edge and the database.
+What is different is how each ends:
+
+- SIGTERM or SIGINT drains, as it does `lobu run`; a second one stops at once.
+- SIGUSR1 to the supervisor hands over: the process ends at once and says goodbye to nobody, for the next one, which
+  starts now, adopts the workers and goes on with their turns. It is the same as a crash, on purpose: that a crash costs
+  no turn is what everything here is built and tested for, and a second way to leave would be one more to get wrong.
+- An edge ends its streams, which clients resume at another edge, and finishes the requests under way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from edge.app import create_app
+from edge.host_tokens import JwtHostTokens
+from edge.listening import CannotListen
+from edge.server import serve
+from edge.tokens import JwtKeys
+from lobu_actors.gateway.link.detached import Detached
+from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
+from lobu_actors.store.embedded import EmbeddedServer, running_url
+from lobu_actors.store.errors import EmbeddedServerError
+from lobu_actors.store.migrate import migrate
+from lobu_actors.store.postgres import PostgresStore
+from supervisor.config.errors import ConfigError
+from supervisor.config.keys import read_small_file
+from supervisor.config.settings import Settings
+from supervisor.everything import DATABASE_STOP_SECONDS, Everything, edge_settings_of
+from supervisor.host import wall_clock_ms
+from supervisor.membership import HOST_ID_FILE
+from supervisor.systemd.notify import Notifier
+
+log = structlog.get_logger(__name__)
+
+LINKS_SOCKET = "links.sock"
+TREE_STOP_SECONDS = 30.0  # from the end of a drain to the end of the process
+FIRST_LINK_SECONDS = 3.0
+HAND_OVER = signal.SIGUSR1
+
+
+def managed(settings: Settings) -> Settings:
+    """`settings` for a supervisor whose spawner and edges a service manager runs."""
+    links = attrs.evolve(settings.links, unix_path=settings.state_dir / LINKS_SOCKET)
+    return attrs.evolve(settings, managed=True, links=links)
+
+
+async def run_supervisor(settings: Settings, notifier: Notifier) -> None:
+    """Until SIGTERM and the drain is done, or SIGUSR1, which does not come back. Raises what could not be started.
+
+    The caller holds the state directory's lock.
+    """
+    drain = trio.Event()
+
+    def ready(_port: int) -> None:
+        notifier.ready("serves conversations")
+        log.info("supervisor is ready")
+
+    def drains(seconds: float) -> None:
+        notifier.stopping(f"drains: what runs may finish within {seconds:g} s")
+        notifier.extend(seconds + TREE_STOP_SECONDS)
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, HAND_OVER) as signals:
+        async with _beating(notifier) as scope:
+            scope.start_soon(_obey, signals, drain, scope.cancel_scope)
+            everything = Everything(
+                managed(settings), _external_url(settings), None, ready, edge=False, on_drain=drains
+            )
+            await everything.serve(drain)
+
+
+async def run_edge(settings: Settings, sockets: Sequence[socket.socket], notifier: Notifier) -> None:
+    """Until SIGTERM; on `sockets` that were passed, or on the settings' address when there are none.
+
+    Raises what could not be started: ConfigError, StoreError.
+    """
+    store = PostgresStore.connect(
+        _external_url(settings),
+        pool_size=settings.limits.database_pool_size,
+        call_timeout_seconds=settings.limits.database_timeout_seconds,
+    )
+    keys = JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
+    detached = Detached(
+        lambda: read_small_file(settings.state_dir / HOST_ID_FILE),
+        f"unix:{settings.state_dir / LINKS_SOCKET}",
+        store.find_peers,
+        store.find_owner,
+        JwtHostTokens(keys),
+        wall_clock_ms,
+    )
+    edge_settings = edge_settings_of(settings)
+    stopping = trio.Event()
+    try:
+        await store.check_schema()
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with _beating(notifier) as scope:
+                scope.start_soon(_obey, signals, stopping, scope.cancel_scope)
+                scope.start_soon(detached.run)
+                scope.start_soon(_tell_stop, stopping, notifier, edge_settings.stop_grace_seconds)
+                await _first_link(detached)
+                async with trio.open_nursery() as serving:
+                    app = create_app(store, detached.gateway, keys, edge_settings)
+                    try:
+                        port = await serving.start(
+                            lambda task_status: serve(
+                                app,
+                                edge_settings,
+                                stopping=stopping,
+                                host=settings.server.host,
+                                port=settings.server.port,
+                                sockets=sockets or None,
+                                task_status=task_status,
+                            )
+                        )
+                    except CannotListen as error:
+                        raise ConfigError(str(error)) from error
+                    notifier.ready(f"serves HTTP on port {port}")
+                    log.info("edge is ready", port=port)
+    finally:
+        store.close()
+
+
+async def run_database(settings: Settings, notifier: Notifier) -> None:
+    """The embedded server until SIGTERM, with its schema up to date. Raises ConfigError, EmbeddedServerError."""
+    database = parse_database_url(settings.database.url, settings.data_dir)
+    if not isinstance(database, EmbeddedDatabase):
+        raise ConfigError("the database is a server elsewhere; there is none to run here.", key="DATABASE_URL")
+    server = EmbeddedServer(database.path, on_progress=notifier.status)
+    stopping = trio.Event()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with _beating(notifier) as scope:
+            try:
+                await server.start()
+                await migrate(server.url)
+                notifier.ready("accepts connections")
+                scope.start_soon(_obey, signals, stopping, scope.cancel_scope)
+                scope.start_soon(_watch, server)
+                await stopping.wait()
+                notifier.stopping("shuts down")
+                await server.stop("fast", DATABASE_STOP_SECONDS)
+                scope.cancel_scope.cancel()
+            finally:
+                with trio.move_on_after(DATABASE_STOP_SECONDS, shield=True):
+                    await server.stop("immediate")
+
+
+def _external_url(settings: Settings) -> str:
+    """A part starts no database of its own."""
+    database = parse_database_url(settings.database.url, settings.data_dir)
+    url = running_url(database.path) if isinstance(database, EmbeddedDatabase) else database.url
+    if url is None:
+        raise ConfigError("the embedded database does not run; start its unit, or set DATABASE_URL.")
+    return url
+
+
+@asynccontextmanager
+async def _beating(notifier: Notifier) -> AsyncIterator[trio.Nursery]:
+    """Feeds the watchdog from this loop, so that it starves when the loop is stuck. Tasks in it end with the context."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_beat, notifier)
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+async def _beat(notifier: Notifier) -> None:
+    while (seconds := notifier.beat()) is not None:
+        await trio.sleep(seconds)
+
+
+async def _obey(signals: AsyncIterator[int], drain: trio.Event, everything: trio.CancelScope) -> None:
+    hurry = False
+    async for number in signals:
+        if number == HAND_OVER:
+            log.info("handing over to the next supervisor")
+            os._exit(0)
+        log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
+        if hurry:
+            everything.cancel()
+        hurry = True
+        drain.set()
+
+
+async def _tell_stop(stopping: trio.Event, notifier: Notifier, seconds: float) -> None:
+    await stopping.wait()
+    notifier.stopping("finishes the requests under way")
+    notifier.extend(seconds + TREE_STOP_SECONDS)
+
+
+async def _first_link(detached: Detached) -> None:
+    """A new edge takes over streams, and is of more use with a link; without a supervisor it is of some use still."""
+    with trio.move_on_after(FIRST_LINK_SECONDS):
+        while not detached.up:
+            await trio.sleep(0.01)
+
+
+async def _watch(server: EmbeddedServer) -> None:
+    status = await server.wait_exit()
+    raise EmbeddedServerError(f"the embedded database ended with status {status}")

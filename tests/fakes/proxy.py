@@ -1,0 +1,67 @@
+"""A TCP proxy whose connections can be cut, stalled and refused: the network between two hosts, in a test's hand."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Proxy:
+    """`run` listens on `port` until cancelled. Nothing passes while `down` (refused) or `stalled` (not read)."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.down = False
+        self.accepted = 0
+        self._open: set[trio.SocketStream] = set()
+        self._flows = trio.Event()
+        self._flows.set()
+
+    async def run(self, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listener.socket.getsockname()[1]
+        task_status.started(self.port)
+        await trio.serve_listeners(self._serve, [listener])
+
+    def cut(self) -> None:
+        """Close what is open, and what comes from now on, until `heal`."""
+        self.down = True
+        for stream in list(self._open):
+            stream.socket.close()
+
+    def stall(self) -> None:
+        """Nothing passes any more, and nobody is told: a cable that was pulled."""
+        self._flows = trio.Event()
+
+    def heal(self) -> None:
+        self.down = False
+        self._flows.set()
+
+    async def _serve(self, near: trio.SocketStream) -> None:
+        if self.down:
+            await near.aclose()
+            return
+        self.accepted += 1
+        try:
+            far = await trio.open_tcp_stream("127.0.0.1", self.target)
+        except OSError:
+            await near.aclose()
+            return
+        self._open |= {near, far}
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, near, far, nursery.cancel_scope)
+                nursery.start_soon(self._pump, far, near, nursery.cancel_scope)
+        finally:
+            self._open -= {near, far}
+            near.socket.close()
+            far.socket.close()
+
+    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
+        try:
+            while data := await source.receive_some(65536):
+                await self._flows.wait()
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        both.cancel()

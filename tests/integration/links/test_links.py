@@ -1,0 +1,348 @@
+"""Links on real sockets: who is let in, what is asked and told over them, and what a bad neighbour cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio_websocket import ConnectionClosed, ConnectionRejected, open_websocket_url
+
+from edge.host_tokens import JwtHostTokens
+from edge.tokens import JwtKeys
+from lobu_actors.contract.events import EventType
+from lobu_actors.gateway.feed import Feeds, LiveText
+from lobu_actors.gateway.link import session, wire
+from lobu_actors.gateway.link.auth import HostClaims
+from lobu_actors.gateway.link.client import LinkClient, LinkPhase
+from lobu_actors.gateway.link.gateway import LinkGateway
+from lobu_actors.gateway.link.mirrors import Mirrors
+from lobu_actors.gateway.owners import Owners
+from lobu_actors.gateway.protocol import CancelResult
+from lobu_actors.store.memory import MemoryStore
+from lobu_actors.store.records import Event
+from tests.fakes.linked_host import REF, TOKENS, LinkedHost, linked_host, until_linked, until_text
+from tests.fakes.proxy import Proxy
+
+OTHER_KEYS = JwtHostTokens(JwtKeys.from_secrets(["t" * 32]))
+CLAIMS = HostClaims("a", "b", "nonce")
+
+
+@attrs.frozen
+class Pair:
+    """`a` reaches `b` through the proxy."""
+
+    a: LinkedHost
+    b: LinkedHost
+    proxy: Proxy
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    store = MemoryStore()
+    async with linked_host(store, "a") as a, linked_host(store, "b") as b, trio.open_nursery() as nursery:
+        assert b.server.port is not None
+        proxy = Proxy(b.server.port)
+        await nursery.start(proxy.run)
+        await a.join()
+        await b.join(f"ws://127.0.0.1:{proxy.port}")
+        await until_linked(a, b)
+        await until_linked(b, a)
+        yield Pair(a, b, proxy)
+        nursery.cancel_scope.cancel()
+
+
+def open_raw(host: LinkedHost, token: str | None) -> Any:
+    headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+    return open_websocket_url(host.url + wire.PATH, extra_headers=headers, disconnect_timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (None, "no token"),
+        ("", "bad token"),
+        ("nonsense", "bad token"),
+        (OTHER_KEYS.sign(CLAIMS), "bad token"),
+        (TOKENS.sign(HostClaims("a", "c", "nonce")), "meant for another host"),
+    ],
+)
+async def test_who_has_no_token_for_this_host_is_refused_with_one_line(
+    pair: Pair, token: str | None, reason: str
+) -> None:
+    with capture_logs() as logs:
+        with pytest.raises(ConnectionRejected) as refused:
+            async with open_raw(pair.b, token):
+                pass
+    assert refused.value.status_code == 401
+    assert [(line["event"], line["reason"]) for line in logs if line["event"] == "link refused"] == [
+        ("link refused", reason)
+    ]
+
+
+async def test_another_address_is_not_found(pair: Pair) -> None:
+    with pytest.raises(ConnectionRejected) as refused:
+        async with open_websocket_url(pair.b.url + "/elsewhere"):
+            pass
+    assert refused.value.status_code == 404
+
+
+async def test_without_a_common_version_it_is_closed_with_a_sentence(pair: Pair) -> None:
+    async with open_raw(pair.b, TOKENS.sign(CLAIMS)) as websocket:
+        await websocket.send_message(wire.encode(wire.Hello(wire.VERSIONS[1] + 1, wire.VERSIONS[1] + 2)))
+        with pytest.raises(ConnectionClosed) as closed:
+            await websocket.get_message()
+    assert closed.value.reason is not None
+    assert closed.value.reason.code == 4001
+    assert "this host speaks 1 to 1" in closed.value.reason.reason
+
+
+async def test_a_newer_program_that_speaks_our_version_too_is_welcome(pair: Pair) -> None:
+    async with open_raw(pair.b, TOKENS.sign(CLAIMS)) as websocket:
+        await websocket.send_message(wire.encode(wire.Hello(1, 99)))
+        welcome = wire.from_server(await websocket.get_message())
+    assert isinstance(welcome, wire.Welcome)
+    assert welcome.version == wire.VERSIONS[1]
+    assert TOKENS.verify(welcome.proof) == HostClaims("b", "a", "nonce")
+
+
+async def test_an_impostor_at_a_hosts_address_is_not_believed(pair: Pair) -> None:
+    """It lets everybody in, and cannot sign."""
+    client = LinkClient("c", pair.b.url, "a", TOKENS, pair.a.peers.mirrors)
+    with capture_logs() as logs, trio.move_on_after(0.5):
+        await client.run()
+    assert not client.up
+    assert any("401" in line.get("reason", "") for line in logs)
+    liar = LinkClient("b", pair.b.url, "a", _Liar(), pair.a.peers.mirrors)
+    with capture_logs() as logs, trio.move_on_after(0.5):
+        await liar.run()
+    assert not liar.up
+    assert any("does not prove" in line.get("reason", "") for line in logs)
+
+
+class _Liar:
+    """Signs for the real one, and finds nobody's proof good."""
+
+    def sign(self, claims: HostClaims) -> str:
+        return TOKENS.sign(claims)
+
+    def verify(self, token: str) -> HostClaims | None:
+        return None
+
+
+@pytest.mark.parametrize("frame", ["", "{}", "[1]", '{"is":"hello","lowest":1,"highest":1}', "\x00", b"binary", "x" * 2**21])
+async def test_what_is_no_message_ends_that_link_only(pair: Pair, frame: str | bytes) -> None:
+    async with open_raw(pair.b, TOKENS.sign(CLAIMS)) as websocket:
+        await websocket.send_message(wire.encode(wire.Hello(1, 1)))
+        await websocket.get_message()
+        with trio.fail_after(5), pytest.raises(ConnectionClosed):
+            await websocket.send_message(frame)
+            await websocket.get_message()
+    assert (await pair.a.router.live_status(REF)).active is False
+    assert pair.a.peers.client("b") is not None
+
+
+async def test_every_call_reaches_the_owner(pair: Pair, make_scene: Any) -> None:
+    a, b = pair.a, pair.b
+    await make_scene(a.store)
+    b.own(REF, 1)
+    a.owners.heard(REF, "b")
+    session_file = bytes(range(256)) * 9000  # some pieces of it
+    b.local.sessions[REF], b.local.purge_result = session_file, 3
+    with trio.fail_after(10):
+        assert await a.router.cancel(REF, "m") is CancelResult.ACCEPTED
+        b.local.cancel_result = CancelResult.NOTHING_TO_CANCEL
+        assert await a.router.cancel(REF, None) is CancelResult.NOTHING_TO_CANCEL
+        await a.router.answered(REF, "q", "ü" * 100_000)
+        assert await a.router.session_bytes(REF) == session_file
+        assert await a.router.purge_snapshots(REF, "run") == 3
+        assert await a.router.close(REF) is False
+        assert (await a.router.live_status(REF)).streams == 0
+    assert (b.local.cancels, b.local.answers) == ([(REF, "m"), (REF, None)], [("q", "ü" * 100_000)])
+    assert (b.local.purges, b.local.closes) == ([(REF, "run")], [REF])
+    assert a.local.cancels == []
+
+
+async def test_a_wrong_guess_is_put_right_by_whoever_was_asked(pair: Pair) -> None:
+    """`a` believes that `b` owns it; `b` knows that `a` does: then it is asked here."""
+    a, b = pair.a, pair.b
+    a.owners.heard(REF, "b")
+    b.owners.heard(REF, "somewhere")
+    b.local.cancel_result = CancelResult.UNREACHABLE
+    with trio.fail_after(5):
+        assert await a.router.cancel(REF, "m") is CancelResult.ACCEPTED
+    assert (len(b.local.cancels), len(a.local.cancels)) == (1, 1)
+    assert a.owners.elsewhere(REF) == "somewhere"
+
+
+async def test_what_is_told_is_what_was_written_through_cuts(pair: Pair) -> None:
+    a, b = pair.a, pair.b
+    with a.router.open_feed(REF) as feed, trio.fail_after(30):
+        writer = b.own(REF, 5, last_seq=2)
+        text = LiveText("m", 1, 2, "")
+        writer.begin_text(text)
+        writer.append_text("one ")
+        await until_text(feed, "one ")
+        assert (feed.epoch, feed.last_seq, feed.unheard) == (5, 2, False)
+        for word in ("two ", "three ", "😀 "):
+            pair.proxy.cut()
+            while not feed.unheard or feed.text is not None:
+                await trio.sleep(0.002)
+            writer.append_text(word)
+            pair.proxy.heal()
+            await until_text(feed, text.whole())
+        assert text.whole() == "one two three 😀 "
+        event = Event(REF, 3, "t", EventType.COMPLETE, {"messageId": "m"}, "r")
+        writer.durable(event)
+        writer.end_text()
+        while feed.text is not None:
+            await trio.sleep(0.002)
+        assert feed.items[-1].event == event
+        writer.durable(attrs.evolve(event, seq=4, data={"finalText": "x" * wire.MAX_EVENT_BYTES}))
+        while feed.last_seq < 4:
+            await trio.sleep(0.002)
+        assert feed.items[-1].event == event, "too long to be told: it is in the log"
+
+
+async def test_one_conversation_is_followed_once_and_no_longer_than_it_is_read(pair: Pair) -> None:
+    a, b = pair.a, pair.b
+    b.own(REF, 1)
+    with trio.fail_after(10):
+        with a.router.open_feed(REF) as one, a.router.open_feed(REF) as two:
+            assert one is two
+            while not b.local.feeds.readers(REF):
+                await trio.sleep(0.002)
+            assert b.local.feeds.readers(REF) == 1
+        while b.local.feeds.readers(REF):
+            await trio.sleep(0.002)
+
+
+async def test_the_reader_follows_the_conversation_from_host_to_host(pair: Pair) -> None:
+    """Also to its own host, and whatever an old owner goes on to say."""
+    a, b = pair.a, pair.b
+    with a.router.open_feed(REF) as feed, trio.fail_after(20):
+        old = b.own(REF, 1)
+        old.begin_text(LiveText("m", 1, 0, "there"))
+        await until_text(feed, "there")
+        assert a.owners.elsewhere(REF) == "b"
+        mine = a.own(REF, 2)
+        mine.begin_text(LiveText("m", 2, 1, "here"))
+        old.append_text(" and more")
+        await trio.sleep(0.05)
+        await until_text(feed, "here")
+        b.owners.gave_up(REF)
+        a.owners.gave_up(REF)
+        mine.end_text()
+        third = b.own(REF, 3)
+        third.begin_text(LiveText("m", 3, 2, "there again"))
+        await until_text(feed, "there again")
+
+
+async def test_a_peer_that_does_not_read_is_cut_and_costs_little(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(session, "SILENT_SECONDS", 30)
+    writer = pair.b.own(REF, 1)
+    writer.begin_text(LiveText("m", 1, 0))
+    with capture_logs() as logs, trio.fail_after(20):
+        async with open_raw(pair.b, TOKENS.sign(CLAIMS)) as websocket:
+            await websocket.send_message(wire.encode(wire.Hello(1, 1)))
+            await websocket.get_message()
+            await websocket.send_message(wire.encode(wire.Follow(((1, REF),))))
+            while not any(line["event"] == "link ended" for line in logs):
+                writer.append_text("x" * 100_000)
+                await trio.sleep(0.01)
+    assert "the other side does not read" in [line.get("reason") for line in logs]
+
+
+async def test_a_cable_that_is_pulled_is_noticed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SILENT_SECONDS", 0.3)
+    pair.proxy.stall()
+    with trio.fail_after(10):
+        while pair.a.peers.client("b") is not None:
+            await trio.sleep(0.01)
+        assert pair.a.peers.phases["b"] is not LinkPhase.GONE, "nobody said that it is gone"
+        pair.proxy.heal()
+        await until_linked(pair.a, pair.b)
+
+
+async def test_nothing_waits_for_a_host_that_is_away(pair: Pair) -> None:
+    a = pair.a
+    a.owners.heard(REF, "b")
+    client = a.peers.client("b")
+    assert client is not None
+    pair.proxy.cut()
+    with trio.fail_after(5):
+        while client.up:
+            await trio.sleep(0.005)
+    with trio.fail_after(0.5):
+        assert await client.cancel(REF, "m") is CancelResult.UNREACHABLE
+        assert not client.hint(REF, "m")
+        assert await client.session_bytes(REF) is None
+        assert await client.live_status(REF) is None
+        assert await a.router.cancel(REF, "m") is CancelResult.ACCEPTED  # asked here: the lease has the last word
+    assert a.local.cancels == [(REF, "m")]
+
+
+async def test_calls_under_way_end_with_their_link(pair: Pair) -> None:
+    client = pair.a.peers.client("b")
+    assert client is not None
+    pair.proxy.stall()
+    results: list[CancelResult] = []
+
+    async def cancel() -> None:
+        assert client is not None
+        results.append(await client.cancel(REF, "m"))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel)
+            await trio.sleep(0.05)
+            pair.proxy.cut()
+    assert results == [CancelResult.UNREACHABLE]
+
+
+async def test_a_host_that_is_gone_is_known_to_be(pair: Pair) -> None:
+    pair.proxy.target = 1  # nobody listens there, but the proxy does: not proof enough
+    pair.b.context.stopping.set()
+    with trio.fail_after(10):
+        client = LinkClient("b", pair.b.url, "a", TOKENS, pair.a.peers.mirrors)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            while client.phase is not LinkPhase.GONE:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_edge_of_its_own_asks_its_supervisor_over_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "links"
+    async with linked_host(MemoryStore(), "b", unix_path=path) as b:
+        assert path.stat().st_mode & 0o777 == 0o600
+        feeds, owners = Feeds(lambda: 1), Owners()
+        mirrors = Mirrors(feeds, owners, lambda: client.up)
+        client = LinkClient("b", f"unix:{path}", "edge-1", TOKENS, mirrors)
+        mirrors.add(client)
+        gateway = LinkGateway(client, mirrors)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.run)
+                while not client.up:
+                    await trio.sleep(0.005)
+                assert await gateway.cancel(REF, None) is CancelResult.ACCEPTED
+                with gateway.open_feed(REF) as feed:
+                    b.own(REF, 1).begin_text(LiveText("m", 1, 0, "hello"))
+                    await until_text(feed, "hello")
+                client.hint(REF, "m")
+                while not b.hints:
+                    await trio.sleep(0.005)
+                b.local.drain()
+                while not gateway.draining:
+                    await trio.sleep(0.005)
+                nursery.cancel_scope.cancel()
+    assert b.hints == [(REF, "m")]
+    assert not path.exists()
