@@ -23,6 +23,7 @@ import attrs
 import psutil
 import trio
 
+from tests.conftest import admin
 from tests.system.audit import broken_promises
 from tests.system.load import Load
 from tests.system.lobu_process import LobuRun, free_port, lobu_run, until
@@ -78,7 +79,8 @@ class SpawningLoad(Load):
 
 @attrs.frozen
 class Quiet:
-    """What is there when nothing is to do. Descriptors and sockets are counts."""
+    """What is there when nothing is to do. Descriptors are counts; of the supervisor's, connections to the database are
+    left out, which its pool makes when it needs them and keeps."""
 
     spawner_descriptors: int
     supervisor_descriptors: int
@@ -89,7 +91,13 @@ class Quiet:
         spawner = run.spawner_pid()
         assert spawner is not None
         temporary = tuple(sorted(path.name for path in (run.folder / "tmp").iterdir()))
-        return cls(_descriptors(spawner), _descriptors(run.pid), temporary)
+        [[sessions]] = admin(
+            run.database_url,
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        )
+        assert isinstance(sessions, int)
+        return cls(_descriptors(spawner), _descriptors(run.pid) - sessions, temporary)
 
     def faults(self, now: Quiet) -> list[str]:
         found = []
