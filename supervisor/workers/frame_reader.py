@@ -12,6 +12,7 @@ import trio
 from lobu_actors.contract.frames import MAX_LINE_BYTES, Frame, FrameError, Unknown, decode_worker_frame
 
 READ_BYTES = 16 * 1024  # so that one batch of the smallest frames holds nobody up for long
+WAITING_READS = 256  # more than a socket holds: who writes faster than it is read must not be read for ever
 LINES_PER_SECOND = 5000.0  # in the long run
 LINES_AT_ONCE = 500
 
@@ -107,9 +108,11 @@ class FrameReader:
                 return tuple(frames)
 
     def read_waiting(self) -> list[Frame]:
-        """All frames that are there already. What is wrong among them is raised by the next `read`."""
+        """The frames that are there already. What is wrong among them is raised by the next `read`."""
         frames: list[Frame] = []
-        while self._fault is None:
+        for _ in range(WAITING_READS):
+            if self._fault is not None:
+                break
             try:
                 data = self._socket.recv(READ_BYTES)
             except OSError:
