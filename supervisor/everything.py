@@ -172,6 +172,8 @@ class Everything:
         settings, store = self._settings, self._store
         if self._server is not None:
             await migrate(self._url)
+        else:
+            await store.check_sessions()
         await store.check_schema()
         await store.ensure_organization(settings.organization_id)
         await _provide_agents(store, settings)

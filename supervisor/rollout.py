@@ -12,6 +12,7 @@ from lobu_actors.store.membership_protocol import Rival
 from supervisor.config.settings import Settings
 from supervisor.config.values import RolloutStrategy
 
+SHOWN_ID = 13  # characters of a host's id: its time to the millisecond, which tells hosts apart
 STRATEGIES: tuple[str, ...] = get_args(RolloutStrategy)
 Decider = Literal["override", "preconditions"]
 
@@ -87,7 +88,8 @@ def _because(found: Preconditions) -> str:
 def refusal(alone: Alone | None, rival: Rival, now: datetime) -> str:
     """Why a host may not start beside `rival`, in one sentence. `alone`: its own reason, None if the rival has one."""
     since = now - timedelta(seconds=rival.age_seconds)
-    who = f"host {rival.name} ({rival.host_id[:8]}) has been alive on this database since {since:%Y-%m-%d %H:%M:%S %Z}"
+    name = f"{rival.name} ({rival.host_id[:SHOWN_ID]})"
+    who = f"host {name} has been alive on this database since {since:%Y-%m-%d %H:%M:%S %Z}"
     gone = f"if it is gone already, its lease ends in {max(1, round(rival.expires_in_seconds))} s"
     match alone or rival.alone:
         case Alone.FILE_SESSIONS:

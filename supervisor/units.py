@@ -144,8 +144,10 @@ async def run_database(settings: Settings, notifier: Notifier) -> None:
                 await migrate(server.url)
                 notifier.ready("accepts connections")
                 scope.start_soon(_obey, signals, stopping, scope.cancel_scope)
-                scope.start_soon(_watch, server)
-                await stopping.wait()
+                async with trio.open_nursery() as watching:
+                    watching.start_soon(_watch, server)
+                    await stopping.wait()
+                    watching.cancel_scope.cancel()
                 notifier.stopping("shuts down")
                 await server.stop("fast", DATABASE_STOP_SECONDS)
                 scope.cancel_scope.cancel()
@@ -165,7 +167,7 @@ def _external_url(settings: Settings) -> str:
 
 @asynccontextmanager
 async def _beating(notifier: Notifier) -> AsyncIterator[trio.Nursery]:
-    """Feeds the watchdog from this loop, so that it starves when the loop is stuck. Tasks in it end with the context."""
+    """Feeds the watchdog from this loop: it starves when the loop is stuck. Tasks in it end with the context."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_beat, notifier)
         yield nursery
@@ -173,7 +175,10 @@ async def _beating(notifier: Notifier) -> AsyncIterator[trio.Nursery]:
 
 
 async def _beat(notifier: Notifier) -> None:
-    while (seconds := notifier.beat()) is not None:
+    while True:
+        seconds = notifier.beat()
+        if seconds is None:
+            return
         await trio.sleep(seconds)
 
 
@@ -199,8 +204,7 @@ async def _tell_stop(stopping: trio.Event, notifier: Notifier, seconds: float) -
 async def _first_link(detached: Detached) -> None:
     """A new edge takes over streams, and is of more use with a link; without a supervisor it is of some use still."""
     with trio.move_on_after(FIRST_LINK_SECONDS):
-        while not detached.up:
-            await trio.sleep(0.01)
+        await detached.linked()
 
 
 async def _watch(server: EmbeddedServer) -> None:

@@ -18,6 +18,16 @@ class ExternalDatabase:
 
 
 @attrs.frozen
+class TcpTimeouts:
+    """How soon a connection notices that the other end is gone; on both ends. None: as the driver has it."""
+
+    keepalive_idle_seconds: int | None = None
+    keepalive_interval_seconds: int | None = None
+    keepalive_count: int | None = None
+    user_timeout_seconds: int | None = None  # for what was sent and is not acknowledged
+
+
+@attrs.frozen
 class EmbeddedDatabase:
     """A server of our own, its data in `path`/.lobu/pgdata."""
 
@@ -51,3 +61,20 @@ def parse_database_url(value: str, data_dir: Path) -> ExternalDatabase | Embedde
     if path.exists() and not path.is_dir():
         raise InvalidDatabaseUrl(f"{path} is not a folder; the embedded database needs one")
     return EmbeddedDatabase(path)
+
+
+def with_timeouts(url: str, timeouts: TcpTimeouts) -> str:
+    """A server's URL that says them too, as libpq's parameters; what it says by itself stays."""
+    user_timeout = timeouts.user_timeout_seconds
+    wanted = {
+        "keepalives_idle": timeouts.keepalive_idle_seconds,
+        "keepalives_interval": timeouts.keepalive_interval_seconds,
+        "keepalives_count": timeouts.keepalive_count,
+        "tcp_user_timeout": None if user_timeout is None else user_timeout * 1000,
+    }
+    _, mark, said = url.partition("?")
+    known = {part.partition("=")[0] for part in said.split("&")}
+    added = "&".join(f"{name}={value}" for name, value in wanted.items() if value is not None and name not in known)
+    if not added:
+        return url
+    return f"{url}{'&' if said else '' if mark else '?'}{added}"

@@ -61,6 +61,7 @@ _DEFAULTS: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+_TIMEOUTS = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 
 
 class Int8OnlyDumper(Int8Dumper):
@@ -150,8 +151,9 @@ class Connection(psycopg.AsyncConnection[Row]):
         timeout_seconds: float,
         write: bool,
         binary: bool = False,
+        prepare: bool | None = None,
     ) -> list[Row]:
-        """Run one statement and give its rows.
+        """Run one statement and give its rows; `prepare` False: without a name, fit for any session.
 
         Raises StoreUnavailable, StoreOutcomeUnknown (only with `write`) or StoreRejected. After any other ending than
         rows or a server's ERROR the connection is closed.
@@ -159,7 +161,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         settled = False
         try:
             with trio.move_on_after(timeout_seconds):
-                rows = await self._run(statement, params, binary)
+                rows = await self._run(statement, params, binary, prepare)
                 settled = True
                 return rows
         except psycopg.Error as error:
@@ -172,8 +174,10 @@ class Connection(psycopg.AsyncConnection[Row]):
                 await self.discard()
         raise _broken(f"no answer from the database within {timeout_seconds:g} s", write)
 
-    async def _run(self, statement: bytes, params: dict[str, Any] | None, binary: bool) -> list[Row]:
-        cursor = await self.execute(statement, params, binary=binary)
+    async def _run(
+        self, statement: bytes, params: dict[str, Any] | None, binary: bool, prepare: bool | None
+    ) -> list[Row]:
+        cursor = await self.execute(statement, params, binary=binary, prepare=prepare)
         if cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.TUPLES_OK:
             return await cursor.fetchall()
         return []
@@ -297,6 +301,9 @@ async def _open_one(attempt: dict[str, Any]) -> Connection:
         connection.adapters.register_dumper(int, Int8OnlyDumper)
         set_json_loads(msgspec.json.decode, connection)
         await connection.execute(query("prepare_session"), prepare=False)
+        timeouts = {name: str(values.get(name, "0")) for name in _TIMEOUTS}
+        if timeouts != {name: str(_DEFAULTS[name]) for name in _TIMEOUTS}:
+            await connection.execute(query("set_server_timeouts"), timeouts, prepare=False)
     except BaseException:
         connection.close_now()
         raise

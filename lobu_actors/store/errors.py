@@ -31,6 +31,10 @@ class SchemaMismatch(StoreError):
     """The database's schema is older, newer or made from other files than this program's; the message says more."""
 
 
+class SessionsShared(StoreError):
+    """Something between us and the server gives each transaction another session; the message says what to do."""
+
+
 class SnapshotCorrupt(StoreError):
     """A stored session does not match its hash. Reset the conversation."""
 

@@ -1,4 +1,4 @@
-"""What hosts ask of the store about themselves and each other: who lives, who goes together with whom, who has how much."""
+"""What hosts ask of the store about themselves and each other: who lives, who goes with whom, who has how much."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MembershipStore(Protocol):
         ttl_seconds: float,
         alone: Alone | None = None,
     ) -> None:
-        """`alone`: why it tolerates no other beside it. Expired ones that it does not go together with are dead then."""
+        """`alone`: why it tolerates no other beside it. Expired ones that it does not go with are dead then."""
         ...
 
     async def find_rivals(self, host_id: str) -> list[Rival]:

@@ -22,6 +22,7 @@ from supervisor.config.errors import ConfigError
 from supervisor.config.keys import read_small_file
 from supervisor.config.settings import Settings
 from supervisor.membership import HOST_ID_FILE
+from supervisor.rollout import SHOWN_ID
 from supervisor.state_lock import until_unlocked
 
 LOOK_SECONDS = 0.25
@@ -98,7 +99,7 @@ def is_alive(host: Host) -> bool:
 
 
 def label(host: Host) -> str:
-    return f"{host.name} ({host.host_id[:8]})"
+    return f"{host.name} ({host.host_id[:SHOWN_ID]})"
 
 
 def what_is_left(host: Host) -> str:

@@ -8,6 +8,7 @@ from lobu_actors.client.errors import ClientError, RequestRefused, ServerAway
 from lobu_actors.store.errors import InvalidDatabaseUrl, StoreError, StoreUnavailable
 from supervisor.config.errors import ConfigError
 from supervisor.logs import mask
+from supervisor.systemd.rollout import RolloutFailed
 
 MAX_SENTENCES = 5
 
@@ -39,7 +40,7 @@ def _sentence(error: BaseException) -> str:
             return f"the database cannot be reached ({text}); check DATABASE_URL and that the server runs."
         case InvalidDatabaseUrl():
             return f"the database URL cannot be used: {text}"
-        case ConfigError() | ClientError() | StoreError():
+        case ConfigError() | RolloutFailed() | ClientError() | StoreError():
             return text
         case OSError():
             return f"{error.strerror or text}{f': {error.filename}' if error.filename else ''}"

@@ -29,7 +29,7 @@ COMMANDS = {
     "migrate": "Bring the database's schema up to date.",
     "audit": "Check the invariants against the database and this host.",
     "drain": "Have a host finish its work and take no more.",
-    "rollout": "Plan a rolling deploy.",
+    "rollout": "Plan a deploy, and do it on this host.",
     "supervisor": "Run this host's supervisor alone.",
     "edge": "Run the HTTP edge alone.",
     "spawner": "Run the spawner alone.",

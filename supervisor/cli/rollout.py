@@ -1,4 +1,4 @@
-"""`lobu rollout`: how a new release gets onto the hosts. `plan` says which way, and why."""
+"""`lobu rollout`: how a new release gets onto the hosts. `plan` says which way, and why; `run` does it on this one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from supervisor.cli.database import load_for_database
 from supervisor.cli.options import database_options, example, json_option, print_json
 from supervisor.config.values import RolloutStrategy
 from supervisor.rollout import STEPS, STRATEGIES, Plan, Preconditions, plan
+from supervisor.systemd.rollout import roll
 
 
 @click.group("rollout", epilog=example("lobu rollout plan", "lobu rollout plan --strategy recreate"))
 def command() -> None:
-    """Plan a deploy of a new release."""
+    """Deploy a new release."""
 
 
 @command.command("plan", epilog=example("lobu rollout plan", "lobu rollout plan --json"))
@@ -46,6 +47,19 @@ def plan_command(
         print_json(_as_json(made, found, source))
     else:
         click.echo("\n".join(_lines(made, found, source)))
+
+
+@command.command("run", epilog=example("lobu rollout run"))
+@json_option
+def run_command(as_json: bool) -> None:
+    """Restart this host's systemd units on what is installed now: each edge in turn, then the supervisor.
+
+    Each must be ready before the next is touched; the first that is not ends the rollout, exit 1. Running turns go on,
+    streams resume. For several hosts, run it on one after the other.
+    """
+    units = roll((lambda line: None) if as_json else click.echo)
+    if as_json:
+        print_json({"restarted": units})
 
 
 def _as_json(made: Plan, found: Preconditions, source: str | None) -> dict[str, object]:

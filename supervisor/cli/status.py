@@ -19,6 +19,7 @@ from supervisor.cli.options import database_options, example, json_option, print
 from supervisor.cli.table import aligned
 from supervisor.config.gateway import find_gateway
 from supervisor.config.settings import Settings
+from supervisor.rollout import SHOWN_ID
 
 WATCH_SECONDS = 2.0
 GATEWAY_SECONDS = 3.0
@@ -159,7 +160,7 @@ def _lines(status: Status) -> list[str]:
 def _row(host: Host) -> tuple[str, ...]:
     return (
         host.name,
-        host.host_id[:8],
+        host.host_id[:SHOWN_ID],
         host.state.value,
         f"{host.expires_in_seconds:.1f} s" if host.expires_in_seconds > 0 else "expired",
         str(host.leases),

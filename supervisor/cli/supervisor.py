@@ -22,8 +22,8 @@ from supervisor.units import run_supervisor
 def command(config: Path | None, data_dir: Path | None, database_url: str | None) -> None:
     """Run this host's conversations; edges of this machine link to it over a socket in the state directory.
 
-    The spawner's socket is expected in the state directory. SIGTERM drains, a second one stops at once; SIGUSR1 ends the
-    process at once and leaves the workers to the next one, which goes on with their turns.
+    The spawner's socket is expected in the state directory. SIGTERM drains, a second one stops at once; SIGUSR1 ends
+    the process at once and leaves the workers to the next one, which goes on with their turns.
     """
     notifier = Notifier(os.environ)
     settings = load_settings(config, data_dir=data_dir, overrides=Overrides(database_url=database_url))

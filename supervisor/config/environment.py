@@ -1,6 +1,7 @@
 """The environment variables that mean something here, with those of a `.env` file beneath them.
 
-Owns their names and forms. The real environment wins over `.env`. Values are never quoted in an error: some are secret.
+Owns their names and forms. The real environment wins over the credentials that a service manager passes as files, and
+these over `.env`. Values are never quoted in an error: some are secret.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MAX_ENV_FILE_BYTES = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _KID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _API_KEY = re.compile(r"lobu_[\x21-\x7e]{1,250}\Z")
+_CREDENTIALS = {"database_url": "DATABASE_URL", "admin_key": "LOBU_ADMIN_KEY", "jwt_keys": "LOBU_JWT_KEYS"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -43,7 +45,7 @@ class Environment:
 
 def read_environment(environ: Mapping[str, str], env_file: Path | None = None) -> Environment:
     """`environ` over the variables of `env_file`, if that exists. Raises ConfigError."""
-    variables = {**_read_env_file(env_file), **environ}
+    variables = {**_read_env_file(env_file), **_credentials(environ.get("CREDENTIALS_DIRECTORY", "")), **environ}
     return Environment(
         database_url=variables.get("DATABASE_URL", "").strip() or None,
         admin_key=_admin_key(variables.get("LOBU_ADMIN_KEY", "")),
@@ -129,6 +131,20 @@ def _worker_env(variables: Mapping[str, str]) -> dict[str, str]:
     }
     # The supervisor alone says how sessions are stored; a worker told otherwise would look for the wrong file.
     found.pop("LOBU_SESSION_STORE", None)
+    return found
+
+
+def _credentials(folder: str) -> dict[str, str]:
+    """What systemd's LoadCredential= put there for this process alone."""
+    found: dict[str, str] = {}
+    for name, variable in _CREDENTIALS.items() if folder else ():
+        path = Path(folder, name)
+        try:
+            found[variable] = path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("the credential cannot be read as text.", file=str(path)) from error
     return found
 
 

@@ -37,6 +37,11 @@ def new_api_key() -> str:
     return API_KEY_PREFIX + secrets.token_urlsafe(32)
 
 
+def new_jwt_keys() -> str:
+    """One fresh signing key, in the form of LOBU_JWT_KEYS."""
+    return f"k{secrets.token_hex(4)}:{secrets.token_urlsafe(48)}"
+
+
 def ensure_keys(settings: Settings) -> Settings:
     """`settings` with an admin key and signing keys: those it has, else the stored ones, else new ones, now stored.
 
@@ -103,7 +108,7 @@ def read_small_file(path: Path) -> str | None:
 
 
 def _stored_jwt_keys(path: Path) -> tuple[JwtKey, ...]:
-    text = _ensure_secret(path, lambda: f"k{secrets.token_hex(4)}:{secrets.token_urlsafe(48)}")
+    text = _ensure_secret(path, new_jwt_keys)
     keys = parse_jwt_keys(text, str(path), "the file")
     if not keys:
         raise ConfigError("the file holds no key; delete it, and the next start makes one.", file=str(path))

@@ -12,13 +12,20 @@ from urllib.parse import quote
 
 import attrs
 
-from lobu_actors.store.database_url import ExternalDatabase, parse_database_url
+from lobu_actors.store.database_url import ExternalDatabase, parse_database_url, with_timeouts
 from lobu_actors.store.errors import InvalidDatabaseUrl
 from supervisor.config.environment import read_environment
 from supervisor.config.errors import ConfigError
 from supervisor.config.links import read_links
 from supervisor.config.positions import Positions
-from supervisor.config.sections import read_agents, read_limits, read_organization, read_server, read_workers
+from supervisor.config.sections import (
+    read_agents,
+    read_limits,
+    read_organization,
+    read_server,
+    read_timeouts,
+    read_workers,
+)
 from supervisor.config.settings import DatabaseSettings, Settings
 from supervisor.config.singletons import read_telegram, read_watchers
 from supervisor.config.table import Source, Table
@@ -97,6 +104,7 @@ def load_settings(
 def _database_url(given: str | None, from_environment: str | None, table: Table, data_dir: Path) -> str:
     """The first that speaks wins. An embedded server's folder becomes an absolute `file:` URL."""
     from_file = table.text("url")
+    timeouts = read_timeouts(table)
     table.finish()
     url = given or from_environment or from_file or "file:."
     try:
@@ -109,7 +117,9 @@ def _database_url(given: str | None, from_environment: str | None, table: Table,
                 f"DATABASE_URL cannot be used: {error}.", file="the environment", key="DATABASE_URL"
             ) from error
         table.fail("url", f"cannot be used: {error}")
-    return database.url if isinstance(database, ExternalDatabase) else f"file:{quote(os.path.normpath(database.path))}"
+    if isinstance(database, ExternalDatabase):
+        return with_timeouts(database.url, timeouts)
+    return f"file:{quote(os.path.normpath(database.path))}"
 
 
 def _read_config(config: Path | None) -> tuple[Path | None, dict[str, Any], Source]:

@@ -14,6 +14,7 @@ import attrs
 
 from lobu_actors.contract.ids import is_id
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy, Guardrail, PolicyError
+from lobu_actors.store.database_url import TcpTimeouts
 from supervisor.config.settings import AgentConfig, Limits, ServerSettings
 from supervisor.config.table import Table
 from supervisor.config.values import DEFAULT_HOST, DEFAULT_PORT, LOOPBACK_HOSTS
@@ -72,6 +73,13 @@ def _checked_public_url(table: Table, url: str) -> str:
     if not valid or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         table.fail("public_url", "must be like http://host:8787 or https://host, with nothing behind the host")
     return url.rstrip("/")
+
+
+def read_timeouts(table: Table) -> TcpTimeouts:
+    """The TCP part of `[database]`."""
+    return TcpTimeouts(
+        **{field.name: table.integer(field.name, None, least=1, most=86_400) for field in attrs.fields(TcpTimeouts)}
+    )
 
 
 def read_organization(table: Table) -> str:

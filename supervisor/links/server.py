@@ -18,6 +18,7 @@ from trio_websocket import (
     WebSocketRequest,
     wrap_server_stream,
 )
+from wsproto.utilities import ProtocolError
 
 from lobu_actors import telemetry
 from lobu_actors.gateway.feed import Feeds
@@ -113,8 +114,11 @@ class LinkServer:
             async with trio.open_nursery() as nursery:
                 await self._serve_one(nursery, stream)
                 nursery.cancel_scope.cancel()
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, OSError) as group:
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed, OSError, ProtocolError) as group:
             log.info("link ended", reason=repr(group.exceptions[0]))
+        except* Exception as group:
+            # Whatever it is, and whoever is at the other end: one connection never takes the server down with it.
+            log.error("link failed", exc_info=group)
         finally:
             self._links -= 1
             await trio.aclose_forcefully(stream)

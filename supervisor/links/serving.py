@@ -168,17 +168,17 @@ class ServedLink:
     # --- following
 
     def _follow(self, message: wire.Follow) -> None:
+        for number in message.drop:
+            if number in self._refs:
+                del self._numbers[self._refs.pop(number)]
+                self._stop_telling(number)
+                self._elsewhere.pop(number, None)
         for number, ref in message.add:
             if number in self._refs or ref in self._numbers or len(self._refs) >= FOLLOWS:
                 raise wire.WireError("it is followed already, or too many are")
             self._refs[number], self._numbers[ref] = ref, number
             if not self._tell(number, ref):
                 self._elsewhere[number] = None
-        for number in message.drop:
-            if number in self._refs:
-                del self._numbers[self._refs.pop(number)]
-                self._stop_telling(number)
-                self._elsewhere.pop(number, None)
         self._session.has_more()
 
     def _owner_changed(self, ref: ConversationRef) -> None:

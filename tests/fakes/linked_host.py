@@ -1,8 +1,8 @@
-"""Hosts with real links on real sockets, over one memory store, with a gateway behind each that a test plays by hand."""
+"""Hosts with real links on real sockets, over one memory store, each with a gateway that a test plays by hand."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -56,9 +56,7 @@ class LinkedHost:
 
 
 @asynccontextmanager
-async def linked_host(
-    store: MemoryStore, host_id: str, *, unix_path: Path | None = None
-) -> AsyncIterator[LinkedHost]:
+async def linked_host(store: MemoryStore, host_id: str, *, unix_path: Path | None = None) -> AsyncIterator[LinkedHost]:
     local, owners = FakeGateway(), Owners()
     hints: list[tuple[ConversationRef, str | None]] = []
 
@@ -80,13 +78,16 @@ async def linked_host(
         nursery.cancel_scope.cancel()
 
 
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = trio.current_time() + seconds
+    while not condition():
+        assert trio.current_time() < deadline, f"not within {seconds:g} s"
+        await trio.sleep(0.002)
+
+
 async def until_linked(host: LinkedHost, other: LinkedHost) -> None:
-    with trio.fail_after(10):
-        while host.peers.client(other.host_id) is None:
-            await trio.sleep(0.005)
+    await until(lambda: host.peers.client(other.host_id) is not None)
 
 
 async def until_text(feed: Feed, text: str) -> None:
-    with trio.fail_after(10):
-        while feed.text is None or feed.text.whole() != text:
-            await trio.sleep(0.002)
+    await until(lambda: feed.text is not None and feed.text.whole() == text)

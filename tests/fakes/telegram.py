@@ -185,7 +185,8 @@ class FakeTelegram:
                 return Failure(
                     409, "Conflict: terminated by other getUpdates request; make sure that only one bot runs"
                 )
-            found = list(self._updates)[: values.get("limit", 100)]
+            found = [update for update in self._updates if offset is None or update["update_id"] >= offset]
+            found = found[: values.get("limit", 100)]
             poll.given = len(found)
             return found
         finally:

@@ -36,6 +36,7 @@ class Load:
     clients: int
     drop_every_seconds: float = 2.0
     seed: int = 0
+    users: str = "user"  # how their names begin; of two loads at once, each its own
 
     def __attrs_post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -50,7 +51,7 @@ class Load:
         """Until every accepted turn has its terminal event at its reader."""
         opener = Client(self.run.url, self.run.admin_key)
         for number in range(self.conversations):
-            self._open.append(await opener.open(userId=f"user{number}"))
+            self._open.append(await opener.open(userId=f"{self.users}{number}"))
         async with trio.open_nursery() as readers:
             for conversation in self._open:
                 self.transcripts[conversation.key] = Transcript()

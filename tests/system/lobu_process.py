@@ -82,7 +82,7 @@ class LobuRun:
         (folder / "tmp").mkdir(exist_ok=True)
         if config:
             (folder / "lobu.toml").write_text(config)
-        self._environment = {
+        self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "LANG": "C.UTF-8",
@@ -106,7 +106,7 @@ class LobuRun:
             self.process = subprocess.Popen(
                 [sys.executable, *self._program, "run", *self.arguments],
                 cwd=self.folder,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -1,4 +1,4 @@
-"""A real systemd in namespaces of its own, on an overlay of this machine's root: booted, talked to, cut off, cleaned up.
+"""A real systemd in namespaces of its own, on an overlay of this machine's root: booted, cut off, cleaned up.
 
 `Machine` owns one overlay on disk, which outlives a reboot as a disk does, and at most one running systemd on it. That
 systemd has its own processes, mounts, cgroups, network, /tmp and /run; what it writes goes to the overlay. It needs
@@ -23,8 +23,10 @@ from pathlib import Path
 
 import trio
 
+from tests.system.lobu_process import until
+
 SYSTEMD = Path("/lib/systemd/systemd")
-TOOLS = ("unshare", "nsenter", "setpriv", "mount", "systemctl", "journalctl")
+TOOLS = ("unshare", "nsenter", "setpriv", "mount", "systemctl", "journalctl", "pivot_root")
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "systemd"
 BOOT_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
@@ -49,15 +51,19 @@ mount -t tmpfs -o mode=755 tmpfs run
 mount --rbind /dev dev
 hostname lobu-test
 export container=lobu-test
-exec chroot . /lib/systemd/systemd --system --unit=multi-user.target
+mkdir -p .below
+pivot_root . .below  # not chroot: in one, no unit could have a user namespace
+umount -l .below
+mount --make-rshared /  # as systemd does by itself on a machine, not in a container; credentials need it
+exec /lib/systemd/systemd --system --unit=multi-user.target
 """
-# Of the machine below: they would wait for devices, or start what is none of a test's business.
+# Of the machine below: what it has enabled is none of a test's business.
+_HIDDEN = ("etc/systemd/system", "etc/init.d")
+# What comes enabled with systemd, and would wait for devices or change what is not the namespace's own.
 _MASKED = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service", "cron.service",
-    "dev-hugepages.mount", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "getty.target",
-    "networking.service", "proc-sys-fs-binfmt_misc.automount", "remote-fs.target", "ssh.service", "ssh.socket",
-    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount", "systemd-logind.service",
-    "systemd-networkd.service", "systemd-resolved.service", "systemd-timesyncd.service", "systemd-udevd.service",
+    "console-getty.service", "dev-hugepages.mount", "getty.target", "proc-sys-fs-binfmt_misc.automount",
+    "remote-fs.target", "sys-fs-fuse-connections.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+    "systemd-logind.service", "systemd-udevd.service",
 )  # fmt: skip
 
 
@@ -110,19 +116,14 @@ class Machine:
     async def boot(self) -> None:
         """Start-up is finished when it returns. Raises AssertionError when a unit failed, or it takes too long."""
         assert self._outer is None, "the machine is on already"
-        with (self._folder / "console.log").open("ab") as console:
-            # Not through trio: it starts processes in threads, and the kernel's parent-death signal follows the thread.
-            self._outer = subprocess.Popen(
-                ["sh", "-c", _ENTER, "enter", self._folder, self._cgroup, _BOOT],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-            )
+        self._outer = self._launch()
+        state = ""
         with trio.move_on_after(BOOT_SECONDS) as scope:
-            self._init = await self._find_init()
-            while (state := await self._state()) in ("", "offline", "initializing", "starting"):
+            while not self._init:
+                self._init = self._find_init()
                 await trio.sleep(POLL_SECONDS)
+            while state in ("", "offline", "initializing", "starting"):
+                state = await self.ask("systemctl", "is-system-running")
         if scope.cancelled_caught:
             raise AssertionError(f"no systemd within {BOOT_SECONDS:g} s\n{self._console()}")
         if state != "running":
@@ -137,12 +138,10 @@ class Machine:
     async def halt(self, seconds: float = 120.0) -> None:
         """An ordered shutdown: every unit is stopped, and only then the machine is off."""
         await self.ask("systemctl", "--no-block", "poweroff")
-        with trio.move_on_after(seconds) as scope:
-            while self._is_on():
-                await trio.sleep(POLL_SECONDS)
-        self.power_off()
-        if scope.cancelled_caught:
-            raise AssertionError(f"the machine was not down within {seconds:g} s\n{self._console()}")
+        try:
+            await until(lambda: self._outer is None or self._outer.poll() is not None, "the machine is down", seconds)
+        finally:
+            self.power_off()
 
     def power_off(self) -> None:
         """As when the plug is pulled: nothing inside is told. What was written is on the disk."""
@@ -208,23 +207,27 @@ class Machine:
             raise AssertionError(f"{' '.join(map(str, words))} took longer than {seconds:g} s")
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
-    async def _state(self) -> str:
-        return (await self._run(("systemctl", "is-system-running"), COMMAND_SECONDS))[1].strip()
+    def _launch(self) -> subprocess.Popen[bytes]:
+        """Not through trio: it starts processes in threads, and the kernel's parent-death signal follows the thread."""
+        with (self._folder / "console.log").open("ab") as console:
+            return subprocess.Popen(
+                ["sh", "-c", _ENTER, "enter", self._folder, self._cgroup, _BOOT],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
 
-    async def _find_init(self) -> int:
-        """The child of `unshare`, once it is systemd."""
+    def _find_init(self) -> int:
+        """The child of `unshare`, once it is systemd; 0 before. Raises AssertionError when it ended."""
         assert self._outer is not None
-        while True:
-            if self._outer.poll() is not None:
-                raise AssertionError(f"the machine did not come up\n{self._console()}")
-            with suppress(OSError, IndexError, ValueError):
-                child = int(Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()[0])
-                if os.path.realpath(f"/proc/{child}/exe").endswith("/systemd/systemd"):
-                    return child
-            await trio.sleep(POLL_SECONDS)
-
-    def _is_on(self) -> bool:
-        return self._outer is not None and self._outer.poll() is None
+        if self._outer.poll() is not None:
+            raise AssertionError(f"the machine did not come up\n{self._console()}")
+        with suppress(OSError, IndexError, ValueError):
+            child = int(Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()[0])
+            if os.path.realpath(f"/proc/{child}/exe").endswith("/systemd/systemd"):
+                return child
+        return 0
 
     def _console(self) -> str:
         return (self._folder / "console.log").read_text(errors="replace")[-4000:]
@@ -245,6 +248,9 @@ async def machine() -> AsyncIterator[Machine]:
             (folder / name).mkdir()
         cgroup.mkdir()
         made = Machine(folder, cgroup)
+        for place in _HIDDEN:
+            made.disk(f"{place}/x")
+            os.setxattr(folder / "upper" / place, "trusted.overlay.opaque", b"y")
         for unit in _MASKED:
             made.disk(f"etc/systemd/system/{unit}").symlink_to("/dev/null")
         made.disk("etc/machine-id").write_text("")  # a new one for each boot: journals of two machines must not mix

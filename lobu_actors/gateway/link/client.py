@@ -5,8 +5,8 @@ not run down by all others at once; slowly when the other side does not let us i
 the link is down every call says at once that nobody was reached, and whoever wants to know what a conversation does
 reads the log.
 
-`draining`, `follow` and the calls are what a gateway is made of: `LinkGateway` puts them together for an edge in a
-process of its own, `Router` for a host with peers.
+`draining`, `follow` and the calls are what a gateway is made of: `Router` puts them together for a host with
+peers, `Detached` for an edge in a process of its own.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import TypeVar
 import structlog
 import trio
 from trio_websocket import ConnectionRejected, WebSocketConnection
+from wsproto.utilities import ProtocolError
 
 from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.gateway.link import wire
 from lobu_actors.gateway.link.auth import HostClaims, HostTokens, new_nonce
 from lobu_actors.gateway.link.calls import Calls
-from lobu_actors.gateway.link.connecting import CannotConnect, connect, read_welcome
+from lobu_actors.gateway.link.connecting import CannotConnect, Stream, connect, open_stream, read_welcome
 from lobu_actors.gateway.link.session import LinkSession, close
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
 
@@ -103,11 +104,14 @@ class LinkClient:
         try:
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(CONNECT_SECONDS):
-                    websocket = await self._enter(nursery)
+                    stream, host = await open_stream(self.url)
                 try:
+                    with trio.fail_after(CONNECT_SECONDS):
+                        websocket = await self._enter(nursery, stream, host)
                     ended = await self._use(websocket)
-                finally:
                     await close(websocket)
+                finally:
+                    await trio.aclose_forcefully(stream)
                     nursery.cancel_scope.cancel()
         except* ConnectionRejected as rejected:
             ended, unfit = f"refused with status {_first(rejected, ConnectionRejected).status_code}", True
@@ -116,20 +120,18 @@ class LinkClient:
             ended, unfit, phase = str(error), error.unfit, LinkPhase.GONE if error.gone else LinkPhase.DOWN
         except* trio.TooSlowError:
             ended = f"no link within {CONNECT_SECONDS:g} s"
+        except* ProtocolError as broken:  # the library's own, when both sides close or ping at the same time
+            ended = ended or str(_first(broken, ProtocolError))
         self.phase = phase
         return ended, unfit
 
-    async def _enter(self, nursery: trio.Nursery) -> WebSocketConnection:
+    async def _enter(self, nursery: trio.Nursery, stream: Stream, host: str) -> WebSocketConnection:
         nonce = new_nonce()
         token = self._tokens.sign(HostClaims(self._me, self.host_id, nonce))
-        websocket = await connect(nursery, self.url, token)
-        try:
-            welcome = await read_welcome(websocket)
-            if self._tokens.verify(welcome.proof) != HostClaims(self.host_id, self._me, nonce):
-                raise CannotConnect("the other side does not prove that it is that host", unfit=True)
-        except BaseException:
-            await close(websocket)
-            raise
+        websocket = await connect(nursery, stream, host, token)
+        welcome = await read_welcome(websocket)
+        if self._tokens.verify(welcome.proof) != HostClaims(self.host_id, self._me, nonce):
+            raise CannotConnect("the other side does not prove that it is that host", unfit=True)
         return websocket
 
     async def _use(self, websocket: WebSocketConnection) -> str:
@@ -171,12 +173,13 @@ class LinkClient:
 
     def _pull(self) -> str | None:
         """Changes of what is followed, many in one message."""
-        if not self._add and not self._drop:
-            return None
-        numbers = list(self._add)[: wire.FOLLOWS_AT_ONCE]
-        add = tuple((number, self._add.pop(number)) for number in numbers)
-        drop, self._drop = tuple(self._drop[: wire.FOLLOWS_AT_ONCE]), self._drop[wire.FOLLOWS_AT_ONCE :]
-        return wire.encode(wire.Follow(add, drop))
+        if self._drop:  # first: one of them may be followed again already, under a new number
+            drop, self._drop = tuple(self._drop[: wire.FOLLOWS_AT_ONCE]), self._drop[wire.FOLLOWS_AT_ONCE :]
+            return wire.encode(wire.Follow(drop=drop))
+        if self._add:
+            numbers = list(self._add)[: wire.FOLLOWS_AT_ONCE]
+            return wire.encode(wire.Follow(tuple((number, self._add.pop(number)) for number in numbers)))
+        return None
 
     def _receive(self, frame: str | bytes) -> None:
         message = wire.from_server(frame)

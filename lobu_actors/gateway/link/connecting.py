@@ -14,6 +14,7 @@ from lobu_actors.gateway.link import wire
 from lobu_actors.gateway.link.session import closing_reason
 
 _UNIX = "unix:"
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class CannotConnect(Exception):
@@ -25,20 +26,17 @@ class CannotConnect(Exception):
         self.unfit = unfit
 
 
-async def connect(nursery: trio.Nursery, url: str, token: str) -> WebSocketConnection:
-    """Its tasks run in `nursery`, which fails with ConnectionRejected when the other side does not let us in."""
-    stream, host = await _open(url)
+async def connect(nursery: trio.Nursery, stream: Stream, host: str, token: str) -> WebSocketConnection:
+    """Its tasks run in `nursery`, which fails with ConnectionRejected when the other side does not let us in. The
+    stream stays the caller's to close: the library leaves it open when the other side closes first."""
     headers = [(b"Authorization", b"Bearer " + token.encode())]
-    try:
-        return await wrap_client_stream(
-            nursery, stream, host, wire.PATH, extra_headers=headers, max_message_size=wire.MAX_FRAME_CHARS
-        )
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
+    return await wrap_client_stream(
+        nursery, stream, host, wire.PATH, extra_headers=headers, max_message_size=wire.MAX_FRAME_CHARS
+    )
 
 
-async def _open(url: str) -> tuple[trio.SocketStream | trio.SSLStream[trio.SocketStream], str]:
+async def open_stream(url: str) -> tuple[Stream, str]:
+    """The stream, and the host as a request names it. Raises CannotConnect."""
     try:
         if url.startswith(_UNIX):
             return await trio.open_unix_socket(url.removeprefix(_UNIX)), "localhost"

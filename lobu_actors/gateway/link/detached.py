@@ -8,7 +8,7 @@ same, and readers look into the log.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import trio
 
@@ -52,10 +52,12 @@ class Detached:
         """Until cancelled."""
         await self._peers.run()
 
-    @property
-    def up(self) -> bool:
-        """The supervisor of this machine is linked."""
-        return self.client() is not None
+    async def linked(self) -> None:
+        """Until the supervisor of this machine is linked; the caller bounds it."""
+        while True:
+            if self.client() is not None:
+                return
+            await trio.sleep(LOOK_SECONDS)
 
     def client(self) -> LinkClient | None:
         """The link to this machine's supervisor, when it is up."""
@@ -67,10 +69,8 @@ class Detached:
     async def _find(self, me: str) -> list[Peer]:
         if trio.current_time() >= self._look_again_at:
             self._look_again_at = trio.current_time() + REFRESH_SECONDS
-            try:
+            with suppress(StoreUnavailable):  # those that were known are as good as ever
                 self._others = {peer.host_id: peer for peer in await self._find_peers(me)}
-            except StoreUnavailable:
-                pass  # those that were known are as good as ever
         local = self._supervisor_id()
         return list((self._others | ({local: Peer(local, self._url)} if local else {})).values())
 

@@ -120,15 +120,20 @@ class SingletonPart(Part):
         if not self._holds_singleton(lease):
             return 0
         before = self.tables.now() - timedelta(seconds=older_than_seconds)
+        channel = (lease.name.organization_id, lease.name.key)
         old = [
             key
             for key, row in self.tables.deliveries.items()
-            if key[:2] == (lease.name.organization_id, lease.name.key) and row.created_at < before
-            and (row.status is not DeliveryStatus.OWED or (row.delivery.notice is None and not self._as_owed(row).has_turn))
-        ]  # fmt: skip
+            if key[:2] == channel and row.created_at < before and self._is_over(row)
+        ]
         for key in old[:limit]:
             del self.tables.deliveries[key]
         return len(old[:limit])
+
+    def _is_over(self, row: DeliveryRow) -> bool:
+        if row.status is DeliveryStatus.OWED:
+            return row.delivery.notice is None and not self._as_owed(row).has_turn
+        return True
 
     def _holds_singleton(self, lease: SingletonLease) -> bool:
         row = self.tables.singletons.get(lease.name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 from lobu_actors.store.errors import SchemaMismatch
 from lobu_actors.store.migrate import pending
 from lobu_actors.store.pool import Pool
+from lobu_actors.store.pooler import check_sessions
 from lobu_actors.store.postgres.actors import ActorPart
 from lobu_actors.store.postgres.conversations import ConversationPart
 from lobu_actors.store.postgres.files import FilePart
@@ -51,6 +52,10 @@ class PostgresStore(
         missing = await pending(self.pool.url)
         if missing:
             raise SchemaMismatch(f"the database lacks {', '.join(missing)}; run `lobu migrate`")
+
+    async def check_sessions(self) -> None:
+        """Raises SessionsShared behind a pooler that gives no sessions of one's own."""
+        await check_sessions(self.pool.url)
 
     def close(self) -> None:
         self.pool.close()

@@ -14,6 +14,17 @@ SELECT set_config('TimeZone', 'UTC', false), set_config('jit', 'off', false),
     set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30000', false),
     set_config('idle_in_transaction_session_timeout', '60000', false);
 
+-- name: set_server_timeouts
+-- The server's side of what the client was told to set, where that is not what `prepare_session` has.
+SELECT set_config('tcp_keepalives_idle', %(keepalives_idle)s, false),
+    set_config('tcp_keepalives_interval', %(keepalives_interval)s, false),
+    set_config('tcp_keepalives_count', %(keepalives_count)s, false),
+    set_config('tcp_user_timeout', %(tcp_user_timeout)s, false);
+
+-- name: session_pid
+-- The process that runs this statement.
+SELECT pg_backend_pid();
+
 -- name: begin
 -- A migration happens whole, or not at all.
 BEGIN;

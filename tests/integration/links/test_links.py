@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +12,20 @@ import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
-from trio_websocket import ConnectionClosed, ConnectionRejected, open_websocket_url
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from edge.host_tokens import JwtHostTokens
 from edge.tokens import JwtKeys
 from lobu_actors.contract.events import EventType
-from lobu_actors.gateway.feed import Feeds, LiveText
+from lobu_actors.gateway.feed import LiveText
 from lobu_actors.gateway.link import session, wire
 from lobu_actors.gateway.link.auth import HostClaims
 from lobu_actors.gateway.link.client import LinkClient, LinkPhase
-from lobu_actors.gateway.link.gateway import LinkGateway
-from lobu_actors.gateway.link.mirrors import Mirrors
-from lobu_actors.gateway.owners import Owners
+from lobu_actors.gateway.link.detached import Detached
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.records import Event
-from tests.fakes.linked_host import REF, TOKENS, LinkedHost, linked_host, until_linked, until_text
+from tests.fakes.linked_host import REF, TOKENS, LinkedHost, linked_host, until, until_linked, until_text
 from tests.fakes.proxy import Proxy
 
 OTHER_KEYS = JwtHostTokens(JwtKeys.from_secrets(["t" * 32]))
@@ -56,16 +56,26 @@ async def pair() -> AsyncIterator[Pair]:
         nursery.cancel_scope.cancel()
 
 
-def open_raw(host: LinkedHost, token: str | None) -> Any:
+@asynccontextmanager
+async def open_raw(host: LinkedHost, token: str | None, path: str = wire.PATH) -> AsyncIterator[WebSocketConnection]:
+    """A connection to a host's server, of which the test says every frame itself."""
     headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
-    return open_websocket_url(host.url + wire.PATH, extra_headers=headers, disconnect_timeout=1)
+    assert host.server.port is not None
+    stream = await trio.open_tcp_stream("127.0.0.1", host.server.port)
+    try:
+        async with trio.open_nursery() as nursery:
+            yield await wrap_client_stream(nursery, stream, "127.0.0.1", path, extra_headers=headers)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    finally:
+        await trio.aclose_forcefully(stream)
 
 
 @pytest.mark.parametrize(
     ("token", "reason"),
     [
         (None, "no token"),
-        ("", "bad token"),
         ("nonsense", "bad token"),
         (OTHER_KEYS.sign(CLAIMS), "bad token"),
         (TOKENS.sign(HostClaims("a", "c", "nonce")), "meant for another host"),
@@ -74,10 +84,9 @@ def open_raw(host: LinkedHost, token: str | None) -> Any:
 async def test_who_has_no_token_for_this_host_is_refused_with_one_line(
     pair: Pair, token: str | None, reason: str
 ) -> None:
-    with capture_logs() as logs:
-        with pytest.raises(ConnectionRejected) as refused:
-            async with open_raw(pair.b, token):
-                pass
+    with capture_logs() as logs, pytest.raises(ConnectionRejected) as refused:
+        async with open_raw(pair.b, token):
+            pass
     assert refused.value.status_code == 401
     assert [(line["event"], line["reason"]) for line in logs if line["event"] == "link refused"] == [
         ("link refused", reason)
@@ -86,7 +95,7 @@ async def test_who_has_no_token_for_this_host_is_refused_with_one_line(
 
 async def test_another_address_is_not_found(pair: Pair) -> None:
     with pytest.raises(ConnectionRejected) as refused:
-        async with open_websocket_url(pair.b.url + "/elsewhere"):
+        async with open_raw(pair.b, None, "/elsewhere"):
             pass
     assert refused.value.status_code == 404
 
@@ -134,14 +143,20 @@ class _Liar:
         return None
 
 
-@pytest.mark.parametrize("frame", ["", "{}", "[1]", '{"is":"hello","lowest":1,"highest":1}', "\x00", b"binary", "x" * 2**21])
+@pytest.mark.parametrize(
+    "frame", ["", "{}", "[1]", '{"is":"hello","lowest":1,"highest":1}', "\x00", b"binary", "x" * 2**21]
+)
 async def test_what_is_no_message_ends_that_link_only(pair: Pair, frame: str | bytes) -> None:
     async with open_raw(pair.b, TOKENS.sign(CLAIMS)) as websocket:
         await websocket.send_message(wire.encode(wire.Hello(1, 1)))
         await websocket.get_message()
-        with trio.fail_after(5), pytest.raises(ConnectionClosed):
+
+        async def say_and_hear() -> None:
             await websocket.send_message(frame)
             await websocket.get_message()
+
+        with trio.fail_after(5), pytest.raises(ConnectionClosed):
+            await say_and_hear()
     assert (await pair.a.router.live_status(REF)).active is False
     assert pair.a.peers.client("b") is not None
 
@@ -190,8 +205,7 @@ async def test_what_is_told_is_what_was_written_through_cuts(pair: Pair) -> None
         assert (feed.epoch, feed.last_seq, feed.unheard) == (5, 2, False)
         for word in ("two ", "three ", "😀 "):
             pair.proxy.cut()
-            while not feed.unheard or feed.text is not None:
-                await trio.sleep(0.002)
+            await until(lambda: not (not feed.unheard or feed.text is not None))
             writer.append_text(word)
             pair.proxy.heal()
             await until_text(feed, text.whole())
@@ -199,12 +213,10 @@ async def test_what_is_told_is_what_was_written_through_cuts(pair: Pair) -> None
         event = Event(REF, 3, "t", EventType.COMPLETE, {"messageId": "m"}, "r")
         writer.durable(event)
         writer.end_text()
-        while feed.text is not None:
-            await trio.sleep(0.002)
+        await until(lambda: feed.text is None)
         assert feed.items[-1].event == event
         writer.durable(attrs.evolve(event, seq=4, data={"finalText": "x" * wire.MAX_EVENT_BYTES}))
-        while feed.last_seq < 4:
-            await trio.sleep(0.002)
+        await until(lambda: not (feed.last_seq < 4))
         assert feed.items[-1].event == event, "too long to be told: it is in the log"
 
 
@@ -214,11 +226,25 @@ async def test_one_conversation_is_followed_once_and_no_longer_than_it_is_read(p
     with trio.fail_after(10):
         with a.router.open_feed(REF) as one, a.router.open_feed(REF) as two:
             assert one is two
-            while not b.local.feeds.readers(REF):
-                await trio.sleep(0.002)
+            await until(lambda: b.local.feeds.readers(REF))
             assert b.local.feeds.readers(REF) == 1
-        while b.local.feeds.readers(REF):
-            await trio.sleep(0.002)
+        await until(lambda: not (b.local.feeds.readers(REF)))
+
+
+async def test_readers_that_come_and_go_in_haste_end_with_the_link_as_it_was(pair: Pair) -> None:
+    a, b = pair.a, pair.b
+    refs = [replace(REF, conversation_id=f"echo_ann_acme_{number}") for number in range(1200)]
+    for ref in refs[:5]:
+        b.own(ref, 1).begin_text(LiveText("m", 1, 0, "hello"))
+    links = pair.proxy.accepted
+    for _round in range(20):
+        with ExitStack() as reading:
+            feeds = [reading.enter_context(a.router.open_feed(ref)) for ref in refs]
+            await trio.sleep(0.002 * (_round % 3))
+            if _round == 19:
+                await until(lambda: all(feed.text is not None for feed in feeds[:5]))  # noqa: B023
+    await until(lambda: not any(b.local.feeds.readers(ref) for ref in refs))
+    assert pair.proxy.accepted == links
 
 
 async def test_the_reader_follows_the_conversation_from_host_to_host(pair: Pair) -> None:
@@ -242,9 +268,7 @@ async def test_the_reader_follows_the_conversation_from_host_to_host(pair: Pair)
         await until_text(feed, "there again")
 
 
-async def test_a_peer_that_does_not_read_is_cut_and_costs_little(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_peer_that_does_not_read_is_cut_and_costs_little(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "STALLED_SECONDS", 0.3)
     monkeypatch.setattr(session, "SILENT_SECONDS", 30)
     writer = pair.b.own(REF, 1)
@@ -264,8 +288,7 @@ async def test_a_cable_that_is_pulled_is_noticed(pair: Pair, monkeypatch: pytest
     monkeypatch.setattr(session, "SILENT_SECONDS", 0.3)
     pair.proxy.stall()
     with trio.fail_after(10):
-        while pair.a.peers.client("b") is not None:
-            await trio.sleep(0.01)
+        await until(lambda: pair.a.peers.client("b") is None)
         assert pair.a.peers.phases["b"] is not LinkPhase.GONE, "nobody said that it is gone"
         pair.proxy.heal()
         await until_linked(pair.a, pair.b)
@@ -278,8 +301,7 @@ async def test_nothing_waits_for_a_host_that_is_away(pair: Pair) -> None:
     assert client is not None
     pair.proxy.cut()
     with trio.fail_after(5):
-        while client.up:
-            await trio.sleep(0.005)
+        await until(lambda: not (client.up))
     with trio.fail_after(0.5):
         assert await client.cancel(REF, "m") is CancelResult.UNREACHABLE
         assert not client.hint(REF, "m")
@@ -314,35 +336,28 @@ async def test_a_host_that_is_gone_is_known_to_be(pair: Pair) -> None:
         client = LinkClient("b", pair.b.url, "a", TOKENS, pair.a.peers.mirrors)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
-            while client.phase is not LinkPhase.GONE:
-                await trio.sleep(0.01)
+            await until(lambda: client.phase is LinkPhase.GONE)
             nursery.cancel_scope.cancel()
 
 
 async def test_an_edge_of_its_own_asks_its_supervisor_over_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "links"
-    async with linked_host(MemoryStore(), "b", unix_path=path) as b:
+    store = MemoryStore()
+    async with linked_host(store, "b", unix_path=path) as b, trio.open_nursery() as nursery:
         assert path.stat().st_mode & 0o777 == 0o600
-        feeds, owners = Feeds(lambda: 1), Owners()
-        mirrors = Mirrors(feeds, owners, lambda: client.up)
-        client = LinkClient("b", f"unix:{path}", "edge-1", TOKENS, mirrors)
-        mirrors.add(client)
-        gateway = LinkGateway(client, mirrors)
+        edge = Detached(lambda: "b", f"unix:{path}", store.find_peers, store.find_owner, TOKENS, lambda: 1)
+        nursery.start_soon(edge.run)
+        await until(lambda: edge.client() is not None)
         with trio.fail_after(10):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.run)
-                while not client.up:
-                    await trio.sleep(0.005)
-                assert await gateway.cancel(REF, None) is CancelResult.ACCEPTED
-                with gateway.open_feed(REF) as feed:
-                    b.own(REF, 1).begin_text(LiveText("m", 1, 0, "hello"))
-                    await until_text(feed, "hello")
-                client.hint(REF, "m")
-                while not b.hints:
-                    await trio.sleep(0.005)
-                b.local.drain()
-                while not gateway.draining:
-                    await trio.sleep(0.005)
-                nursery.cancel_scope.cancel()
-    assert b.hints == [(REF, "m")]
+            assert await edge.gateway.cancel(REF, None) is CancelResult.ACCEPTED
+            with edge.gateway.open_feed(REF) as feed:
+                b.own(REF, 1).begin_text(LiveText("m", 1, 0, "hello"))
+                await until_text(feed, "hello")
+            client = edge.client()
+            assert client is not None
+            assert client.hint(REF, "m")
+            await until(lambda: b.hints == [(REF, "m")])
+            b.local.drain()
+            await until(lambda: edge.gateway.draining)
+        nursery.cancel_scope.cancel()
     assert not path.exists()

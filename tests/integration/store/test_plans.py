@@ -126,7 +126,7 @@ HOT: dict[str, dict[str, object]] = {
 EXEMPT = {
     "no table": (
         "prepare_session", "begin", "commit", "now", "lock_migrations", "lock_agents", "prepare_audit_session",
-        "notify", "listen",
+        "notify", "listen", "set_server_timeouts", "session_pid",
     ),
     "once, by a migration": (
         "create_schema_migration", "add_schema_migration_checksum", "fill_schema_migration_checksum_if_absent",

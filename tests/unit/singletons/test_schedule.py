@@ -45,6 +45,12 @@ def test_of_all_that_were_missed_the_latest_stands_for_them() -> None:
     assert schedule.latest_due(at("2026-01-01 00:00"), at("2026-11-20 09:59:59")) == at("2026-11-20 09:50")
 
 
+def test_what_was_due_before_an_hour_came_again_is_still_due_then() -> None:
+    """02:30 has been; at the second 02:10 a look back by the clock on the wall would find yesterday's."""
+    schedule = parse_schedule("30 2 * * *", "Europe/Berlin")
+    assert schedule.latest_due(at("2026-10-25 00:00"), at("2026-10-25 01:10")) == at("2026-10-25 00:30")
+
+
 _TIMES = st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 30), timezones=st.just(UTC))
 
 

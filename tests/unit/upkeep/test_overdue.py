@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.conversation.promises import MESSAGE_SECONDS, Promise, Promises
+from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.memory import MemoryStore
@@ -59,7 +60,7 @@ class World:
             batch=10,
             older_than_seconds=1,
         )
-        deadlines = Deadlines(self.store, lambda: "h1", self.promises)
+        deadlines = Deadlines(self.store, lambda: "h1", self.promises, RunningClock())
         contexts = [ChildContext("deadlines"), ChildContext("sweeper")]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(deadlines.run, contexts[0]))
