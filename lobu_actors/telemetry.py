@@ -9,6 +9,7 @@ FENCED_WRITES = Counter("lobu_fenced_writes_total", "Writes refused because the 
 DROPPED_FRAMES = Counter("lobu_dropped_frames_total", "Worker frames ignored, by reason.", ["reason"])
 ACTOR_CRASHES = Counter("lobu_actor_crashes_total", "Conversation actors that failed and were started again.")
 FREEZES = Counter("lobu_freezes_total", "Times that this host froze its workers, as it could not renew its lease.")
+TAKEOVERS = Counter("lobu_takeovers_total", "Hosts whose end this host has proved, before their lease was over.")
 HINTS_DROPPED = Counter("lobu_hints_dropped_total", "Hints not taken by an actor; a sweep finds the turn.")
 PLACED_ELSEWHERE = Counter("lobu_placed_elsewhere_total", "Conversations left to another host, which was told.")
 SWEPT = Counter("lobu_swept_conversations_total", "Conversations woken by the sweeper.")

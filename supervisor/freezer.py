@@ -10,6 +10,7 @@ A host that is alone freezes nothing: nobody can take anything over.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection
 
@@ -21,13 +22,13 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
-from lobu_actors.store.protocol import HostStore
+from lobu_actors.store.protocol import Store
 from supervisor.membership import Membership
 from supervisor.spawner.link import SpawnerLink
+from supervisor.workers.service import WorkerProcesses
 
 log = structlog.get_logger(__name__)
 
-FOR_EVER_SECONDS = 100 * 365 * 86_400.0
 AGAIN_SECONDS = 0.2  # between two questions to a store that is away again
 
 
@@ -37,11 +38,12 @@ class Freezer:
     def __init__(
         self,
         membership: Membership,
-        store: HostStore,
+        store: Store,
         link: SpawnerLink,
         clock: RunningClock,
         active: Callable[[], Collection[ConversationRef]],
         give_up: Callable[[ConversationRef], object],
+        workers: WorkerProcesses,
         *,
         alone: bool,
     ) -> None:
@@ -51,22 +53,33 @@ class Freezer:
         self._clock = clock
         self._active = active
         self._give_up = give_up
+        self._workers = workers
         self._alone = alone
+        self._frozen = False
+        self._news = trio.Event()
 
     async def run(self, context: ChildContext) -> None:
-        # A start as a new host: whatever was frozen before is ended by now.
+        # A start as a new host: of what was frozen before, only a predecessor's workers are there still.
+        await self._end_left_behind()
         self._thaw()
         context.started()
         async with trio.open_nursery() as nursery:
             if not self._alone:
+                self._link.on_frozen = self._frozen_there
+                nursery.start_soon(self._hear_renewals)
                 nursery.start_soon(self._watch)
             await context.stopping.wait()
             nursery.cancel_scope.cancel()
 
     async def _watch(self) -> None:
         while True:
-            await self._until_mistrusted()
-            self._clock.stop()
+            self._news = trio.Event()
+            with trio.move_on_at(self._clock.until):
+                await self._news.wait()
+            if not self._frozen and not self._clock.stands:
+                self._clock.go_on(self._membership.trusted_until)
+                self._link.trust(self._monotonic())
+                continue
             telemetry.FREEZES.inc()
             log.warning("workers frozen", reason="the host lease could not be renewed in time")
             await self._membership.trusted_again()
@@ -74,11 +87,15 @@ class Freezer:
             stood = self._thaw()
             log.info("workers go on", seconds=round(stood, 3))
 
-    async def _until_mistrusted(self) -> None:
-        while (left := self._membership.trusted_until - trio.current_time()) > 0:
-            self._link.trust(time.monotonic() + left)
-            with trio.move_on_after(left):
-                await self._membership.renewed()
+    async def _hear_renewals(self) -> None:
+        while True:
+            await self._membership.renewed()
+            self._news.set()
+
+    def _frozen_there(self) -> None:
+        """The spawner has frozen them: it heard of a later time too late."""
+        self._frozen = True
+        self._news.set()
 
     async def _end_what_was_taken(self) -> None:
         """Ask until it is known: nothing may run on that somebody else runs too."""
@@ -95,7 +112,24 @@ class Freezer:
                 self._give_up(ref)
             return
 
+    async def _end_left_behind(self) -> None:
+        """Workers of an earlier supervisor whose conversations another host has by now."""
+        for ref in () if self._alone else self._workers.left_behind():
+            while True:
+                try:
+                    owner = await self._store.find_owner(ref)
+                    break
+                except StoreUnavailable:
+                    await trio.sleep(AGAIN_SECONDS)
+            if owner not in (None, self._membership.host_id):
+                log.warning("taken over by another host", conversation=ref.conversation_id)
+                self._workers.end_left_behind(ref)
+
     def _thaw(self) -> float:
-        left = FOR_EVER_SECONDS if self._alone else self._membership.trusted_until - trio.current_time()
-        self._link.thaw(time.monotonic() + max(0.0, left))
-        return self._clock.start()
+        self._frozen = False
+        self._link.thaw(None if self._alone else self._monotonic())
+        return self._clock.go_on(math.inf if self._alone else self._membership.trusted_until)
+
+    def _monotonic(self) -> float:
+        """Until when this host is trusted, by the clock that the spawner has too."""
+        return time.monotonic() + max(0.0, self._membership.trusted_until - trio.current_time())

@@ -113,6 +113,7 @@ class Host:
             environment.running,
             self.conversations.active_refs,
             self.conversations.give_up,
+            self.workers,
             alone=alone is not None,
         )
         self.tree_log = TreeLog()

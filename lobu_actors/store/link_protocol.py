@@ -41,6 +41,13 @@ class LinkStore(Protocol):
         """Tell a host, if it listens just now; below 8,000 bytes."""
         ...
 
+    async def declare_dead_if_gone(self, host_id: str) -> bool:
+        """For a host that cannot be reached: end its life if it does not listen for notices any more either.
+
+        False: it does, or it was dead already.
+        """
+        ...
+
     def listening(self, host_id: str) -> AbstractAsyncContextManager[Notices]:
         """Raises StoreUnavailable."""
         ...

@@ -22,6 +22,7 @@ from supervisor.config.settings import LinkSettings
 from supervisor.conversations import Conversations
 from supervisor.links.notices import Notices
 from supervisor.links.server import LinkServer, Listen
+from supervisor.links.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ class LinkHub:
         )
         self.peers = Peers(me, store.find_peers, tokens, environment.feeds, environment.owners)
         self._notices = Notices(store, me, self._hinted, self._look)
+        self._takeover = Takeover(store, lambda: self.peers.phases, self._look)
         self.gateway = Router(conversations, environment.owners, self.peers, store.find_owner)
 
     def url(self) -> str | None:
@@ -68,7 +70,11 @@ class LinkHub:
     def reaching_out(self) -> list[ChildSpec]:
         if self._settings.host is None:
             return []
-        return [ChildSpec("links out", partial(_run_peers, self.peers)), ChildSpec("notices", self._notices.run)]
+        return [
+            ChildSpec("links out", partial(_run_peers, self.peers)),
+            ChildSpec("notices", self._notices.run),
+            ChildSpec("takeover", self._takeover.run),
+        ]
 
     async def forward(self, host_id: str, ref: ConversationRef) -> bool:
         """Tell a host of a conversation that it may take. False: there is no link to it."""

@@ -98,9 +98,10 @@ class Connection:
     `running` are the workers that an earlier supervisor had started; they are complete once `up` returned.
     """
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, on_frozen: Callable[[], None]) -> None:
         link.setblocking(False)
         self._link = link
+        self._on_frozen = on_frozen
         self.is_lost = False
         self.processes: dict[str, SpawnedProcess] = {}
         self._pending: dict[str, _Pending] = {}
@@ -155,7 +156,7 @@ class Connection:
         if not self.is_lost:
             self._request(protocol.Trust(until))
 
-    def thaw(self, until: float) -> None:
+    def thaw(self, until: float | None) -> None:
         """See `protocol.Thaw`."""
         if not self.is_lost:
             self._request(protocol.Thaw(until))
@@ -268,6 +269,8 @@ class Connection:
             _log_output(reply)
         elif isinstance(reply, protocol.Notice):
             _log.warning("spawner.notice", text=reply.text)
+        elif isinstance(reply, protocol.Froze):
+            self._on_frozen()
         elif isinstance(reply, protocol.Running):
             self._found(reply, descriptors)
         elif reply.protocol != protocol.PROTOCOL_VERSION:

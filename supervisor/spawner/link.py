@@ -14,7 +14,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -67,6 +67,7 @@ class SpawnerLink:
         self._records = Records(folder / RECORDS_NAME)
         self._abandon_seconds = abandon_seconds
         self._command = tuple(command)
+        self.on_frozen: Callable[[], None] = lambda: None  # the spawner froze the workers: see `trust`
         self._connection: Connection | None = None
         self._changed = trio.Event()
         self._preloads: tuple[protocol.Preload, ...] = ()
@@ -115,8 +116,8 @@ class SpawnerLink:
         if self._connection is not None:
             self._connection.trust(until)
 
-    def thaw(self, until: float) -> None:
-        """Let frozen workers go on, until then. Never blocks."""
+    def thaw(self, until: float | None) -> None:
+        """Let frozen workers go on, until then (None: for good). Never blocks."""
         if self._connection is not None:
             self._connection.thaw(until)
 
@@ -143,7 +144,7 @@ class SpawnerLink:
                 link = self._connect()
             if link is None:
                 raise SpawnerLost("The spawner's socket is not there.")
-            connection = Connection(link)
+            connection = Connection(link, lambda: self.on_frozen())
             try:
                 yield connection
             finally:
@@ -165,7 +166,7 @@ class SpawnerLink:
         link = self._connect()
         if link is None:
             raise SpawnerLost("Nobody listens for the spawner; start its socket unit.")
-        connection = Connection(link)
+        connection = Connection(link, lambda: self.on_frozen())
         try:
             yield connection
         finally:

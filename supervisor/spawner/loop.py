@@ -78,6 +78,7 @@ class Spawner:
             self._selector,
             on_connected=self._hand_over,
             on_request=self._act,
+            on_lost=self._supervisor_lost,
             abandon_seconds=abandon_seconds,
         )
         self._zygotes = Zygotes(
@@ -201,13 +202,19 @@ class Spawner:
             return None
         return max(0.0, self._trusted_until - time.monotonic())
 
+    def _supervisor_lost(self) -> None:
+        """Where several hosts are, another may take its place within the second."""
+        if self._trusted_until is not None:
+            self._freeze()
+
     def _freeze(self) -> None:
         """Another host may take this one's conversations over from now on: nothing here may go on meanwhile."""
         self._frozen = True
+        self._uplink.reply(protocol.Froze())
         for worker in self._workers.values():
             _signal_group(worker.pid, signal.SIGSTOP)
 
-    def _thaw(self, until: float) -> None:
+    def _thaw(self, until: float | None) -> None:
         self._trusted_until, self._frozen = until, False
         for worker in self._workers.values():
             _signal_group(worker.pid, signal.SIGCONT)

@@ -79,16 +79,16 @@ class Signal(NamedTuple):
 class Trust(NamedTuple):
     """Freeze all workers at `until` (seconds of CLOCK_MONOTONIC) unless a later time was said by then.
 
-    Never said: they are never frozen.
+    From then on they are also frozen when the supervisor is gone, since others may take its place at once.
     """
 
     until: float
 
 
 class Thaw(NamedTuple):
-    """Let all workers go on, and freeze them at `until` as `Trust` says."""
+    """Let all workers go on, and freeze them at `until` as `Trust` says; with None, never."""
 
-    until: float
+    until: float | None
 
 
 class End(NamedTuple):
@@ -146,6 +146,10 @@ class Output(NamedTuple):
     dropped_bytes: int
 
 
+class Froze(NamedTuple):
+    """All workers were frozen, as `Trust` says; `Thaw` is awaited."""
+
+
 class Notice(NamedTuple):
     """A sentence for the operator, about no worker in particular."""
 
@@ -153,7 +157,7 @@ class Notice(NamedTuple):
 
 
 Request = Spawn | Preload | Relabel | Kill | Signal | Trust | Thaw | End
-Reply = Up | Running | Spawned | SpawnFailed | Exited | Output | Notice
+Reply = Up | Running | Spawned | SpawnFailed | Exited | Output | Froze | Notice
 
 _REQUESTS: dict[str, type[Any]] = {
     "spawn": Spawn,
@@ -172,6 +176,7 @@ _REPLIES: dict[str, type[Any]] = {
     "spawn-failed": SpawnFailed,
     "exited": Exited,
     "output": Output,
+    "froze": Froze,
     "notice": Notice,
 }
 _NAMES: dict[type[Any], str] = {kind: name for name, kind in (_REQUESTS | _REPLIES).items()}

@@ -22,7 +22,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Uplink:
-    """`on_connected` is called when a supervisor came, before its first request is read."""
+    """`on_connected` is called when a supervisor came, before its first request is read; `on_lost` when it is gone."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Uplink:
         *,
         on_connected: Callable[[], None],
         on_request: Callable[[protocol.Request], None],
+        on_lost: Callable[[], None],
         abandon_seconds: float,
     ) -> None:
         listener.setblocking(False)
@@ -38,6 +39,7 @@ class Uplink:
         self._selector = selector
         self._on_connected = on_connected
         self._on_request = on_request
+        self._on_lost = on_lost
         self._abandon_seconds = abandon_seconds
         self._alone_since: float | None = time.monotonic()
         self._link: socket.socket | None = None
@@ -125,6 +127,7 @@ class Uplink:
         with link, suppress(BlockingIOError):
             while (request := _next_request(link)) is not None:
                 self._on_request(request)
+        self._on_lost()
 
     def _link_here(self) -> socket.socket:
         assert self._link is not None

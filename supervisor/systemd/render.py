@@ -96,6 +96,7 @@ def _values(installation: Installation) -> dict[str, str]:
         "ETC": str(installation.etc),
         "GROUP": installation.user,
         "LISTEN": installation.listen,
+        "REACHED": installation.listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"),
         "LOBU": str(installation.lobu),
         "POSTGRES": _EMBEDDED if installation.database_url is None else "",
         "PROTECT_HOME": installation.protect_home,

@@ -169,6 +169,14 @@ class WorkerProcesses:
         self._begin(worker, label)
         return Adopted(worker, process.pid, process.started_at, frozenset(label.capabilities or ()))
 
+    def left_behind(self) -> list[ConversationRef]:
+        """The conversations whose workers an earlier supervisor left, and that nobody has adopted yet."""
+        return list(self._left)
+
+    def end_left_behind(self, ref: ConversationRef) -> None:
+        """Nobody here will adopt it."""
+        self._end_left(ref)
+
     def token_of(self, worker_id: str) -> str | None:
         """The WORKER_TOKEN that a living worker was given."""
         return self._tokens.get(worker_id)

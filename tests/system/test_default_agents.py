@@ -72,7 +72,14 @@ async def test_an_agent_that_goes_from_the_file_is_disabled_and_comes_back(start
 
 async def test_two_that_start_at_the_same_time_make_one(start_run: Start) -> None:
     """With different files, of which neither may undo half of the other's."""
-    runs = [await start_run(start=False, config=ECHO + agent(name) + agent(f"{name}-2")) for name in ("one", "two")]
+    runs = [
+        await start_run(
+            start=False,
+            config=ECHO + agent(name) + agent(f"{name}-2"),
+            environment={"LOBU_ALLOW_MULTI_HOST": "1"},
+        )
+        for name in ("one", "two")
+    ]
     admin(runs[0].database_url, "INSERT INTO organization VALUES ('hand')")
     async with trio.open_nursery() as nursery:
         for run in runs:

@@ -108,7 +108,8 @@ async def test_a_hundred_megabytes_in_and_out_of_a_conversation_that_moves(start
     """Up through one `lobu run`, which is killed with its worker; another takes over, runs it, and gives it out."""
     files = {name: os.urandom(FILE_BYTES) for name in ("one.bin", "two.bin")}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    first, second = await start_run(config=CONFIG), await start_run(config=CONFIG)
+    several = {"LOBU_ALLOW_MULTI_HOST": "1"}
+    first, second = [await start_run(config=CONFIG, environment=several) for _ in range(2)]
     for run in (first, second):  # what a first upload needs is loaded
         other = await client_of(run).open(thread=f"warm-{run.pid}")
         await upload(run, other, "copy", {"small": b"warm" * 100_000}, "warm")

@@ -105,6 +105,13 @@ def test_every_placeholder_is_filled_in(units: list[Path]) -> None:
         assert re.findall(r"@[A-Z_]+@", text) == []
 
 
+def test_the_configuration_that_it_writes_is_valid(root: Path) -> None:
+    run("install", "--root", str(root), "--embedded", "--listen", "[::]:9000")
+    found = load_settings(root / "etc/lobu/lobu.toml", data_dir=root, environ={})
+    assert found.server.public_url == "http://[::1]:9000"
+    assert [agent.id for agent in found.agents] == ["echo"]
+
+
 def test_homes_are_hidden_unless_the_program_lies_in_one() -> None:
     lobu = Path("/opt/lobu/bin/lobu")
     assert Installation(lobu=lobu, code=(Path("/opt/lobu"),)).protect_home == "yes"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.systemd.harness import Failed, Machine
@@ -33,3 +35,17 @@ async def test_a_rollout_stops_at_the_first_unit_that_is_not_ready_again(off: Ma
         assert f"Not touched: {EDGES[1]}, {SUPERVISOR}" in str(failed.value)
         assert [await lobu.pid(unit) for unit in (EDGES[1], SUPERVISOR)] == before
         assert (await (await lobu.client.open()).ask("the other edge serves")).event == "complete"
+
+
+@pytest.mark.timeout(300)
+async def test_the_start_of_an_edge_does_not_make_the_shared_socket_block(off: Machine) -> None:
+    """An edge that lost the race for a connection would then stand still in accept(2)."""
+    async with installed(off) as lobu:
+        folder = off.path(f"/etc/systemd/system/{EDGES[1]}.d")
+        folder.mkdir()
+        (folder / "holds.conf").write_text("[Service]\nType=exec\nExecStart=\nExecStart=/bin/sleep 1000\n")
+        await off.run("systemctl", "daemon-reload")
+        await off.run("systemctl", "restart", EDGES[1])  # holds the socket, as systemd passed it, and leaves it so
+        said = await off.run("cat", f"/proc/{await lobu.pid(EDGES[0])}/fdinfo/3")
+        flags = next(int(line.split()[1], 8) for line in said.splitlines() if line.startswith("flags:"))
+        assert flags & os.O_NONBLOCK

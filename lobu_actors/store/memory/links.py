@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.contract.states import HostState
 from lobu_actors.store.link_protocol import Peer
 from lobu_actors.store.memory.tables import Part, pass_checkpoint
 
@@ -30,6 +31,14 @@ class LinkPart(Part):
         for listener in self.tables.listeners.get(host_id, []):
             listener.told.append(payload)
             listener.waiting.unpark_all()
+
+    async def declare_dead_if_gone(self, host_id: str) -> bool:
+        await pass_checkpoint()
+        host = self.tables.hosts.get(host_id)
+        if host is None or host.state is HostState.DEAD or self.tables.listeners.get(host_id):
+            return False
+        host.state, host.expires_at = HostState.DEAD, min(host.expires_at, self.tables.clock())
+        return True
 
     @asynccontextmanager
     async def listening(self, host_id: str) -> AsyncIterator[MemoryNotices]:

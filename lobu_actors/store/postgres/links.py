@@ -34,9 +34,14 @@ class LinkPart(Part):
     async def notify(self, host_id: str, payload: str) -> None:
         await self.read("notify", {"channel": channel(host_id), "payload": payload})
 
+    async def declare_dead_if_gone(self, host_id: str) -> bool:
+        return bool(await self.write("declare_host_dead_if_unlocked", {"host_id": host_id}))
+
     @asynccontextmanager
     async def listening(self, host_id: str) -> AsyncIterator[PostgresNotices]:
         async with self.pool.connection() as connection:
+            held = {"host_id": host_id}
+            await connection.fetch(query("hold_host_lock"), held, timeout_seconds=ANSWER_SECONDS, write=False)
             await connection.listen(channel(host_id), timeout_seconds=ANSWER_SECONDS)
             yield PostgresNotices(connection)
 

@@ -20,3 +20,14 @@ SELECT pg_notify(%(channel)s, %(payload)s);
 -- name: listen
 -- Hears this channel until the session ends. Its name cannot be a parameter: the driver quotes it in here.
 LISTEN {channel};
+
+-- name: hold_host_lock
+-- Held as long as this session lives: that it is free says that the host's process, or its connection, is gone.
+SELECT pg_try_advisory_lock(hashtextextended(%(host_id)s, 0));
+
+-- name: declare_host_dead_if_unlocked
+-- Ends a host's life when nobody holds its lock; gives nothing when somebody does. The lock taken here ends with the
+-- statement.
+UPDATE host SET state = 'dead', expires_at = least(expires_at, clock_timestamp())
+WHERE host_id = %(host_id)s AND state <> 'dead' AND pg_try_advisory_xact_lock(hashtextextended(%(host_id)s, 0))
+RETURNING 1;

@@ -71,6 +71,8 @@ async def test_an_ordered_stop_leaves_the_spawner_and_its_socket(manager: Manage
             with trio.fail_after(PATIENCE):
                 await context.up.wait()
                 assert link.pid == manager.process.pid
+                for ended in link.take_running():  # killed a moment ago, and not yet reaped
+                    ended.close()
                 worker = await link.spawn(sleeper(worker_id))
                 context.stopping.set()
         worker.close()

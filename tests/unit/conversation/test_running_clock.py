@@ -11,29 +11,31 @@ class Real:
         return self.at
 
 
-def test_it_stands_still_and_goes_on_where_it_stood() -> None:
+def test_it_stands_still_by_itself_and_goes_on_where_it_stood() -> None:
     real = Real()
     clock = RunningClock(real)
     assert clock.now() == 1000
-    real.at = 1010
-    clock.stop()
+    assert clock.go_on(1010) == 0
+    real.at = 1005
+    assert (clock.now(), clock.stands) == (1005, False)
     real.at = 1070
-    clock.stop()
-    assert clock.now() == 1010
-    assert clock.start() == 60
+    assert (clock.now(), clock.stands) == (1010, True)
+    assert clock.go_on(1080) == 60
     real.at = 1075
     assert clock.now() == 1015
-    assert clock.start() == 0
+    assert clock.go_on(1085) == 0
+    real.at = 1100
+    assert clock.now() == 1025
 
 
 def test_when_a_deadline_will_really_be() -> None:
     real = Real()
     clock = RunningClock(real)
     assert clock.real(1020) == 1020
-    clock.stop()
+    clock.go_on(1000)
     real.at = 1060
     assert clock.real(1020) == 1080
-    clock.start()
+    clock.go_on(2000)
     assert clock.real(1020) == 1080
     real.at = 1079
     assert clock.real(1020) == 1080

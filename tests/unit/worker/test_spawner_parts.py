@@ -33,6 +33,7 @@ def test_requests_survive_the_wire(request_: protocol.Request) -> None:
     "reply",
     [
         protocol.Up(1, 2, 3),
+        protocol.Froze(),
         protocol.Running("w", 2, 1.5, "label"),
         protocol.Spawned("w", 3, 4.5),
         protocol.SpawnFailed("w", "why"),
