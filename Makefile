@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check soak supervisor-kills kill-campaign bench clean
+.PHONY: run test check soak supervisor-kills kill-campaign rolling-restarts bench clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -25,6 +25,9 @@ supervisor-kills: $(STAMP)
 
 kill-campaign: $(STAMP)
 	$(BIN)/python -m tests.kill_campaign $(ARGS)
+
+rolling-restarts: $(STAMP)
+	$(BIN)/python -m tests.systemd.rolling $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/lobu bench $(ARGS)

@@ -31,16 +31,12 @@ class Notifier:
         return None if self._watchdog_seconds is None else self._watchdog_seconds / 2
 
     def ready(self, status: str) -> None:
-        """Everything that others may want of this process works from now on; after `reloading` too."""
+        """Everything that others may want of this process works from now on."""
         self._send("READY=1", f"STATUS={status}")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
         self._send(f"STATUS={text}")
-
-    def reloading(self) -> None:
-        """The configuration is being read again; `ready` ends it."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str) -> None:
         self._send("STOPPING=1", f"STATUS={status}")

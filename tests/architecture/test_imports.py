@@ -49,7 +49,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "supervisor": ("supervisor", "lobu_actors"),
 }
 # The composition roots: the only places of `supervisor` that know `edge`.
-COMPOSITION_ROOTS = ("supervisor.everything", "supervisor.units",)
+COMPOSITION_ROOTS = (
+    "supervisor.everything",
+    "supervisor.units",
+)
 STANDARD_LIBRARY_ONLY = ("lobu_actors.contract", "lobu_actors.worker", "supervisor.spawner.__main__")
 
 

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from lobu_actors.contract.states import HostState
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
 
@@ -57,3 +58,16 @@ async def test_a_listener_is_told_when_it_may_have_missed_something(store_url, s
                 )
             with pytest.raises(StoreUnavailable):
                 await notices.receive()
+
+
+async def test_only_a_host_that_does_not_listen_is_declared_dead(store, helpers):
+    await helpers.alive(store, "h1")
+    with trio.fail_after(20):
+        async with store.listening("h1"):
+            assert await store.declare_dead_if_gone("h1") is False
+            assert await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE) is not None
+        await helpers.alive(store, "h2")
+        assert await store.declare_dead_if_gone("h2") is True
+        assert await store.declare_dead_if_gone("h2") is False, "it was dead by then"
+    assert await store.renew_host("h2", ttl_seconds=60, state=HostState.ACTIVE) is None
+    assert await store.declare_dead_if_gone("nobody") is False

@@ -309,6 +309,7 @@ class Twins(FileOperations, TenantOperations):
             before = ConversationRef(organization, "", "")
             await self.call("find_trimmable", before, older_than_seconds=age, max_segments=2, limit=10)
         for ref in self.conversations:
+            await self.call("find_owner", ref)
             await self.call("find_conversation", ref.organization_id, ref.conversation_id)
             for first, limit in ((1, MOST), (3, 2)):
                 await self.call("read_events", ref, first, limit=limit)

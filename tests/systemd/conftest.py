@@ -12,13 +12,13 @@ WHY_NOT = harness.why_not()
 
 
 @pytest.fixture
-def _can_boot() -> None:
+def can_boot() -> None:
     if WHY_NOT is not None:
         pytest.skip(WHY_NOT)
 
 
 @pytest.fixture
-async def off(_can_boot: None) -> AsyncIterator[harness.Machine]:
+async def off(can_boot: None) -> AsyncIterator[harness.Machine]:
     """A machine that is off."""
     async with harness.machine() as made:
         yield made

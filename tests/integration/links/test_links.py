@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -75,17 +75,19 @@ async def open_raw(host: LinkedHost, token: str | None, path: str = wire.PATH) -
 @pytest.mark.parametrize(
     ("token", "reason"),
     [
-        (None, "no token"),
-        ("nonsense", "bad token"),
-        (OTHER_KEYS.sign(CLAIMS), "bad token"),
-        (TOKENS.sign(HostClaims("a", "c", "nonce")), "meant for another host"),
+        (lambda: None, "no token"),
+        (lambda: "nonsense", "bad token"),
+        (lambda: OTHER_KEYS.sign(CLAIMS), "bad token"),
+        (lambda: TOKENS.sign(HostClaims("a", "c", "nonce")), "meant for another host"),
     ],
+    ids=["none", "nonsense", "foreign", "for another"],
 )
 async def test_who_has_no_token_for_this_host_is_refused_with_one_line(
-    pair: Pair, token: str | None, reason: str
+    pair: Pair, token: Callable[[], str | None], reason: str
 ) -> None:
+    """Made in the test, since a token is good for less time than all tests take."""
     with capture_logs() as logs, pytest.raises(ConnectionRejected) as refused:
-        async with open_raw(pair.b, token):
+        async with open_raw(pair.b, token()):
             pass
     assert refused.value.status_code == 401
     assert [(line["event"], line["reason"]) for line in logs if line["event"] == "link refused"] == [

@@ -47,6 +47,7 @@ HOT: dict[str, dict[str, object]] = {
     "find_started_run": {},
     "adopt_run_if_lease_held": {},
     "request_cancel_if_lease_held": {},
+    "declare_host_dead_if_unlocked": {"host_id": "no-such-host"},
     "join_run_if_lease_held": {"turn_id": "t20003"},
     "finish_run_if_lease_held": {
         "ends": _ENDS, "status": "completed", "turn_status": "completed", "usage": None, "base_length": None,
@@ -126,7 +127,7 @@ HOT: dict[str, dict[str, object]] = {
 EXEMPT = {
     "no table": (
         "prepare_session", "begin", "commit", "now", "lock_migrations", "lock_agents", "prepare_audit_session",
-        "notify", "listen", "set_server_timeouts", "session_pid",
+        "notify", "listen", "hold_host_lock", "set_server_timeouts", "session_pid",
     ),
     "once, by a migration": (
         "create_schema_migration", "add_schema_migration_checksum", "fill_schema_migration_checksum_if_absent",
