@@ -68,9 +68,7 @@ TREE_INTENSITY = Intensity(max_restarts=10, within_seconds=60.0)
 class Host:
     """The parts of one supervisor process, over a store that is usable. `children` go into its tree in this order."""
 
-    def __init__(
-        self, settings: Settings, store: Store, run_token: RunToken, tokens: HostTokens, judge: Judge
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, run_token: RunToken, tokens: HostTokens, judge: Judge) -> None:
         limits = settings.limits
         alone = Preconditions.of(settings).alone
         self._busy = Busy()

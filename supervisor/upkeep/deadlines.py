@@ -28,9 +28,7 @@ BATCH = 1000
 class Deadlines:
     """A supervised child."""
 
-    def __init__(
-        self, store: HostStore, host_id: Callable[[], str], promises: Promises, running: RunningClock
-    ) -> None:
+    def __init__(self, store: HostStore, host_id: Callable[[], str], promises: Promises, running: RunningClock) -> None:
         self._store = store
         self._host_id = host_id
         self._promises = promises
