@@ -15,6 +15,7 @@ import signal
 import socket
 from pathlib import Path
 
+from supervisor.spawner.cgroups import Cgroups, delegated
 from supervisor.spawner.loop import Spawner
 from supervisor.spawner.orphans import become_subreaper
 from supervisor.spawner.protocol import WORKER_FD
@@ -84,11 +85,13 @@ def main() -> None:
     listener = _listener(arguments.listen_fd)
     records = Records(arguments.folder)
     records.end_left_over()
+    cgroups = Cgroups(delegated())
+    cgroups.end_left_over()
     records.open()
     _clean_signals()
     become_subreaper()
     _raise_descriptor_limit()
-    spawner = Spawner(listener, records, arguments.abandon_seconds, notifier.beat)
+    spawner = Spawner(listener, records, cgroups, arguments.abandon_seconds, notifier.beat)
     gc.freeze()
     notifier.ready("waits for a supervisor, or serves one")
     spawner.run()

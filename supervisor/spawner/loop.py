@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 from supervisor.spawner import protocol
+from supervisor.spawner.cgroups import Cgroups
 from supervisor.spawner.launch import Launched, Launcher, LaunchFailed
 from supervisor.spawner.orphans import Orphans
 from supervisor.spawner.output import OutputPipe
@@ -60,12 +61,18 @@ class Spawner:
     """
 
     def __init__(
-        self, listener: socket.socket, records: Records, abandon_seconds: float, beat: Callable[[], float | None]
+        self,
+        listener: socket.socket,
+        records: Records,
+        cgroups: Cgroups,
+        abandon_seconds: float,
+        beat: Callable[[], float | None],
     ) -> None:
         self._beat = beat
         self._launcher = Launcher()
         self._orphans = Orphans()
         self._records = records
+        self._cgroups = cgroups
         self._workers: dict[str, Worker] = {}
         self._leaders: dict[int, str] = {}
         self._trusted_until: float | None = None
@@ -191,8 +198,9 @@ class Spawner:
         self._uplink.reply(protocol.Spawned(worker.worker_id, worker.pid, worker.started_at), worker.descriptors)
         try:
             self._records.add(Record(worker.worker_id, worker.pid, worker.started_at))
+            self._cgroups.enter(worker.worker_id, worker.pid)
         except OSError as error:
-            print(f"spawner: worker {worker.worker_id} is not on record: {error}", file=sys.stderr)
+            print(f"spawner: worker {worker.worker_id} is not on record, or in no group: {error}", file=sys.stderr)
         if self._frozen:
             _signal_group(worker.pid, signal.SIGSTOP)
 
@@ -269,6 +277,7 @@ class Spawner:
             ended = _next_ended()
         # The end of a leader or an orphan may have made its children ours.
         self._sweep()
+        self._cgroups.sweep()
 
     def _sweep(self) -> None:
         self._orphans.sweep(self._leaders, self._zygotes.leaders, self._zygotes.ordered)
@@ -276,6 +285,7 @@ class Spawner:
     def _leader_ended(self, pid: int, code: int, status: int) -> None:
         _signal_group(pid, signal.SIGKILL)
         worker = self._workers.pop(self._leaders.pop(pid))
+        self._cgroups.end(worker.worker_id)
         exited = code == os.CLD_EXITED
         self._uplink.reply(protocol.Exited(worker.worker_id, status if exited else None, None if exited else status))
         if not worker.output.ended:
@@ -302,6 +312,7 @@ class Spawner:
             self._uplink.flush()
         if _has_children():
             print("spawner: some processes did not end after SIGKILL", file=sys.stderr)
+        self._cgroups.sweep()
         self._uplink.drop()
 
 
