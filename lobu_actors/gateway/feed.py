@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from lobu_actors.contract import events
-from lobu_actors.contract.events import Cursor, Data, EventType
+from lobu_actors.contract.events import TERMINAL_EVENTS, Cursor, Data, EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.records import Event
 
@@ -291,15 +291,15 @@ class FeedReader:
         if held == offset:
             self._differs = None
         else:
-            self._differs = event.data.get("messageId") or self._differs
+            self._differs = self._running_message(event, attempt)
 
-    def _put_cursor_right(self, out: list[Outgoing]) -> None:
-        """The last event's id says of the text that all before it is there. Where it is not, say how much is."""
-        if self._differs is not None and self._held is not None:
-            attempt, offset = self._held
-            data = events.output("", self._differs, self._feed.clock_ms())
-            out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, attempt, offset)))
-            self._differs = None
+    def _running_message(self, event: Event, attempt: int) -> str | None:
+        """Whose text ran when the event was written, as far as that is known. An end that came while text ran is that
+        of another message, which waited; all else is of what ran."""
+        text = self._feed.text
+        if text is not None and text.attempt == attempt:
+            return text.message_id
+        return self._differs if event.type in TERMINAL_EVENTS else event.data.get("messageId") or self._differs
 
     def _follow(self, text: LiveText, length: int, out: list[Outgoing]) -> bool:
         """Emit what the reader lacks of `text` up to `length`; first `restart` when it holds another attempt's.
