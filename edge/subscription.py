@@ -193,8 +193,6 @@ class Subscription:
                 return
         for row in rows:
             self._replay(row)
-        for outgoing in self._reader.correction():
-            self._emit(outgoing)
         if complete and not self._done:
             self._reached_end_of_log()
 

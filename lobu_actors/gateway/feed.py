@@ -228,8 +228,7 @@ class FeedReader:
         while position is not None and text is not None and event.seq > text.start_seq:
             if self._follow(text, position[1], out):
                 break
-        out.append(self._pass(event))
-        return out
+        return [*out, self._pass(event), *self.correction()]
 
     def correction(self) -> list[Outgoing]:
         """An event's id says of the text before it that all of it is there. Where it is not, this says how much is; to
@@ -264,14 +263,17 @@ class FeedReader:
             if item.text is not None and not self._follow(item.text, item.text_length, out):
                 return out
             self._position += 1
-            out.append(Outgoing(item.type, item.data, None) if event is None else self._pass(event))
+            if event is None:
+                out.append(Outgoing(item.type, item.data, None))
+            else:
+                out += [self._pass(event), *self.correction()]
         if feed.last_seq > max(self._seq, self._covered):
             if out:
                 return out
             raise Behind
         if feed.text is not None:
             self._follow(feed.text, feed.text.length, out)
-        return out + self.correction()
+        return out
 
     def _pass(self, event: Event) -> Outgoing:
         self._seq = event.seq
@@ -297,7 +299,7 @@ class FeedReader:
         """Whose text ran when the event was written, as far as that is known. An end that came while text ran is that
         of another message, which waited; all else is of what ran."""
         text = self._feed.text
-        if text is not None and text.attempt == attempt:
+        if text is not None and text.attempt == attempt and text.start_seq < event.seq:
             return text.message_id
         return self._differs if event.type in TERMINAL_EVENTS else event.data.get("messageId") or self._differs
 

@@ -75,9 +75,8 @@ def test_an_event_whose_text_is_not_here_says_how_much_is() -> None:
     """The text comes behind the event then, from where the reader is."""
     read = feed()
     reader = FeedReader(read, Cursor(0))
-    [event] = reader.replay(question(1))
+    event, correction = reader.replay(question(1))
     assert event.cursor == Cursor(1)
-    [correction] = reader.correction()
     assert (correction.data["content"], correction.cursor) == ("", Cursor(1, 1, 0))
     assert reader.correction() == []
     FeedWriter(read, 1, 1).begin_text(LiveText("m", 1, 0, "before and behind"))
