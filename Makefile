@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check soak supervisor-kills kill-campaign rolling-restarts bench clean
+.PHONY: run test check slow soak supervisor-kills kill-campaign rolling-restarts bench clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -16,6 +16,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak $(ARGS)

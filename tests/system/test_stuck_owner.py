@@ -31,6 +31,7 @@ FOUND_OUT_SECONDS = DEADLINE_SECONDS + SLACK_SECONDS + OVERDUE_SECONDS
 FENCED_SECONDS = 10.0
 LATE_WRITES = 2  # that `stuck_lobu.py` makes when it is woken
 NORMAL_SECONDS = 3.0  # a turn that is only given back, its worker's start included
+pytestmark = pytest.mark.slow
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 CONFIG = f"""
