@@ -23,7 +23,7 @@ from edge.settings import EdgeSettings
 from lobu_actors.contract import events
 from lobu_actors.contract.events import TERMINAL_EVENTS, Cursor, EventType
 from lobu_actors.contract.states import TERMINAL_TURN_STATUSES
-from lobu_actors.gateway.feed import Behind, Feed, FeedReader, Outgoing
+from lobu_actors.gateway.feed import Behind, Feed, FeedReader, Outgoing, settled
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.protocol import ConversationStore
 from lobu_actors.store.records import Conversation, Event, Turn
@@ -191,8 +191,11 @@ class Subscription:
             if not self._located:  # a gap: read from the log's beginning
                 self._located = True
                 return
-        for row in rows:
-            self._replay(row)
+        over = settled(rows)
+        if not complete:
+            rows = rows[:over] or rows  # of the others the next page says whether their text can still come
+        for index, row in enumerate(rows):
+            self._replay(row, over=index < over)
         if complete and not self._done:
             self._reached_end_of_log()
 
@@ -216,11 +219,11 @@ class Subscription:
         self._emit(Outgoing(EventType.GAP, events.gap(seq, first, reason), None))
         return rows
 
-    def _replay(self, row: Event) -> None:
+    def _replay(self, row: Event, *, over: bool) -> None:
         if row.seq > self._reader.seq + 1 and not self._from_beginning:
             self._emit(Outgoing(EventType.GAP, events.gap(self._reader.seq, row.seq, TRIMMED), None))
         self._from_beginning = False
-        for outgoing in self._reader.replay(row):
+        for outgoing in self._reader.replay(row, over=over):
             self._emit(outgoing)
 
     async def _ended_before_start(self) -> bool:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
 import trio
 
 from lobu_actors.contract import events
-from lobu_actors.contract.events import TERMINAL_EVENTS, Cursor, Data, EventType
+from lobu_actors.contract.events import Cursor, Data, EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.records import Event
 
@@ -203,7 +203,6 @@ class FeedReader:
         self._covered = 0  # what the log is read to, at least
         self._looks = feed.looks
         self._ended_seq = 0  # behind this event nothing of an earlier text may come
-        self._differs: str | None = None  # message of which the reader holds other text than its cursor says
 
     @property
     def seq(self) -> int:
@@ -220,24 +219,18 @@ class FeedReader:
         if _begins_anew(event):
             self._ended_seq = event.seq
 
-    def replay(self, event: Event) -> list[Outgoing]:
-        """An event of the log to be sent on, and before it the text that ran before it, if that is still known."""
+    def replay(self, event: Event, *, over: bool) -> list[Outgoing]:
+        """An event of the log to be sent on, and before it the text that ran before it, if that is still known.
+
+        `over`: a later event of the log says that what ran then has ended, so nothing of its text can be lacked.
+        """
         out: list[Outgoing] = []
         position = _text_position(event)
         text = self._feed.text
         while position is not None and text is not None and event.seq > text.start_seq:
             if self._follow(text, position[1], out):
                 break
-        return [*out, self._pass(event), *self.correction()]
-
-    def correction(self) -> list[Outgoing]:
-        """An event's id says of the text before it that all of it is there. Where it is not, this says how much is; to
-        be sent together with the event, so that a reader that comes back is given the rest."""
-        if self._differs is None or self._held is None:
-            return []
-        message_id, self._differs = self._differs, None
-        data = events.output("", message_id, self._feed.clock_ms())
-        return [Outgoing(EventType.OUTPUT, data, Cursor(self._seq, *self._held))]
+        return [*out, self._pass(event, over=over)]
 
     def take(self) -> list[Outgoing]:
         """What is new, text coalesced; empty when there is nothing. Raises Behind.
@@ -266,7 +259,7 @@ class FeedReader:
             if event is None:
                 out.append(Outgoing(item.type, item.data, None))
             else:
-                out += [self._pass(event), *self.correction()]
+                out.append(self._pass(event))
         if feed.last_seq > max(self._seq, self._covered):
             if out:
                 return out
@@ -275,33 +268,22 @@ class FeedReader:
             self._follow(feed.text, feed.text.length, out)
         return out
 
-    def _pass(self, event: Event) -> Outgoing:
+    def _pass(self, event: Event, *, over: bool = False) -> Outgoing:
+        """A bare id says that all text before the event is there. While its owner is not heard it is not: it comes
+        behind the event, and an id with the offset says how much of it a reader that comes back has."""
         self._seq = event.seq
-        self._hold_behind(event)
-        return Outgoing(event.type, event.data, Cursor(event.seq))
-
-    def _hold_behind(self, event: Event) -> None:
-        """What the reader holds now. Text that ran before the event is not there while its owner is not heard: the
-        reader gets it when it is, behind the event, and must not be taken for one that has it already."""
         position = _text_position(event)
+        cursor = Cursor(event.seq)
         if position is None or _begins_anew(event):
-            self._held, self._ended_seq, self._differs = position, event.seq, None
-            return
-        attempt, offset = position
-        held = self._held[1] if self._held is not None and self._held[0] == attempt else 0
-        self._held = (attempt, held)
-        if held == offset:
-            self._differs = None
-        else:
-            self._differs = self._running_message(event, attempt)
-
-    def _running_message(self, event: Event, attempt: int) -> str | None:
-        """Whose text ran when the event was written, as far as that is known. An end that came while text ran is that
-        of another message, which waited; all else is of what ran."""
-        text = self._feed.text
-        if text is not None and text.attempt == attempt and text.start_seq < event.seq:
-            return text.message_id
-        return self._differs if event.type in TERMINAL_EVENTS else event.data.get("messageId") or self._differs
+            self._ended_seq = event.seq
+        elif not over:
+            attempt, offset = position
+            held = self._held[1] if self._held is not None and self._held[0] == attempt else 0
+            if held != offset:
+                position = (attempt, held)
+                cursor = Cursor(event.seq, attempt, held)
+        self._held = position
+        return Outgoing(event.type, event.data, cursor)
 
     def _follow(self, text: LiveText, length: int, out: list[Outgoing]) -> bool:
         """Emit what the reader lacks of `text` up to `length`; first `restart` when it holds another attempt's.
@@ -321,7 +303,7 @@ class FeedReader:
         self._held = (text.attempt, offset)
         if offset < length:
             upto = min(length, offset + TAKEN_CHARS)
-            self._held, self._differs = (text.attempt, upto), None
+            self._held = (text.attempt, upto)
             data = events.output(text.slice(offset, upto), text.message_id, self._feed.clock_ms())
             out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, text.attempt, upto)))
             return upto == length
@@ -336,6 +318,11 @@ def _text_position(event: Event) -> tuple[int, int] | None:
 def _begins_anew(event: Event) -> bool:
     """Behind it the reader holds nothing of the text that ran before."""
     return event.attempt is None or event.type is EventType.RESTART
+
+
+def settled(rows: Sequence[Event]) -> int:
+    """How many rows of the log, from the first, have word in the log that what ran at them has ended."""
+    return max((index + 1 for index, row in enumerate(rows) if _begins_anew(row)), default=0)
 
 
 class Feeds:

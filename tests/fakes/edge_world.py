@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -25,7 +26,6 @@ class EdgeWorld:
     gateway: FakeGateway
     keys: JwtKeys
     settings: EdgeSettings
-    app: QuartTrio
     admin_key: str  # of org `acme`
     user_key: str  # of org `acme`, user `ann`
     other_key: str  # admin of org `rival`
@@ -50,7 +50,11 @@ class EdgeWorld:
             made.append(key)
         for organization in ("acme", "rival"):
             await store.apply_agents(organization, [Agent(organization, "echo", "echo", is_default=True)])
-        return cls(store, gateway, keys, settings, create_app(store, gateway, keys, settings), *made)
+        return cls(store, gateway, keys, settings, *made)
+
+    @cached_property
+    def app(self) -> QuartTrio:
+        return create_app(self.store, self.gateway, self.keys, self.settings)
 
     async def conversation(self, thread: str | None = None, user: str = "ann") -> ConversationRef:
         key = f"echo_{user}_acme" + (f"_{thread}" if thread else "")

@@ -137,8 +137,9 @@ class HostPart(Part):
         def add(ref: ConversationRef, since: datetime, close: bool) -> None:
             rank = self._rank(ref, host_id)
             if rank is not None and since <= before:
-                entry = (ABANDONED if close else rank, since)
-                found[ref] = min(found.get(ref, entry), entry)
+                rank = ABANDONED if close else rank
+                known_rank, known_since = found.get(ref, (rank, since))
+                found[ref] = min(known_rank, rank), min(known_since, since)
                 if close:
                     closing.add(ref)
 

@@ -75,12 +75,15 @@ def test_an_event_whose_text_is_not_here_says_how_much_is() -> None:
     """The text comes behind the event then, from where the reader is."""
     read = feed()
     reader = FeedReader(read, Cursor(0))
-    event, correction = reader.replay(question(1))
-    assert event.cursor == Cursor(1)
-    assert (correction.data["content"], correction.cursor) == ("", Cursor(1, 1, 0))
-    assert reader.correction() == []
+    [event] = reader.replay(question(1), over=False)
+    assert event.cursor == Cursor(1, 1, 0)
     FeedWriter(read, 1, 1).begin_text(LiveText("m", 1, 0, "before and behind"))
     assert shown(reader) == [("output", "before and behind")]
+
+
+def test_an_event_whose_text_cannot_come_any_more_has_a_bare_id() -> None:
+    [event] = FeedReader(feed(), Cursor(0)).replay(question(1), over=True)
+    assert event.cursor == Cursor(1)
 
 
 def test_a_mirror_that_lost_its_owner_shows_nothing_and_goes_on_where_it_was() -> None:
