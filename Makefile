@@ -10,7 +10,7 @@ run: $(STAMP)
 	$(BIN)/lobu run
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(STAMP)
 	$(BIN)/ruff check .

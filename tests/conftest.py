@@ -74,6 +74,13 @@ pytest_runtest_setup = pytest.hookimpl(_failing_when_hung, wrapper=True, tryfirs
 pytest_runtest_call = pytest.hookimpl(_failing_when_hung, wrapper=True, tryfirst=True, specname="pytest_runtest_call")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What may not run side by side: the tests of one file, which share fixtures, and those that boot a machine."""
+    for item in items:
+        group = "machines" if "systemd" in item.path.parts else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[EmbeddedServer]:
     """The run's server; tests share it and must not stop it."""

@@ -60,6 +60,13 @@ def waiting_of(host: Any) -> list[int]:
     return [pid for pid in _loaded(host) if os.getsid(pid) != pid]
 
 
+async def the_waiting(host: Any) -> int:
+    """The one that waits; it is forked when its predecessor has been given away."""
+    await until(lambda: waiting_of(host))
+    (waiting,) = waiting_of(host)
+    return waiting
+
+
 def _loaded(host: Any) -> list[int]:
     return [pid for pid in children_of(host.link.pid) if "LOBU_ZYGOTE_FD" in environ_of(pid)]
 

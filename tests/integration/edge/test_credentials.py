@@ -8,7 +8,6 @@ import httpx
 import pytest
 import trio
 
-from edge.app import create_app
 from edge.settings import EdgeSettings
 from edge.tickets import sign_ticket
 from edge.tokens import JwtKeys, api_key_hash
@@ -91,8 +90,7 @@ async def test_a_token_outlives_its_keys_first_place_and_not_its_listing() -> No
 
     async def ask(secrets: list[str]) -> tuple[int, int, str]:
         keys = JwtKeys.from_secrets(secrets)
-        app = create_app(world.store, FakeGateway(), keys, world.settings)
-        served = EdgeWorld(world.store, world.gateway, keys, world.settings, app, *["x"] * 4)
+        served = EdgeWorld(world.store, FakeGateway(), keys, world.settings, *["x"] * 4)
         async with running(served) as server:
             async with server.client(credentials["token"]) as client:
                 shown = (await client.get(PATH)).status_code

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from supervisor.spawner.protocol import Preload
-from tests.workers.forking import PROGRAM, children_of, forked, is_forked, until, value, waiting_of, zygotes_of
+from tests.workers.forking import PROGRAM, children_of, forked, is_forked, the_waiting, until, value, zygotes_of
 
 UNFIT = {
     "thread": (
@@ -139,7 +139,7 @@ async def test_a_killed_zygote_is_replaced_and_the_next_worker_executed(host, pr
     program()
     old = await forked(host)
     (zygote,) = zygotes_of(host)
-    (waiting,) = waiting_of(host)
+    waiting = await the_waiting(host)
     os.kill(zygote, signal.SIGKILL)
     client = await host.ready("zygote")
     assert not await is_forked(client)
@@ -172,7 +172,7 @@ async def test_a_hung_zygote_is_ended_and_the_worker_executed(host, program, not
     program()
     await forked(host)
     (zygote,) = zygotes_of(host)
-    (waiting,) = waiting_of(host)
+    waiting = await the_waiting(host)
     os.kill(waiting, signal.SIGSTOP)
     if both:
         os.kill(zygote, signal.SIGSTOP)
@@ -189,7 +189,7 @@ async def test_zygotes_end_with_their_spawner(host, program, wait_for_end):
     program()
     await forked(host)
     (zygote,) = zygotes_of(host)
-    (waiting,) = waiting_of(host)
+    waiting = await the_waiting(host)
     os.kill(host.link.pid, signal.SIGKILL)
     await wait_for_end(zygote)
     await wait_for_end(waiting)
