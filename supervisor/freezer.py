@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import TypeVar
 
 import structlog
 import trio
@@ -28,6 +30,8 @@ from supervisor.spawner.link import SpawnerLink
 from supervisor.workers.service import WorkerProcesses
 
 log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
 
 AGAIN_SECONDS = 0.2  # between two questions to a store that is away again
 
@@ -99,28 +103,19 @@ class Freezer:
 
     async def _end_what_was_taken(self) -> None:
         """Ask until it is known: nothing may run on that somebody else runs too."""
-        while True:
+
+        async def taken() -> set[ConversationRef]:
             active = list(self._active())
-            try:
-                kept = await self._store.find_held(self._membership.host_id, active)
-            except StoreUnavailable as error:
-                log.warning("not thawed yet, the store is away", error=str(error))
-                await trio.sleep(AGAIN_SECONDS)
-                continue
-            for ref in set(active) - kept:
-                log.warning("taken over by another host", conversation=ref.conversation_id)
-                self._give_up(ref)
-            return
+            return set(active) - await self._store.find_held(self._membership.host_id, active)
+
+        for ref in await _until_known(taken):
+            log.warning("taken over by another host", conversation=ref.conversation_id)
+            self._give_up(ref)
 
     async def _end_left_behind(self) -> None:
         """Workers of an earlier supervisor whose conversations another host has by now."""
         for ref in () if self._alone else self._workers.left_behind():
-            while True:
-                try:
-                    owner = await self._store.find_owner(ref)
-                    break
-                except StoreUnavailable:
-                    await trio.sleep(AGAIN_SECONDS)
+            owner = await _until_known(partial(self._store.find_owner, ref))
             if owner not in (None, self._membership.host_id):
                 log.warning("taken over by another host", conversation=ref.conversation_id)
                 self._workers.end_left_behind(ref)
@@ -133,3 +128,13 @@ class Freezer:
     def _monotonic(self) -> float:
         """Until when this host is trusted, by the clock that the spawner has too."""
         return time.monotonic() + max(0.0, self._membership.trusted_until - trio.current_time())
+
+
+async def _until_known(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """The store's answer, however long it is away: the workers stand still until then."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable as error:
+            log.warning("not thawed yet, the store is away", error=str(error))
+            await trio.sleep(AGAIN_SECONDS)

@@ -58,8 +58,8 @@ class Cgroups:
         return self._top / f"{_PREFIX}{worker_id}"
 
 
-def delegated() -> Path | None:
-    """This process's own control group, if it was given away to it."""
+def own_group() -> Path | None:
+    """This process's own control group of version 2; None where there are none."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         own = Path("/proc/self/cgroup").read_text().splitlines()
@@ -67,7 +67,14 @@ def delegated() -> Path | None:
         path = next(line.removeprefix("0::") for line in own if line.startswith("0::"))
     except (OSError, StopIteration, IndexError):
         return None
-    top = Path(mount + path)
+    return Path(mount + path)
+
+
+def delegated() -> Path | None:
+    """This process's own control group, if it was given away to it."""
+    top = own_group()
+    if top is None:
+        return None
     for mark in _MARKS:
         with contextlib.suppress(OSError):
             if os.getxattr(top, mark) == b"1":

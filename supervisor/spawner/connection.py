@@ -166,11 +166,6 @@ class Connection:
         if worker_id in self.processes and not self.is_lost:
             self._request(protocol.Kill(worker_id))
 
-    def signal(self, worker_id: str, number: int) -> None:
-        """Any signal to the worker's group; nothing when it is gone."""
-        if worker_id in self.processes and not self.is_lost:
-            self._request(protocol.Signal(worker_id, number))
-
     def request_end(self) -> None:
         """Ask the spawner to end all workers and itself."""
         if not self.is_lost:

@@ -126,10 +126,10 @@ class SpawnerLink:
         if self._connection is not None:
             self._connection.kill(worker_id)
 
-    def signal(self, worker_id: str, number: int) -> None:
-        """Any signal to the whole process group of a worker; nothing when it is gone. Never blocks."""
-        if self._connection is not None:
-            self._connection.signal(worker_id, number)
+    def end(self, process: SpawnedProcess) -> None:
+        """As `kill`, directly too, which needs no spawner that answers. Its descriptors are the caller's to close."""
+        process.kill()
+        self.kill(process.worker_id)  # for a group whose leader just ended
 
     # --- the spawner process
 
@@ -144,12 +144,10 @@ class SpawnerLink:
                 link = self._connect()
             if link is None:
                 raise SpawnerLost("The spawner's socket is not there.")
-            connection = Connection(link, lambda: self.on_frozen())
             try:
-                yield connection
+                with self._connection_over(link) as connection:
+                    yield connection
             finally:
-                self._connection = None
-                connection.lose()
                 with trio.move_on_after(END_SECONDS, shield=True):
                     await _wait_for_end(connection.pid)
         finally:
@@ -166,6 +164,12 @@ class SpawnerLink:
         link = self._connect()
         if link is None:
             raise SpawnerLost("Nobody listens for the spawner; start its socket unit.")
+        with self._connection_over(link) as connection:
+            yield connection
+
+    @contextmanager
+    def _connection_over(self, link: socket.socket) -> Iterator[Connection]:
+        """Lost when the context ends, in whatever way."""
         connection = Connection(link, lambda: self.on_frozen())
         try:
             yield connection

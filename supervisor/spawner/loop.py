@@ -159,9 +159,8 @@ class Spawner:
         elif isinstance(request, protocol.Thaw):
             self._thaw(request.until)
         elif isinstance(request, protocol.Kill):
-            self._signal(request.worker_id, signal.SIGKILL)
-        elif isinstance(request, protocol.Signal):
-            self._signal(request.worker_id, request.signal)
+            if request.worker_id in self._workers:
+                _signal_group(self._workers[request.worker_id].pid, signal.SIGKILL)
         else:
             self._ending = True
 
@@ -226,11 +225,6 @@ class Spawner:
         self._trusted_until, self._frozen = until, False
         for worker in self._workers.values():
             _signal_group(worker.pid, signal.SIGCONT)
-
-    def _signal(self, worker_id: str, number: int) -> None:
-        worker = self._workers.get(worker_id)
-        if worker is not None:
-            _signal_group(worker.pid, number)
 
     # --- output and ends
 

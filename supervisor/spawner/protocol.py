@@ -69,13 +69,6 @@ class Kill(NamedTuple):
     worker_id: str
 
 
-class Signal(NamedTuple):
-    """Any signal to the worker's whole process group; nothing when it is gone already."""
-
-    worker_id: str
-    signal: int
-
-
 class Trust(NamedTuple):
     """Freeze all workers at `until` (seconds of CLOCK_MONOTONIC) unless a later time was said by then.
 
@@ -156,7 +149,7 @@ class Notice(NamedTuple):
     text: str
 
 
-Request = Spawn | Preload | Relabel | Kill | Signal | Trust | Thaw | End
+Request = Spawn | Preload | Relabel | Kill | Trust | Thaw | End
 Reply = Up | Running | Spawned | SpawnFailed | Exited | Output | Froze | Notice
 
 _REQUESTS: dict[str, type[Any]] = {
@@ -164,7 +157,6 @@ _REQUESTS: dict[str, type[Any]] = {
     "preload": Preload,
     "relabel": Relabel,
     "kill": Kill,
-    "signal": Signal,
     "trust": Trust,
     "thaw": Thaw,
     "end": End,

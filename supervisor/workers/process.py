@@ -41,6 +41,8 @@ from supervisor.workers.types import WorkerLimits
 _SPAWNER_LOST = "The spawner ended, and the worker with it."
 FINAL_SECONDS = 1.0  # for `WorkerGone` when the task itself is cancelled
 
+_Batch = tuple[frames.Frame, ...]
+
 _log = structlog.get_logger()
 
 
@@ -167,7 +169,7 @@ class WorkerProcess:
             self._has_slot = True
         self._hold(process, mid_line=True)
         if self._cause is not None:  # it was ended before this task came to run
-            self._kill_process(process)
+            self._link.end(process)
         left: list[frames.Frame] = []
         if frames.TEXT_OFFSET not in (self._label.capabilities or ()):
             # It will begin its text again, and cannot say where: what it wrote before must not be taken for that.
@@ -177,15 +179,10 @@ class WorkerProcess:
                 detail = "It ended its reply while no supervisor was there, and nobody knows all of its text."
                 self._end(Gone.EXITED, detail)
                 return await self._exit(_Ending(Gone.EXITED, detail))
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            ending = await self._talk(tuple(left))
-            self._nursery = None
-            nursery.cancel_scope.cancel()
-        return ending
+        return await self._with_nursery(self._talk, tuple(left))
 
     async def _start_and_talk(self, prepare: Callable[[], Awaitable[Launch]]) -> _Ending:
-        first: tuple[frames.Frame, ...] | None = None
+        first: _Batch | None = None
         ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
         try:
             with self._startup:
@@ -212,14 +209,18 @@ class WorkerProcess:
             if cause is not None and cause.reason == Gone.WORKSPACE_FULL:
                 return cause
             return _Ending(Gone.NOT_STARTED, (cause or ending).detail)
+        return await self._with_nursery(self._greet, first)
+
+    async def _with_nursery(self, talk: Callable[[_Batch], Awaitable[_Ending]], batch: _Batch) -> _Ending:
+        """Talk, beginning with `batch`, while what is sent has a nursery for what the socket does not take at once."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            ending = await self._greet(first)
+            ending = await talk(batch)
             self._nursery = None
             nursery.cancel_scope.cancel()
         return ending
 
-    async def _start(self, prepare: Callable[[], Awaitable[Launch]]) -> tuple[frames.Frame, ...]:
+    async def _start(self, prepare: Callable[[], Awaitable[Launch]]) -> _Batch:
         """Spawn and greet; gives `ready` and what came in the same read."""
         try:
             launch = await prepare()
@@ -250,7 +251,7 @@ class WorkerProcess:
         limit = self._limits.max_line_bytes
         self._reader = FrameReader(process.socket, self.worker_id, limit, mid_line=mid_line)
 
-    async def _greet(self, first: tuple[frames.Frame, ...]) -> _Ending:
+    async def _greet(self, first: _Batch) -> _Ending:
         ready, *rest = first
         assert isinstance(ready, frames.Ready)
         assert self._process is not None
@@ -262,7 +263,7 @@ class WorkerProcess:
         signal = WorkerReady(self.worker_id, self._process.pid, self._process.started_at, frozenset(ready.capabilities))
         return await self._talk(tuple(rest), signal)
 
-    async def _talk(self, batch: tuple[frames.Frame, ...], ready: WorkerReady | None = None) -> _Ending:
+    async def _talk(self, batch: _Batch, ready: WorkerReady | None = None) -> _Ending:
         assert self._process is not None
         self.state = "ready"
         if self._writer.open(self._process.socket):
@@ -308,12 +309,7 @@ class WorkerProcess:
         if self._process is None:
             self._startup.cancel()
         elif self._process.exit is None:
-            self._kill_process(self._process)
-
-    def _kill_process(self, process: SpawnedProcess) -> None:
-        # Directly, which needs no spawner that answers; and through it, for a group whose leader just ended.
-        process.kill()
-        self._link.kill(self.worker_id)
+            self._link.end(self._process)
 
     def _broken(self, error: FrameError) -> _Ending:
         _log.warning("worker.broken_line", worker_id=self.worker_id, reason=str(error), line=repr(error.shown))
@@ -333,7 +329,7 @@ class WorkerProcess:
         if self._process is not None:
             how = self._process.exit
             if how is None:
-                self._kill_process(self._process)
+                self._link.end(self._process)
             self._process.on_exit = None
             self._process.close()
         if self._has_slot:

@@ -241,8 +241,7 @@ class WorkerProcesses:
             self._end_process(process)
 
     def _end_process(self, process: SpawnedProcess) -> None:
-        process.kill()
-        self._link.kill(process.worker_id)
+        self._link.end(process)
         process.close()
         self._release(process.worker_id)
 

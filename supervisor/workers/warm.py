@@ -83,7 +83,8 @@ class WarmPool:
             return None
         self._used_at[name] = time.monotonic()
         self._changed.set()
-        if any(warm.programs != _programs(self._types[name]) for warm in self._idle.get(name, ())):
+        programs = _programs(self._types[name])
+        if any(warm.programs != programs for warm in self._idle.get(name, ())):
             self.drop(name)
         idle = self._idle.get(name)
         if not idle:
@@ -163,8 +164,7 @@ class WarmPool:
 
     def _end(self, warm: WarmWorker) -> None:
         warm.process.on_exit = None
-        warm.process.kill()
-        self._link.kill(warm.worker_id)
+        self._link.end(warm.process)
         warm.process.close()
         self._release(warm.worker_id)
         self._slots.release()

@@ -9,24 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.spawner.cgroups import Cgroups, delegated
+from supervisor.spawner.cgroups import Cgroups, delegated, own_group
 from tests.system.lobu_process import until
-
-
-def _own() -> Path | None:
-    """This process's group of version 2."""
-    with suppress(OSError, StopIteration):
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        mount = next(line.split()[4] for line in mounts if " - cgroup2 " in line)
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        return Path(mount + next(line.removeprefix("0::") for line in lines if line.startswith("0::")))
-    return None
 
 
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A delegated group with this process, and so the spawner that it starts, in it."""
-    before = _own()
+    before = own_group()
     if before is None:
         pytest.skip("this machine has no control groups of version 2")
     made = before / f"lobu-test-{os.getpid()}"

@@ -21,7 +21,6 @@ from supervisor.workers.types import WorkerType
         protocol.Preload(["a"], {"A": "b"}),
         protocol.Relabel("w", "label"),
         protocol.Kill("w"),
-        protocol.Signal("w", 19),
         protocol.End(),
     ],
 )
