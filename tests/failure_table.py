@@ -26,7 +26,7 @@ from lobu_actors.contract.ids import new_id
 from lobu_actors.store.embedded import EmbeddedServer
 from lobu_actors.store.migrate import migrate
 from tests.conftest import admin
-from tests.system.lobu_process import LobuRun, lobu_run, until
+from tests.system.lobu_process import ECHO, LobuRun, lobu_run, until
 from tests.system.sse_client import Broken, Client, Conversation, Transcript
 
 REPETITIONS = 5
@@ -44,14 +44,6 @@ _AGENTS = {
     "modelless": "settings = { requires_model = true }",
     "broken_guard": 'guardrails = [ { kind = "command", command = ["sh", "-c", "exit 3"] } ]',
 }
-_ECHO = """
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
 
 
 def _config(program: Path) -> str:
@@ -365,7 +357,7 @@ async def _two_runs() -> AsyncIterator[tuple[LobuRun, LobuRun]]:
         try:
             await migrate(server.url)
             options: dict[str, Any] = {
-                "config": f"[limits]\ndrain_grace_seconds = 1\n{_ECHO}",
+                "config": f"[limits]\ndrain_grace_seconds = 1\n{ECHO}",
                 "database_url": server.url,
                 "environment": {"LOBU_ALLOW_MULTI_HOST": "1"},
             }

@@ -26,21 +26,13 @@ import trio
 from tests.conftest import admin
 from tests.system.audit import broken_promises
 from tests.system.load import Load
-from tests.system.lobu_process import LobuRun, free_port, lobu_run, until
+from tests.system.lobu_process import ECHO, LobuRun, free_port, lobu_run, until
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 crash_loop_crashes = 100000
 drain_grace_seconds = 0.05
-
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 TARGETS = ("worker", "worker", "worker", "child", "child", "spawner", "supervisor")
 QUIET_SECONDS = 30.0  # workers that nobody claims are held for 15 s
 

@@ -18,21 +18,13 @@ import trio
 
 from tests.system.audit import broken_promises
 from tests.system.load import Load
-from tests.system.lobu_process import lobu_run
+from tests.system.lobu_process import ECHO, lobu_run
 
 # Five crashes a minute are a loop by default; here a worker dies several times a second, on purpose.
-CONFIG = """
+CONFIG = f"""
 [limits]
 crash_loop_crashes = 1000
-
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 PROGRESS_SECONDS = 2.0
 
 

@@ -33,6 +33,15 @@ START_SECONDS = 90.0
 EXIT_SECONDS = 60.0
 REAP_SECONDS = 5.0
 LOG_TAIL_CHARS = 6000
+# What most runs are configured with. Further keys of its agent may follow it.
+ECHO = """
+[workers.echo]
+command = ["python", "-m", "lobu_actors.agents.echo"]
+[[agents]]
+id = "echo"
+worker = "echo"
+default = true
+"""
 _LISTENING = re.compile(r"Listening on (http://\S+)")
 
 

@@ -10,19 +10,14 @@ import trio
 from tests.system.audit import broken_promises, log_of
 from tests.system.conftest import Start, client_of
 from tests.system.load import Load
+from tests.system.lobu_process import ECHO
 from tests.system.sse_client import Transcript
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 cancel_grace_seconds = 0.5
 crash_loop_crashes = 1000
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 
 
 async def test_a_worker_that_is_deaf_to_it_is_cancelled_all_the_same(start_run: Start) -> None:

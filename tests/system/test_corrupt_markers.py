@@ -10,19 +10,13 @@ import trio
 from tests.conftest import admin
 from tests.system.audit import broken_promises, log_of
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Conversation, Transcript
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 cancel_grace_seconds = 0.5
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 NOW = "clock_timestamp() - interval '1 hour'"
 MARKER = (
     "INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since) "

@@ -20,18 +20,10 @@ from tests.conftest import admin
 from tests.system.audit import broken_promises, log_of, owed, turn_of
 from tests.system.conftest import Start, client_of
 from tests.system.load import Load
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Broken, Conversation, Transcript
 
 RESTARTS = 3
-AGENT = """
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
 SERVICE_SECONDS = 2.0  # from the server's readiness to an accepted message
 
 
@@ -150,7 +142,7 @@ async def _until_accepted(conversation: Conversation, message_id: str) -> str:
 async def test_a_stop_while_the_database_is_away_is_on_time_and_loses_nothing(
     start_run: Start, own_server: EmbeddedServer
 ) -> None:
-    config = "[limits]\ndrain_grace_seconds = 1\n" + AGENT
+    config = "[limits]\ndrain_grace_seconds = 1\n" + ECHO
     run = await start_run(database_url=own_server.url, config=config)
     client = client_of(run)
     speaking, queued_in = await client.open(), await client.open()

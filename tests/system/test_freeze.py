@@ -14,21 +14,15 @@ import trio
 
 from tests.system.audit import broken_promises, log_of, turn_of
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Conversation, Transcript
 
-AGENT = """
+AGENT = f"""
 [limits]
 host_ttl_seconds = 3
 host_renew_seconds = 0.5
 host_margin_seconds = 1
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-deadlines = { heartbeat_seconds = 3, turn_seconds = 12 }
+{ECHO}deadlines = {{ heartbeat_seconds = 3, turn_seconds = 12 }}
 """
 LONG, LONG_TEXT = "stream 300 20", "".join(f"word{number} " for number in range(300))  # six seconds
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}

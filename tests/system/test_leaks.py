@@ -10,19 +10,13 @@ import trio
 
 from tests.system.conftest import Start, client_of
 from tests.system.load import Load
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import ECHO, LobuRun, until
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 worker_idle_seconds = 0.3
 crash_loop_crashes = 1000
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 POOL = 8  # database connections, opened when they are needed
 
 

@@ -18,18 +18,11 @@ import trio
 from tests.fakes.proxy import Proxy
 from tests.system.audit import broken_promises
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import LobuRun, free_port, until
+from tests.system.lobu_process import ECHO, LobuRun, free_port, until
 from tests.system.sse_client import Conversation, Transcript
 
-CONFIG = """
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-[links]
-{links}
+CONFIG = f"""{ECHO}[links]
+{{links}}
 """
 SHARED = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}
 

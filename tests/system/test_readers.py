@@ -12,20 +12,14 @@ import psutil
 import trio
 
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import LobuRun
+from tests.system.lobu_process import ECHO, LobuRun
 from tests.system.sse_client import Conversation
 
 STALLED = 200
-CONFIG = """
+CONFIG = f"""
 [limits]
 streams_per_conversation = 300
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 BIG = "x" * 400_000
 BIG_TURNS = 6  # 2.4 MB of replies, as text and as finalText: many times what a connection's buffers hold
 MAX_BYTES_PER_READER = 1_500_000

@@ -12,21 +12,15 @@ import trio
 from tests.system.audit import broken_promises
 from tests.system.conftest import Start
 from tests.system.load import Load
-from tests.system.lobu_process import LobuRun, free_port, until
+from tests.system.lobu_process import ECHO, LobuRun, free_port, until
 
 pytestmark = pytest.mark.timeout(300)  # a load may take 180 s, and says what it lacked
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 crash_loop_crashes = 1000
 drain_grace_seconds = 0.05
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 TURNS = 400
 TIMES = 4
 

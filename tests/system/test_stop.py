@@ -11,24 +11,16 @@ import trio
 
 from tests.system.audit import broken_promises, log_of, turn_of
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Broken, Conversation, Transcript
 
 GRACE_SECONDS = 1.5
 LONG = "stream 200 20"  # takes 4 s
 LONG_TEXT = "".join(f"word{number} " for number in range(200))
-AGENT = """
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
 
 
 async def test_sigterm_lets_finish_what_can_and_hands_on_the_rest(start_run: Start) -> None:
-    run = await start_run(config=f"[limits]\ndrain_grace_seconds = {GRACE_SECONDS}\n{AGENT}", database_url=None)
+    run = await start_run(config=f"[limits]\ndrain_grace_seconds = {GRACE_SECONDS}\n{ECHO}", database_url=None)
     short, long = await _speaking(run, "stream 50 10"), await _speaking(run, LONG)
     queued = await long.conversation.send("behind the long one")
     run.signal(signal.SIGTERM)
@@ -58,7 +50,7 @@ async def test_sigterm_lets_finish_what_can_and_hands_on_the_rest(start_run: Sta
 
 
 async def test_a_second_signal_stops_at_once(start_run: Start) -> None:
-    run = await start_run(config=AGENT, database_url=None)
+    run = await start_run(config=ECHO, database_url=None)
     turn = await _speaking(run, LONG)
     waiting = await _speaking(run, "stream 100000 10")
     run.signal(signal.SIGTERM)
@@ -75,7 +67,7 @@ async def test_a_second_signal_stops_at_once(start_run: Start) -> None:
 
 
 async def test_after_a_power_failure_the_next_start_finishes_what_was_owed(start_run: Start) -> None:
-    run = await start_run(config=AGENT, database_url=None)
+    run = await start_run(config=ECHO, database_url=None)
     turn = await _speaking(run, LONG)
     queued = await turn.conversation.send("behind it")
     await run.kill_all()
@@ -100,7 +92,7 @@ async def test_after_a_power_failure_the_next_start_finishes_what_was_owed(start
 
 async def test_the_pid_of_the_dead_database_is_somebody_else_now(start_run: Start) -> None:
     """After a reboot, or while nobody has reaped the dead server: what it left names a process that lives."""
-    run = await start_run(config=AGENT, database_url=None)
+    run = await start_run(config=ECHO, database_url=None)
     conversation = await client_of(run).open()
     message_id = await conversation.send("sleep 0.2")
     await run.kill_all()
@@ -114,7 +106,7 @@ async def test_the_pid_of_the_dead_database_is_somebody_else_now(start_run: Star
 
 
 async def test_a_lost_host_may_also_mean_failure(start_run: Start) -> None:
-    run = await start_run(config=AGENT + 'failure = { host_lost = "fail" }\n')
+    run = await start_run(config=ECHO + 'failure = { host_lost = "fail" }\n')
     turn = await _speaking(run, LONG)
     queued = await turn.conversation.send("behind it")
     await run.kill_all()
@@ -127,7 +119,7 @@ async def test_a_lost_host_may_also_mean_failure(start_run: Start) -> None:
 
 async def test_a_host_that_is_lost_again_and_again_ends_the_turn(start_run: Start) -> None:
     """`max_attempts` is 2: the second loss is the end."""
-    run = await start_run(config=AGENT)
+    run = await start_run(config=ECHO)
     turn = await _speaking(run, "stream 100000 5")
     await run.kill_all()
     await run.start()
@@ -141,7 +133,7 @@ async def test_a_host_that_is_lost_again_and_again_ends_the_turn(start_run: Star
 
 
 async def test_the_main_process_alone_is_killed(start_run: Start) -> None:
-    run = await start_run(config=AGENT, database_url=None)
+    run = await start_run(config=ECHO, database_url=None)
     turn = await _speaking(run, LONG)
     others = {found.pid for found in run.processes()} - {run.pid}
     workers = set(run.worker_pids())
@@ -163,7 +155,7 @@ async def test_the_main_process_alone_is_killed(start_run: Start) -> None:
 
 
 async def test_when_no_supervisor_comes_back_workers_and_spawner_end_by_themselves(start_run: Start) -> None:
-    run = await start_run(config=f"[limits]\nadoption_seconds = 1\n{AGENT}")
+    run = await start_run(config=f"[limits]\nadoption_seconds = 1\n{ECHO}")
     turn = await _speaking(run, LONG)
     left = {run.spawner_pid(), *run.worker_pids()}
     await run.kill_main()
@@ -177,7 +169,7 @@ async def test_when_no_supervisor_comes_back_workers_and_spawner_end_by_themselv
 
 
 async def test_an_idle_run_stops_soon_and_removes_what_it_made(start_run: Start) -> None:
-    run = await start_run(config=AGENT, database_url=None)
+    run = await start_run(config=ECHO, database_url=None)
     conversation = await client_of(run).open()
     assert (await conversation.ask("hello")).event == "complete"
     assert await run.stop(15) == 0

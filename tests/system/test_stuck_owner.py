@@ -21,7 +21,7 @@ from supervisor.upkeep.sweeper import OVERDUE_SECONDS
 from tests.conftest import admin
 from tests.system.audit import broken_promises, log_of, turn_of
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import TERMINALS, Conversation
 
 STUCK_LOBU = (str(Path(__file__).with_name("stuck_lobu.py")),)
@@ -37,13 +37,7 @@ SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 CONFIG = f"""
 [limits]
 requests_per_second = 0
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-deadlines = {{ first_output_seconds = {DEADLINE_SECONDS}, progress_seconds = {DEADLINE_SECONDS} }}
+{ECHO}deadlines = {{ first_output_seconds = {DEADLINE_SECONDS}, progress_seconds = {DEADLINE_SECONDS} }}
 failure = {{ host_lost = "fail" }}
 [[agents]]
 id = "patient"

@@ -8,17 +8,10 @@ import trio
 
 from tests.system.audit import broken_promises, log_of, turn_of
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import LobuRun, until
+from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Transcript
 
-CONFIG = """
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-[links]
+CONFIG = f"""{ECHO}[links]
 listen = "127.0.0.1:0"
 """
 SHARED = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}

@@ -18,23 +18,17 @@ import trio
 from tests.system.audit import broken_promises, turn_of
 from tests.system.conftest import Start, client_of
 from tests.system.load import Load
-from tests.system.lobu_process import LOBU, LobuRun, free_port, lobu_run, until
+from tests.system.lobu_process import ECHO, LOBU, LobuRun, free_port, lobu_run, until
 
 pytestmark = pytest.mark.timeout(240)
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 host_ttl_seconds = 3
 host_renew_seconds = 0.5
 host_margin_seconds = 1
 drain_grace_seconds = 1
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 FILES = {"LOBU_SESSION_STORE": "file"}
 LONG, LONG_TEXT = "stream 300 20", "".join(f"word{number} " for number in range(300))  # six seconds

@@ -11,20 +11,14 @@ from typing import Any
 import trio
 
 from tests.system.load import Load
-from tests.system.lobu_process import LobuRun, lobu_run, until
+from tests.system.lobu_process import ECHO, LobuRun, lobu_run, until
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 crash_loop_crashes = 1000
 snapshot_max_segments = 2
 retention_interval_seconds = 0.2
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-"""
+{ECHO}"""
 SECONDS = 120
 
 
