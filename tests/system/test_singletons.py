@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -56,6 +57,13 @@ def holder(runs: list[LobuRun], kind: str = "poller") -> LobuRun | None:
     return None if row is None else ids.get(row[0])
 
 
+async def somebody_polls(runs: list[LobuRun]) -> LobuRun:
+    await until(lambda: holder(runs) is not None, "somebody polls")
+    found = holder(runs)
+    assert found is not None
+    return found
+
+
 def turns_of(url: str, message_ids: list[str]) -> Counter[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         rows = connection.execute("SELECT message_id FROM turn WHERE message_id = ANY (%s)", (message_ids,)).fetchall()
@@ -99,8 +107,23 @@ class Talk:
             await trio.sleep(0.25)
 
 
-def check(telegram: FakeTelegram, talk: Talk, url: str, *, doubled: int) -> None:
-    """`doubled`: how often a reply may have been sent twice, since its sender died before it could note it."""
+@asynccontextmanager
+async def two_hosts_in_talk(start_run: Start, telegram: FakeTelegram) -> AsyncIterator[tuple[list[LobuRun], Talk]]:
+    """Two hosts with the bot, and people who write to it until the context ends."""
+    config = telegram_config(telegram)
+    runs = [await start_run(config=config, environment=ENVIRONMENT) for _ in range(2)]
+    talk = Talk(telegram)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        yield runs, talk
+        nursery.cancel_scope.cancel()
+
+
+async def check(telegram: FakeTelegram, talk: Talk, url: str, *, doubled: int) -> None:
+    """Once all is answered. `doubled`: how often a reply may have been sent twice, its sender having died before it
+    could note it."""
+    await until(lambda: told(telegram, list(talk.said.values())), "every message is answered", 60)
+    await settled(url)
     assert telegram.overlaps == []
     assert turns_of(url, list(talk.said)) == Counter(dict.fromkeys(talk.said, 1))
     sent = Counter(one.text for one in telegram.sent)
@@ -134,15 +157,9 @@ async def test_a_token_that_is_not_there_is_said(start_run: Start, telegram: Fak
 
 @pytest.mark.timeout(300)
 async def test_killed_holders_are_followed_by_the_other_host(start_run: Start, telegram: FakeTelegram) -> None:
-    config = telegram_config(telegram)
-    runs = [await start_run(config=config, environment=ENVIRONMENT) for _ in range(2)]
-    url, talk = runs[0].database_url, Talk(telegram)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk.run)
+    async with two_hosts_in_talk(start_run, telegram) as (runs, talk):
         for _ in range(2):
-            await until(lambda: holder(runs) is not None, "somebody polls")
-            victim = holder(runs)
-            assert victim is not None
+            victim = await somebody_polls(runs)
             await trio.sleep(2)
             await victim.kill_main()
             killed_at, polls = trio.current_time(), len(telegram.polls)
@@ -152,26 +169,17 @@ async def test_killed_holders_are_followed_by_the_other_host(start_run: Start, t
             await trio.sleep(1)
             await victim.start()
         await trio.sleep(2)
-        nursery.cancel_scope.cancel()
-    await until(lambda: told(telegram, list(talk.said.values())), "every message is answered", 60)
-    await settled(url)
     # Each kill may find one reply a chat between its taking and its note.
-    check(telegram, talk, url, doubled=2 * len(CHATS))
+    await check(telegram, talk, runs[0].database_url, doubled=2 * len(CHATS))
 
 
 @pytest.mark.timeout(300)
 async def test_a_holder_that_stands_still_polls_no_more_when_it_goes_on(
     start_run: Start, telegram: FakeTelegram
 ) -> None:
-    config = telegram_config(telegram)
-    runs = [await start_run(config=config, environment=ENVIRONMENT) for _ in range(2)]
-    url, talk = runs[0].database_url, Talk(telegram)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk.run)
+    async with two_hosts_in_talk(start_run, telegram) as (runs, talk):
         for _ in range(2):
-            await until(lambda: holder(runs) is not None, "somebody polls")
-            victim = holder(runs)
-            assert victim is not None
+            victim = await somebody_polls(runs)
             await trio.sleep(2)
             talk.quiet = True  # a message would end the poll that it stands still in
             await trio.sleep(1.5)
@@ -184,19 +192,12 @@ async def test_a_holder_that_stands_still_polls_no_more_when_it_goes_on(
             finally:
                 victim.signal(signal.SIGCONT)
             await trio.sleep(3)
-        nursery.cancel_scope.cancel()
-    await until(lambda: told(telegram, list(talk.said.values())), "every message is answered", 60)
-    await settled(url)
-    check(telegram, talk, url, doubled=2 * len(CHATS))
+    await check(telegram, talk, runs[0].database_url, doubled=2 * len(CHATS))
 
 
 @pytest.mark.timeout(300)
 async def test_a_drain_hands_the_poller_over_at_once(start_run: Start, telegram: FakeTelegram) -> None:
-    config = telegram_config(telegram)
-    runs = [await start_run(config=config, environment=ENVIRONMENT) for _ in range(2)]
-    url, talk = runs[0].database_url, Talk(telegram)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk.run)
+    async with two_hosts_in_talk(start_run, telegram) as (runs, talk):
         await until(lambda: len(talk.said) > 5 and holder(runs) is not None, "it is under way")
         victim = holder(runs)
         assert victim is not None
@@ -204,10 +205,7 @@ async def test_a_drain_hands_the_poller_over_at_once(start_run: Start, telegram:
         await until(lambda: holder(runs) not in (None, victim), "the other has it, before any lease runs out", 4)
         assert await victim.wait_exit() == 0
         await trio.sleep(2)
-        nursery.cancel_scope.cancel()
-    await until(lambda: told(telegram, list(talk.said.values())), "every message is answered", 60)
-    await settled(url)
-    check(telegram, talk, url, doubled=len(CHATS))
+    await check(telegram, talk, runs[0].database_url, doubled=len(CHATS))
 
 
 # --- watchers

@@ -84,8 +84,15 @@ async def test_a_supervisor_that_dies_leaves_the_workers_to_the_next(manager: Ma
     with SpawnerLink(manager.folder, managed=True)._connect() or pytest.fail("nobody listens"):
         pass  # it died before its first words
     first, context = SpawnerLink(manager.folder, managed=True), Context()
+    replaced = trio.Event()
+
+    async def run_until_replaced() -> None:
+        with pytest.raises(SpawnerLost):
+            await first.run(context)
+        replaced.set()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(first.run, context)
+        nursery.start_soon(run_until_replaced)
         with trio.fail_after(PATIENCE):
             await context.up.wait()
             worker = await first.spawn(sleeper("w1"))
@@ -93,6 +100,7 @@ async def test_a_supervisor_that_dies_leaves_the_workers_to_the_next(manager: Ma
             nursery.start_soon(second.run, after)  # the spawner serves who came last
             await after.up.wait()
             found = second.take_running()
+            await replaced.wait()
         assert [(one.worker_id, one.pid) for one in found] == [("w1", worker.pid)]
         for one in (worker, *found):
             one.close()
