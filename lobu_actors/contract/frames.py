@@ -256,7 +256,8 @@ def encode(frame: Frame) -> bytes:
     return json.dumps(wire, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _decode(line: bytes, kinds: dict[str, type[Frame]]) -> Frame:
+def decode_worker_frame(line: bytes) -> Frame:
+    """What a worker said: a `WorkerFrame` or `Unknown`. Raises FrameError."""
     try:
         wire = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -264,7 +265,7 @@ def _decode(line: bytes, kinds: dict[str, type[Frame]]) -> Frame:
     if not isinstance(wire, dict) or not isinstance(wire.get("type"), str):
         raise FrameError("a frame is a JSON object with a string `type`", line)
     name = wire.pop("type")
-    kind = kinds.get(name)
+    kind = WORKER_FRAMES.get(name)
     if kind is None:
         return Unknown(type=name, extra=wire)
     values: Json = {}
@@ -278,13 +279,3 @@ def _decode(line: bytes, kinds: dict[str, type[Frame]]) -> Frame:
         else:
             values[rule.name] = value
     return kind(**values, extra=wire)
-
-
-def decode_worker_frame(line: bytes) -> Frame:
-    """What a worker said: a `WorkerFrame` or `Unknown`. Raises FrameError."""
-    return _decode(line, WORKER_FRAMES)
-
-
-def decode_supervisor_frame(line: bytes) -> Frame:
-    """What a supervisor said: a `SupervisorFrame` or `Unknown`. Raises FrameError."""
-    return _decode(line, SUPERVISOR_FRAMES)

@@ -9,6 +9,13 @@ from enum import StrEnum
 
 
 class TurnStatus(StrEnum):
+    """`queued`, then `running`, then one of the terminal ones, which is never left.
+
+    Back to `queued` only by retry, hand-over or takeover, with attempt + 1. `queued` ends without running when it is
+    cancelled, refused by a guardrail, when its worker cannot be started, or when it asks for what the actor does itself
+    (a new session).
+    """
+
     QUEUED = "queued"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -18,18 +25,6 @@ class TurnStatus(StrEnum):
 
 
 TERMINAL_TURN_STATUSES = frozenset({TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.TIMEOUT, TurnStatus.CANCELLED})
-
-# Back to QUEUED only by retry, hand-over or takeover, with attempt + 1.
-# QUEUED ends without running when it is cancelled, refused by a guardrail, when its worker cannot be started, or
-# when it asks for what the actor does itself (a new session).
-TURN_TRANSITIONS: dict[TurnStatus, frozenset[TurnStatus]] = {
-    TurnStatus.QUEUED: frozenset({TurnStatus.RUNNING, *TERMINAL_TURN_STATUSES}),
-    TurnStatus.RUNNING: frozenset({TurnStatus.QUEUED, *TERMINAL_TURN_STATUSES}),
-    TurnStatus.COMPLETED: frozenset(),
-    TurnStatus.FAILED: frozenset(),
-    TurnStatus.TIMEOUT: frozenset(),
-    TurnStatus.CANCELLED: frozenset(),
-}
 
 
 class RunStatus(StrEnum):

@@ -131,12 +131,12 @@ class Feed:
             self.wake()
 
     def transient(self, type: EventType, data: Data) -> None:
-        self._push(Item(type, data, self.text, self.text.length if self.text else 0))
+        self._push(type, data)
 
     def durable(self, event: Event) -> None:
         """A committed event, at its place in the running text."""
         self.last_seq = max(self.last_seq, event.seq)
-        self._push(Item(event.type, event.data, self.text, self.text.length if self.text else 0, event))
+        self._push(event.type, event.data, event)
 
     def taken_by(self, writer: object, epoch: int, last_seq: int) -> None:
         """Somebody else writes from now on; what readers lack up to `last_seq` is in the log."""
@@ -180,8 +180,8 @@ class Feed:
         """Until something was added since the last look; callers bound it."""
         await self._waiting.park()
 
-    def _push(self, item: Item) -> None:
-        self.items.append(item)
+    def _push(self, type: EventType, data: Data, event: Event | None = None) -> None:
+        self.items.append(Item(type, data, self.text, self.text.length if self.text else 0, event))
         if len(self.items) > KEPT_ITEMS or not self.readers:
             self.first += 1
             self.items.popleft()

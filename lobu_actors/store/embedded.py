@@ -104,10 +104,6 @@ class EmbeddedServer:
         """Whether the server process lives."""
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def log_path(self) -> Path:
-        return self._files.log
-
     async def start(self) -> None:
         """Usable when it returns. Raises EmbeddedServerError with the reason and the log's last lines."""
         if self._lock is not None:

@@ -8,7 +8,6 @@ which is done by comparing names there: so removal comes first, then the writing
 import os
 from typing import NamedTuple
 
-ROOM = "LOBU_ZYGOTE_ROOM"  # a variable of no meaning that makes the block large enough
 FIRST = ("LOBU_WORKER_ID", "WORKSPACE_DIR")  # what must be in it, however small it is
 _START_FIELD, _END_FIELD = 47, 48  # of /proc/self/stat, counted from the state
 

@@ -21,7 +21,7 @@ from supervisor.spawner.output import OutputPipe
 from supervisor.spawner.protocol import MARK, WORKER_FD, Spawn
 
 FD_VARIABLE = "LOBU_ZYGOTE_FD"
-ROOM_VARIABLE = "LOBU_ZYGOTE_ROOM"
+ROOM_VARIABLE = "LOBU_ZYGOTE_ROOM"  # of no meaning but its size
 ROOM_BYTES = 8 * 1024  # for a worker's own variables, in the memory that /proc/<pid>/environ shows
 NO_HOME = "/nonexistent"  # each worker has its own; what is loaded must not depend on one
 MAX_IN_FLIGHT = 16
