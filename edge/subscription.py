@@ -179,6 +179,7 @@ class Subscription:
                     self._done = True
                     return
                 rows = await self._store.read_events(self._ref, first, limit=limit)
+                text_start = await self._find_text_start(rows)
         except (StoreUnavailable, trio.TooSlowError):
             self._store_is_away()
             return
@@ -187,7 +188,7 @@ class Subscription:
         self._read_at = trio.current_time()
         complete = len(rows) < limit
         if not self._located:
-            rows = self._locate(rows)
+            rows = self._locate(rows, text_start)
             if not self._located:  # a gap: read from the log's beginning
                 self._located = True
                 return
@@ -199,11 +200,17 @@ class Subscription:
         if complete and not self._done:
             self._reached_end_of_log()
 
-    def _locate(self, rows: list[Event]) -> list[Event]:
+    async def _find_text_start(self, rows: list[Event]) -> int:
+        """Before which event all text is over, for a reader that resumes at the first row."""
+        if self._located or not rows or rows[0].seq != self._start.seq:
+            return 0
+        return rows[0].seq if rows[0].begins_anew else await self._store.find_text_start(self._ref, rows[0].seq)
+
+    def _locate(self, rows: list[Event], text_start: int) -> list[Event]:
         """Find the start's own row; without it there is a gap, and everything that is kept follows."""
         seq = self._start.seq
         if rows and rows[0].seq == seq:
-            self._reader.resume_behind(rows[0])
+            self._reader.resume_behind(rows[0], text_start)
             self._located = True
             return rows[1:]
         if rows[0].seq == seq + 1 if rows else seq == self._conversation.last_seq:

@@ -213,11 +213,11 @@ class FeedReader:
         """Take the feed's end as the reader's place."""
         self._position, self._covered, self._looks = self._feed.end, self._feed.last_seq, self._feed.looks
 
-    def resume_behind(self, event: Event) -> None:
-        """The reader's cursor was `event`, or output behind it: then it holds what that cursor says."""
+    def resume_behind(self, event: Event, text_start: int) -> None:
+        """The reader's cursor was `event`, or output behind it: then it holds what that cursor says. All text from
+        before `text_start` is over; what other hosts tell may be older than what the reader has."""
         self._held = self._held or _text_position(event)
-        if _begins_anew(event):
-            self._ended_seq = event.seq
+        self._ended_seq = text_start
 
     def replay(self, event: Event, *, over: bool) -> list[Outgoing]:
         """An event of the log to be sent on, and before it the text that ran before it, if that is still known.
@@ -274,7 +274,7 @@ class FeedReader:
         self._seq = event.seq
         position = _text_position(event)
         cursor = Cursor(event.seq)
-        if position is None or _begins_anew(event):
+        if position is None or event.begins_anew:
             self._ended_seq = event.seq
         elif not over:
             attempt, offset = position
@@ -315,14 +315,9 @@ def _text_position(event: Event) -> tuple[int, int] | None:
     return None if event.attempt is None else (event.attempt, event.text_offset or 0)
 
 
-def _begins_anew(event: Event) -> bool:
-    """Behind it the reader holds nothing of the text that ran before."""
-    return event.attempt is None or event.type is EventType.RESTART
-
-
 def settled(rows: Sequence[Event]) -> int:
     """How many rows of the log, from the first, have word in the log that what ran at them has ended."""
-    return max((index + 1 for index, row in enumerate(rows) if _begins_anew(row)), default=0)
+    return max((index + 1 for index, row in enumerate(rows) if row.begins_anew), default=0)
 
 
 class Feeds:

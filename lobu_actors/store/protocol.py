@@ -134,6 +134,10 @@ class ConversationStore(Protocol):
         """Committed events with seq >= from_seq, in order."""
         ...
 
+    async def find_text_start(self, ref: ConversationRef, seq: int) -> int:
+        """Seq of the newest event, at most `seq`, before which all text is over; 0 when the log has none."""
+        ...
+
     async def answer_question(
         self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
     ) -> AnswerOutcome:

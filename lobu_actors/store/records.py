@@ -241,6 +241,11 @@ class Event:
     attempt: int | None = None  # of the run that was live when it was written
     text_offset: int | None = None  # code points of that attempt's text at that moment
 
+    @property
+    def begins_anew(self) -> bool:
+        """Nothing that ran before it shows text behind it."""
+        return self.attempt is None or self.type is EventType.RESTART
+
 
 @attrs.frozen
 class NewEvent:

@@ -106,6 +106,12 @@ class ConversationPart(Part):
         first = max(from_seq - 1 - row.trimmed_to_seq, 0)
         return [event for event, _ in row.events[first : first + limit]]
 
+    async def find_text_start(self, ref: ConversationRef, seq: int) -> int:
+        await pass_checkpoint()
+        row = self.tables.conversation(ref)
+        found = () if row is None else (event.seq for event, _ in row.events if event.begins_anew and event.seq <= seq)
+        return max(found, default=0)
+
     async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
         await pass_checkpoint()
         row = self.tables.conversation(ref)

@@ -57,7 +57,7 @@ class QuestionPart(ActorPart):
         for marker in self.tables.owed(lease.ref):
             if marker.run_id == run_id:
                 marker.host_id, marker.deadline = lease.host_id, None
-        before = [event.seq for event, _ in row.events if event.attempt is None or event.type is EventType.RESTART]
+        before = [event.seq for event, _ in row.events if event.begins_anew]
         told = {event.data["questionId"] for event, _ in row.events if event.type is EventType.QUESTION_ANSWERED}
         questions = tuple(
             AskedQuestion(question_id, asked.worker_question_id, asked.answer, question_id in told)

@@ -85,6 +85,10 @@ class ConversationPart(Part):
         rows = await self.read("read_events", ref_params(ref) | {"from_seq": from_seq, "limit": limit})
         return [to_event(ref, row) for row in rows]
 
+    async def find_text_start(self, ref: ConversationRef, seq: int) -> int:
+        rows = await self.read("find_text_start", ref_params(ref) | {"seq": seq})
+        return rows[0][0] if rows else 0
+
     async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
         return join_segments(await self.read("read_newest_snapshot", ref_params(ref), binary=True))
 

@@ -130,6 +130,13 @@ WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
     AND conversation_id = %(conversation_id)s AND seq >= %(from_seq)s
 ORDER BY seq LIMIT %(limit)s;
 
+-- name: find_text_start
+-- The newest event, up to a seq, behind which a text began anew: nothing ran at it, or it says so.
+SELECT seq FROM conversation_event
+WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
+    AND conversation_id = %(conversation_id)s AND seq <= %(seq)s AND (attempt IS NULL OR type = 'restart')
+ORDER BY seq DESC LIMIT 1;
+
 -- name: read_newest_snapshot
 -- The newest whole segment of the current generation and the suffixes behind it, in order of their commits.
 SELECT s.base_length, s.total_length, s.sha256, s.data

@@ -86,6 +86,18 @@ def test_an_event_whose_text_cannot_come_any_more_has_a_bare_id() -> None:
     assert event.cursor == Cursor(1)
 
 
+def test_a_reader_that_has_more_than_is_told_here_gets_nothing_of_the_run_before() -> None:
+    read = feed()
+    writer = FeedWriter(read, 1, 0)
+    writer.begin_text(LiveText("old", 1, 0, "of the run that ended with event 1"))
+    reader = FeedReader(read, Cursor(2))
+    reader.resume_behind(question(2), text_start=1)
+    assert shown(reader) == []
+    writer.end_text()
+    writer.begin_text(LiveText("m", 1, 1, "before and behind"))
+    assert shown(reader) == [("output", "ore and behind")]
+
+
 def test_a_mirror_that_lost_its_owner_shows_nothing_and_goes_on_where_it_was() -> None:
     there, here = feed(), feed()
     writer = FeedWriter(there, 3, 0)
