@@ -100,4 +100,6 @@ async def test_many_workers_that_end_in_every_way_at_once(host, wait_for_end):
             nursery.start_soon(live, ENDS[number % len(ENDS)])
     await host.start("absent").gone()
     assert host.workers.snapshot() == ()
-    assert (descriptors(os.getpid()), descriptors(host.link.pid)) == before
+    # Fewer are fine: what an earlier test left may be collected meanwhile.
+    assert descriptors(os.getpid()) <= before[0]
+    assert descriptors(host.link.pid) <= before[1]

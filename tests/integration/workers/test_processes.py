@@ -173,7 +173,8 @@ async def test_no_descriptor_is_left_of_100_workers(host):
     last.worker.kill()
     await last.gone()
     await host.start("absent").gone()
-    assert (descriptors(os.getpid()), descriptors(host.link.pid)) == before
+    assert descriptors(os.getpid()) <= before[0]
+    assert descriptors(host.link.pid) <= before[1]
 
 
 async def test_descriptors_signals_and_streams_of_a_worker_are_clean(host, script):
