@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from pathlib import Path
 
 import attrs
 
+import supervisor
 from lobu_actors.store.embedded import socket_url
 from supervisor.config.keys import new_api_key, new_jwt_keys
 from supervisor.config.values import STATE_FOLDER
@@ -18,6 +18,8 @@ TMPFILES = Path("etc/tmpfiles.d/lobu.conf")
 MARK = (
     "# Written by `lobu systemd install`, which will write it again; changes belong into drop-ins (systemctl edit).\n"
 )
+# Beside this package, in a checkout and as installed. Not looked up as a module: one of that name may be there.
+TEMPLATES = Path(supervisor.__path__[0]).parent / "systemd"
 HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 _PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 _ALWAYS = (
@@ -106,6 +108,6 @@ def _values(installation: Installation) -> dict[str, str]:
 
 
 def _rendered(name: str, values: dict[str, str]) -> str:
-    text = resources.files("supervisor.systemd").joinpath("units", name).read_text()
+    text = (TEMPLATES / name).read_text()
     lines = _PLACEHOLDER.sub(lambda found: values[found[1]], text).split("\n")
     return "\n".join(line.rstrip() for line in lines)
