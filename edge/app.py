@@ -15,6 +15,7 @@ from edge.links import ALIAS_PREFIX
 from edge.routes import blueprints, worker
 from edge.services import Services
 from edge.settings import EdgeSettings
+from edge.streams import Streams
 from edge.tokens import JwtKeys
 from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.store.protocol import Store
@@ -22,15 +23,20 @@ from lobu_actors.store.protocol import Store
 _EXTENSION = "lobu"
 
 
-def create_app(store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings) -> QuartTrio:
-    """An ASGI app. It reads no environment, and holds nothing that must be closed; `edge.server.serve` runs it."""
+def create_app(
+    store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings, streams: Streams | None = None
+) -> QuartTrio:
+    """An ASGI app. It reads no environment, and holds nothing that must be closed; `edge.server.serve` runs it.
+
+    `streams`: of the app that this one follows on, which counts on and ends them all.
+    """
     app = QuartTrio("edge", static_folder=None)
     app.asgi_http_class = EdgeConnection
     app.request_class = request_class(worker.snapshot_body(keys, settings))
     app.config["MAX_CONTENT_LENGTH"] = settings.max_message_bytes
     app.config["BODY_TIMEOUT"] = settings.body_seconds
     app.url_map.merge_slashes = False  # a redirect would lose a POST's body
-    services = Services.build(store, gateway, keys, settings)
+    services = Services.build(store, gateway, keys, settings, streams or Streams(settings))
     app.extensions[_EXTENSION] = services
     for blueprint in blueprints(services):
         app.register_blueprint(blueprint)
@@ -47,6 +53,17 @@ def create_app(store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSett
 
     app.asgi_app = Outermost(app.asgi_app, settings.stalled_reader_seconds)  # type: ignore[method-assign]
     return app
+
+
+def take_up(app: QuartTrio, settings: EdgeSettings) -> None:
+    """Serve the requests that come from now on with `settings`; those under way end as they began.
+
+    What is remembered (credentials, rates of callers) begins anew. Connections keep what they were made with.
+    """
+    services = services_of(app)
+    services.streams.settings = settings
+    fresh = create_app(services.store, services.gateway, services.keys, settings, services.streams)
+    app.asgi_app = fresh.asgi_app  # type: ignore[method-assign]
 
 
 def services_of(app: QuartTrio) -> Services:

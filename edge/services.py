@@ -37,7 +37,7 @@ class Services:
     streams: Streams
 
     @classmethod
-    def build(cls, store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings) -> Services:
+    def build(cls, store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings, streams: Streams) -> Services:
         return cls(
             store=store,
             gateway=gateway,
@@ -48,7 +48,7 @@ class Services:
             acceptance=Acceptance(store, gateway, settings),
             guardrails=Guardrails(store, settings),
             uploads=Uploads(store, settings),
-            streams=Streams(settings),
+            streams=streams,
         )
 
     def draining(self) -> bool:

@@ -23,7 +23,7 @@ class Streams:
     """Counts of open streams, bounded in the process and per conversation."""
 
     def __init__(self, settings: EdgeSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._by_conversation: Counter[ConversationRef] = Counter()
         self._feeds: Counter[Feed] = Counter()
         self._open = 0
@@ -38,10 +38,10 @@ class Streams:
     @contextmanager
     def place(self, ref: ConversationRef) -> Iterator[None]:
         """Raises Refusal 429 when there is no room."""
-        limit = self._settings.max_streams_per_conversation
+        limit = self.settings.max_streams_per_conversation
         if self.of(ref) >= limit:
             raise _too_many(f"This conversation has {limit} open streams already; close one.")
-        if self._open >= self._settings.max_streams:
+        if self._open >= self.settings.max_streams:
             raise _too_many("This server has as many open streams as it takes; try again later.")
         self._by_conversation[ref] += 1
         self._open += 1

@@ -17,7 +17,7 @@ import trio
 from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.actor import ConversationActor
-from lobu_actors.conversation.drain_messages import DrainRequest
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.messages import (
     CancelRequest,
@@ -148,6 +148,16 @@ class Conversations:
                 self._registry.tell_if_active(ref, DrainRequest(running_by))
         with trio.move_on_at(by + HAND_OVER_SECONDS):
             await self._env.busy.wait_none()
+
+    def begin_anew(self, agents: Collection[str]) -> None:
+        """These agents' configuration changed: have their conversations read it before their next turns."""
+        for ref in list(self._registry.depths()):
+            if ref.agent_id not in agents:
+                continue
+            try:
+                self._registry.tell_if_active(ref, BeginAnew())
+            except RuntimeFault as error:
+                log.warning("goes on with its former agent", conversation=ref.conversation_id, error=str(error))
 
     def _actor(self, ref: ConversationRef) -> ConversationActor:
         return ConversationActor(

@@ -12,15 +12,15 @@ Stopping goes from the bottom up: the edge first, the database last.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 import trio
+from quart_trio import QuartTrio
 
-from edge.app import create_app
+from edge import app as edge_app
 from edge.guardrails import Guardrails
 from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
@@ -38,43 +38,55 @@ from lobu_actors.store.errors import EmbeddedServerError
 from lobu_actors.store.migrate import migrate
 from lobu_actors.store.postgres.store import PostgresStore
 from lobu_actors.store.protocol import TenantStore
-from lobu_actors.store.records import ApiKey
+from lobu_actors.store.records import ApiKey, NewTurn, Verdict
 from supervisor.config.errors import ConfigError
+from supervisor.config.reload import changed_agents
 from supervisor.config.settings import Settings
 from supervisor.host import TREE_INTENSITY, Host
+from supervisor.reloading import Reloading
+from supervisor.signals import obey
 
 log = structlog.get_logger(__name__)
 
 DATABASE_STOP_SECONDS = 20.0
+TAKE_BACK_SECONDS = 30.0
 
 OnReady = Callable[[int], None]
 OnDrain = Callable[[float], None]
 OnProgress = Callable[[str], None]
 
 
-async def run_everything(settings: Settings, on_ready: OnReady, on_progress: OnProgress) -> None:
+async def run_everything(settings: Settings, reloading: Reloading, on_ready: OnReady, on_progress: OnProgress) -> None:
     """Until SIGINT or SIGTERM, then drain; a second signal stops at once. Raises what could not be started.
 
     `settings` have their keys already (`config.keys.ensure_keys`). `on_ready` gets the port.
     """
     drain = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, drain, nursery.cancel_scope)
-            async with _database(settings, on_progress) as (url, server):
-                await Everything(settings, url, server, on_ready).serve(drain)
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(obey, drain, nursery.cancel_scope, reloading.ask)
+        async with _database(settings, on_progress) as (url, server):
+            everything = Everything(settings, url, server, lambda port: ready(port))
+
+            def ready(port: int) -> None:
+                reloading.ready_with(everything.take_up, "serves conversations and HTTP")
+                on_ready(port)
+
+            nursery.start_soon(reloading.run_until, drain)
+            await everything.serve(drain)
+        nursery.cancel_scope.cancel()
 
 
-async def _obey(signals: AsyncIterator[int], drain: trio.Event, everything: trio.CancelScope) -> None:
-    """A drain that somebody else asked for does not make the first signal a second one."""
-    hurry = False
-    async for number in signals:
-        log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
-        if hurry:
-            everything.cancel()
-        hurry = True
-        drain.set()
+def store_of(settings: Settings, url: str) -> PostgresStore:
+    """A process's own store on `url`; nothing is connected yet."""
+    return PostgresStore.connect(
+        url,
+        pool_size=settings.limits.database_pool_size,
+        call_timeout_seconds=settings.limits.database_timeout_seconds,
+    )
+
+
+def keys_of(settings: Settings) -> JwtKeys:
+    return JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
 
 
 @asynccontextmanager
@@ -112,15 +124,12 @@ class Everything:
         self._server = server
         self._on_ready = on_ready
         self._on_drain = on_drain
-        self._store = PostgresStore.connect(
-            url,
-            pool_size=settings.limits.database_pool_size,
-            call_timeout_seconds=settings.limits.database_timeout_seconds,
-        )
-        self._keys = JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
-        guardrails = Guardrails(self._store, edge_settings_of(settings))
+        self._store = store_of(settings, url)
+        self._keys = keys_of(settings)
+        self._guardrails = Guardrails(self._store, edge_settings_of(settings))
         tokens = JwtHostTokens(self._keys)
-        self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, guardrails.verdict)
+        self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, self._judge)
+        self._app: QuartTrio | None = None
         children = [
             ChildSpec("store", self._run_store, start_timeout_seconds=60),
             *self._host.children,
@@ -153,6 +162,27 @@ class Everything:
             self._store.close()
         if self._host.membership.refused is not None:
             raise self._host.membership.refused
+
+    async def take_up(self, settings: Settings) -> None:
+        """Have what can change take effect; the rest of `settings` is as before. Raises ConfigError,
+        StoreError: then it is as it was."""
+        before = self._settings
+        try:
+            await self._host.take_up_workers(settings)  # first: an agent may name a type that is new
+            await _provide_agents(self._store, settings)
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + TAKE_BACK_SECONDS):
+                await self._host.take_up_workers(before)
+            raise
+        self._settings = settings
+        edge_settings = edge_settings_of(settings, before)
+        self._guardrails = Guardrails(self._store, edge_settings)
+        if self._app is not None:
+            edge_app.take_up(self._app, edge_settings)
+        self._host.take_up(settings, changed_agents(before, settings))
+
+    async def _judge(self, turn: NewTurn, user_id: str) -> Verdict | None:
+        return await self._guardrails.verdict(turn, user_id)
 
     async def _drain_when_asked(self, drain: trio.Event) -> None:
         """By another program, through the database; or because there is no place for this host any more."""
@@ -192,11 +222,11 @@ class Everything:
     async def _run_edge(self, context: ChildContext) -> None:
         settings = self._settings
         edge_settings = edge_settings_of(settings)
-        app = create_app(self._store, self._host.gateway, self._keys, edge_settings)
+        self._app = edge_app.create_app(self._store, self._host.gateway, self._keys, edge_settings)
         async with trio.open_nursery() as nursery:
             serving = partial(
                 serve,
-                app,
+                self._app,
                 edge_settings,
                 stopping=context.stopping,
                 host=settings.server.host,
@@ -235,20 +265,22 @@ async def _watch_database(server: EmbeddedServer, context: ChildContext) -> None
         await server.restart()
     context.started()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_fail_when_it_ends, server)
+        nursery.start_soon(fail_when_it_ends, server)
         await context.stopping.wait()
         nursery.cancel_scope.cancel()
     await server.stop("fast", DATABASE_STOP_SECONDS)
 
 
-async def _fail_when_it_ends(server: EmbeddedServer) -> None:
+async def fail_when_it_ends(server: EmbeddedServer) -> None:
+    """Raises EmbeddedServerError."""
     status = await server.wait_exit()
     raise EmbeddedServerError(f"the embedded database ended with status {status}")
 
 
-def edge_settings_of(settings: Settings) -> EdgeSettings:
-    """What of the settings concerns the edge."""
+def edge_settings_of(settings: Settings, before: Settings | None = None) -> EdgeSettings:
+    """What of the settings concerns the edge. Rules that are remembered may still name the programs of `before`."""
     limits = settings.limits
+    agents = settings.agents if before is None else (*settings.agents, *before.agents)
     return EdgeSettings(
         public_url=settings.server.public_url if settings.server.port else None,
         organization_id=settings.organization_id,
@@ -256,7 +288,7 @@ def edge_settings_of(settings: Settings) -> EdgeSettings:
         max_snapshot_bytes=limits.session_file_max_bytes,
         max_owed_turns=limits.queue_max_turns,
         guardrail_commands=frozenset(
-            rule.command for agent in settings.agents for rule in agent.guardrails if rule.kind == "command"
+            rule.command for agent in agents for rule in agent.guardrails if rule.kind == "command"
         ),
         upload_max_files=limits.upload_max_files,
         upload_file_max_bytes=limits.upload_file_max_bytes,

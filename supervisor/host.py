@@ -10,9 +10,10 @@ actors; with them the singletons, of which each runs on one host of all. Beside 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
+
+import attrs
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone
@@ -30,6 +31,7 @@ from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
 from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.protocol import Store
+from supervisor.config.errors import ConfigError
 from supervisor.config.settings import Settings
 from supervisor.conversations import Conversations
 from supervisor.freezer import Freezer
@@ -40,6 +42,7 @@ from supervisor.rollout import Preconditions
 from supervisor.sandbox.destinations import Destination
 from supervisor.singletons.build import singletons_of
 from supervisor.singletons.inbox import Judge
+from supervisor.spawner.connection import SpawnerLost
 from supervisor.spawner.link import SpawnerLink
 from supervisor.tree_log import TreeLog
 from supervisor.upkeep.deadlines import Deadlines
@@ -50,7 +53,7 @@ from supervisor.upkeep.workspace_watch import WorkspaceWatch
 from supervisor.workers.containment import Containment, Place
 from supervisor.workers.environment import worker_environment
 from supervisor.workers.service import WorkerProcesses
-from supervisor.workers.types import WorkerLimits
+from supervisor.workers.types import WorkerLimits, WorkerType
 from supervisor.workers.users import UidRange
 from supervisor.workspaces.usage import Quota
 from supervisor.workspaces.workspace import HostWorkspaces
@@ -71,25 +74,27 @@ class Host:
     def __init__(self, settings: Settings, store: Store, run_token: RunToken, tokens: HostTokens, judge: Judge) -> None:
         limits = settings.limits
         alone = Preconditions.of(settings).alone
+        self._settings = settings
+        self._types = dict(settings.workers)  # of all parts; a reload changes it in place
         self._busy = Busy()
         self._timers = Timers()
         self._link = SpawnerLink(
             settings.state_dir / "spawner", managed=settings.managed, abandon_seconds=limits.adoption_seconds
         )
         workspaces = _workspaces(settings)
-        self._containment = _containment(settings, self._link, workspaces)
+        self._containment = _containment(settings, self._types, self._link, workspaces)
         self.workers = WorkerProcesses(
             self._link,
-            settings.workers,
+            self._types,
             workspaces,
-            partial(_worker_environment, settings),
+            self._worker_environment,
             WorkerLimits(max_workers=limits.max_workers),
             self._containment,
         )
         self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
         self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
-        environment = self._environment(settings, store, workspaces, run_token)
+        environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
         self._links = LinkHub(settings.links, environment, self.conversations, tokens)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
@@ -127,9 +132,41 @@ class Host:
         """Changes when this process joins again as a new host."""
         return self.membership.host_id
 
-    def _environment(
-        self, settings: Settings, store: Store, workspaces: HostWorkspaces, run_token: RunToken
-    ) -> Environment:
+    async def take_up_workers(self, settings: Settings) -> None:
+        """Start workers as `settings` say from now on; what is needed to bound a changed type is tested first.
+
+        A type that is gone stays: agents of other organizations may name it. Raises ConfigError.
+        """
+        untested = self._containment.untested
+        changed = [
+            kind for kind in settings.workers.values() if self._types.get(kind.name) != kind or kind.name in untested
+        ]
+        try:
+            await self._containment.change(changed)
+        except SpawnerLost as error:
+            raise ConfigError(f"worker types could not be tested, {error}; have it read again.") from error
+        new_environment = settings.worker_env != self._settings.worker_env
+        self._settings = attrs.evolve(self._settings, worker_env=settings.worker_env)
+        self.workers.changed(list(self._types) if new_environment else [kind.name for kind in changed])
+
+    def take_up(self, settings: Settings, agents: Collection[str]) -> None:
+        """Conversations of these `agents` begin their next turn anew, all others when they next become active."""
+        self._environment.limits = _conversation_limits(settings)
+        self._environment.max_owed_turns = settings.limits.queue_max_turns
+        self._environment.file_limits = _file_limits(settings)
+        self.conversations.begin_anew(agents)
+
+    def _worker_environment(self, workspace: str, token: str) -> dict[str, str]:
+        settings = self._settings
+        return worker_environment(
+            workspace=workspace,
+            dispatcher_url=settings.server.public_url,
+            token=token,
+            worker_env=settings.worker_env,
+            session_store=settings.session_store,
+        )
+
+    def _shared(self, settings: Settings, store: Store, workspaces: HostWorkspaces, run_token: RunToken) -> Environment:
         limits = settings.limits
         return Environment(
             host_id=self._host_id,
@@ -148,9 +185,7 @@ class Host:
             handover_seconds=HANDOVER_SECONDS,
             session_store=settings.session_store,
             run_token=run_token,
-            file_limits=FileLimits(
-                limits.upload_max_files, limits.upload_file_max_bytes, limits.upload_total_max_bytes
-            ),
+            file_limits=_file_limits(settings),
             not_ours=self._not_ours,
             placement=self._placing,
         )
@@ -226,26 +261,23 @@ def _membership(settings: Settings, store: Store, alone: Alone | None, runs: Cal
     )
 
 
-def _worker_environment(settings: Settings, workspace: str, token: str) -> dict[str, str]:
-    return worker_environment(
-        workspace=workspace,
-        dispatcher_url=settings.server.public_url,
-        token=token,
-        worker_env=settings.worker_env,
-        session_store=settings.session_store,
-    )
-
-
-def _containment(settings: Settings, link: SpawnerLink, workspaces: HostWorkspaces) -> Containment:
+def _containment(
+    settings: Settings, types: dict[str, WorkerType], link: SpawnerLink, workspaces: HostWorkspaces
+) -> Containment:
     place = Place(settings.state_dir, _dispatcher(settings.server.public_url))
     uids = UidRange(settings.limits.worker_uid_first, settings.limits.worker_uid_count)
-    return Containment(link, settings.workers, workspaces, place, uids)
+    return Containment(link, types, workspaces, place, uids)
 
 
 def _dispatcher(public_url: str) -> Destination:
     """Where a worker finds this host's gateway. Its name may well lead to an address that is not public."""
     parts = urlsplit(public_url)
     return Destination(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), private=True)
+
+
+def _file_limits(settings: Settings) -> FileLimits:
+    limits = settings.limits
+    return FileLimits(limits.upload_max_files, limits.upload_file_max_bytes, limits.upload_total_max_bytes)
 
 
 def _conversation_limits(settings: Settings) -> ConversationLimits:

@@ -7,6 +7,7 @@ What is different is how each ends:
 - SIGUSR1 to the supervisor hands over: the process ends at once and says goodbye to nobody, for the next one, which
   starts now, adopts the workers and goes on with their turns. It is the same as a crash, on purpose: that a crash costs
   no turn is what everything here is built and tested for, and a second way to leave would be one more to get wrong.
+- SIGHUP has either read its configuration again (`supervisor.reloading`).
 - An edge ends its streams, which clients resume at another edge, and finishes the requests under way.
 """
 
@@ -22,23 +23,29 @@ import attrs
 import structlog
 import trio
 
-from edge.app import create_app
+from edge.app import create_app, take_up
 from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
 from edge.server import serve
-from edge.tokens import JwtKeys
 from lobu_actors.gateway.link.detached import Detached
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
 from lobu_actors.store.embedded import EmbeddedServer, running_url
-from lobu_actors.store.errors import EmbeddedServerError
 from lobu_actors.store.migrate import migrate
-from lobu_actors.store.postgres import PostgresStore
 from supervisor.config.errors import ConfigError
 from supervisor.config.keys import read_small_file
 from supervisor.config.settings import Settings
-from supervisor.everything import DATABASE_STOP_SECONDS, Everything, edge_settings_of
+from supervisor.everything import (
+    DATABASE_STOP_SECONDS,
+    Everything,
+    edge_settings_of,
+    fail_when_it_ends,
+    keys_of,
+    store_of,
+)
 from supervisor.host import wall_clock_ms
 from supervisor.membership import HOST_ID_FILE
+from supervisor.reloading import Reloading
+from supervisor.signals import obey
 from supervisor.systemd.notify import Notifier
 
 log = structlog.get_logger(__name__)
@@ -55,41 +62,40 @@ def managed(settings: Settings) -> Settings:
     return attrs.evolve(settings, managed=True, links=links)
 
 
-async def run_supervisor(settings: Settings, notifier: Notifier) -> None:
+async def run_supervisor(settings: Settings, reloading: Reloading, notifier: Notifier) -> None:
     """Until SIGTERM and the drain is done, or SIGUSR1, which does not come back. Raises what could not be started.
 
     The caller holds the state directory's lock.
     """
     drain = trio.Event()
 
+    async def take_up(found: Settings) -> None:
+        await everything.take_up(managed(found))
+
     def ready(_port: int) -> None:
-        notifier.ready("serves conversations")
+        reloading.ready_with(take_up, "serves conversations")
         log.info("supervisor is ready")
 
     def drains(seconds: float) -> None:
         notifier.stopping(f"drains: what runs may finish within {seconds:g} s")
         notifier.extend(seconds + TREE_STOP_SECONDS)
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, HAND_OVER) as signals:
-        async with _beating(notifier) as scope:
-            scope.start_soon(_obey, signals, drain, scope.cancel_scope)
-            everything = Everything(
-                managed(settings), _external_url(settings), None, ready, edge=False, on_drain=drains
-            )
-            await everything.serve(drain)
+    async with _beating(notifier) as scope:
+        await scope.start(obey, drain, scope.cancel_scope, reloading.ask)
+        await scope.start(_hand_over)
+        everything = Everything(managed(settings), _external_url(settings), None, ready, edge=False, on_drain=drains)
+        scope.start_soon(reloading.run_until, drain)
+        await everything.serve(drain)
 
 
-async def run_edge(settings: Settings, sockets: Sequence[socket.socket], notifier: Notifier) -> None:
+async def run_edge(
+    settings: Settings, reloading: Reloading, sockets: Sequence[socket.socket], notifier: Notifier
+) -> None:
     """Until SIGTERM; on `sockets` that were passed, or on the settings' address when there are none.
 
     Raises what could not be started: ConfigError, StoreError.
     """
-    store = PostgresStore.connect(
-        _external_url(settings),
-        pool_size=settings.limits.database_pool_size,
-        call_timeout_seconds=settings.limits.database_timeout_seconds,
-    )
-    keys = JwtKeys(tuple((key.kid, key.secret.encode()) for key in settings.jwt_keys))
+    store, keys = store_of(settings, _external_url(settings)), keys_of(settings)
     detached = Detached(
         lambda: read_small_file(settings.state_dir / HOST_ID_FILE),
         f"unix:{settings.state_dir / LINKS_SOCKET}",
@@ -99,33 +105,40 @@ async def run_edge(settings: Settings, sockets: Sequence[socket.socket], notifie
         wall_clock_ms,
     )
     edge_settings = edge_settings_of(settings)
+    app = create_app(store, detached.gateway, keys, edge_settings)
+    in_force = settings
+
+    async def take_up_settings(found: Settings) -> None:
+        nonlocal in_force
+        take_up(app, edge_settings_of(found, in_force))
+        in_force = found
+
     stopping = trio.Event()
     try:
         await store.check_schema()
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with _beating(notifier) as scope:
-                scope.start_soon(_obey, signals, stopping, scope.cancel_scope)
-                scope.start_soon(detached.run)
-                scope.start_soon(_tell_stop, stopping, notifier, edge_settings.stop_grace_seconds)
-                await _first_link(detached)
-                async with trio.open_nursery() as serving:
-                    app = create_app(store, detached.gateway, keys, edge_settings)
-                    try:
-                        port = await serving.start(
-                            lambda task_status: serve(
-                                app,
-                                edge_settings,
-                                stopping=stopping,
-                                host=settings.server.host,
-                                port=settings.server.port,
-                                sockets=sockets or None,
-                                task_status=task_status,
-                            )
+        async with _beating(notifier) as scope:
+            await scope.start(obey, stopping, scope.cancel_scope, reloading.ask)
+            scope.start_soon(detached.run)
+            scope.start_soon(reloading.run_until, stopping)
+            scope.start_soon(_tell_stop, stopping, notifier, edge_settings.stop_grace_seconds)
+            await _first_link(detached)
+            async with trio.open_nursery() as serving:
+                try:
+                    port = await serving.start(
+                        lambda task_status: serve(
+                            app,
+                            edge_settings,
+                            stopping=stopping,
+                            host=settings.server.host,
+                            port=settings.server.port,
+                            sockets=sockets or None,
+                            task_status=task_status,
                         )
-                    except CannotListen as error:
-                        raise ConfigError(str(error)) from error
-                    notifier.ready(f"serves HTTP on port {port}")
-                    log.info("edge is ready", port=port)
+                    )
+                except CannotListen as error:
+                    raise ConfigError(str(error)) from error
+                reloading.ready_with(take_up_settings, f"serves HTTP on port {port}")
+                log.info("edge is ready", port=port)
     finally:
         store.close()
 
@@ -137,23 +150,22 @@ async def run_database(settings: Settings, notifier: Notifier) -> None:
         raise ConfigError("the database is a server elsewhere; there is none to run here.", key="DATABASE_URL")
     server = EmbeddedServer(database.path, on_progress=notifier.status)
     stopping = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with _beating(notifier) as scope:
-            try:
-                await server.start()
-                await migrate(server.url)
-                notifier.ready("accepts connections")
-                scope.start_soon(_obey, signals, stopping, scope.cancel_scope)
-                async with trio.open_nursery() as watching:
-                    watching.start_soon(_watch, server)
-                    await stopping.wait()
-                    watching.cancel_scope.cancel()
-                notifier.stopping("shuts down")
-                await server.stop("fast", DATABASE_STOP_SECONDS)
-                scope.cancel_scope.cancel()
-            finally:
-                with trio.move_on_after(DATABASE_STOP_SECONDS, shield=True):
-                    await server.stop("immediate")
+    async with _beating(notifier) as scope:
+        await scope.start(obey, stopping, scope.cancel_scope)
+        try:
+            await server.start()
+            await migrate(server.url)
+            notifier.ready("accepts connections")
+            async with trio.open_nursery() as watching:
+                watching.start_soon(fail_when_it_ends, server)
+                await stopping.wait()
+                watching.cancel_scope.cancel()
+            notifier.stopping("shuts down")
+            await server.stop("fast", DATABASE_STOP_SECONDS)
+            scope.cancel_scope.cancel()
+        finally:
+            with trio.move_on_after(DATABASE_STOP_SECONDS, shield=True):
+                await server.stop("immediate")
 
 
 def _external_url(settings: Settings) -> str:
@@ -182,17 +194,12 @@ async def _beat(notifier: Notifier) -> None:
         await trio.sleep(seconds)
 
 
-async def _obey(signals: AsyncIterator[int], drain: trio.Event, everything: trio.CancelScope) -> None:
-    hurry = False
-    async for number in signals:
-        if number == HAND_OVER:
+async def _hand_over(*, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(HAND_OVER) as signals:
+        task_status.started()
+        async for _ in signals:
             log.info("handing over to the next supervisor")
             os._exit(0)
-        log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
-        if hurry:
-            everything.cancel()
-        hurry = True
-        drain.set()
 
 
 async def _tell_stop(stopping: trio.Event, notifier: Notifier, seconds: float) -> None:
@@ -205,8 +212,3 @@ async def _first_link(detached: Detached) -> None:
     """A new edge takes over streams, and is of more use with a link; without a supervisor it is of some use still."""
     with trio.move_on_after(FIRST_LINK_SECONDS):
         await detached.linked()
-
-
-async def _watch(server: EmbeddedServer) -> None:
-    status = await server.wait_exit()
-    raise EmbeddedServerError(f"the embedded database ended with status {status}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 import trio
@@ -19,7 +20,7 @@ from lobu_actors.conversation.apply import Effects
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.decide import decide
-from lobu_actors.conversation.drain_messages import DrainRequest
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
@@ -126,12 +127,19 @@ class ConversationActor(Actor[m.Message]):
         if self._state.over:
             self._env.live_sessions.discard(self._ref)
             self._env.owners.gave_up(self._ref)
+            if self._state.renewing:
+                self._look_again()
         self._set_timer()
         return reply
 
+    def _look_again(self) -> None:
+        """At what is owed; the sweeper would find it, too, a little later."""
+        with suppress(MailboxFull):
+            self._tell_self(m.Sweep())
+
     async def _activate(self, message: m.Message, pending: deque[m.Message]) -> bool:
         """Take the lease. False: there is nothing to do here for this message."""
-        if isinstance(message, WorkerSignal | m.Tick | DrainRequest):
+        if isinstance(message, WorkerSignal | m.Tick | DrainRequest | BeginAnew):
             if self._state is None or self._effects is None:
                 return False  # a former activation's; what it owed is in the store
             if isinstance(message, WorkerSignal):  # `over`, but its worker's end is still of interest

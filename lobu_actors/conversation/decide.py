@@ -27,7 +27,7 @@ from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.adoption import adopt, can_adopt, run_adopted
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.corrupt import end_corrupt, readable
-from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
     Step,
@@ -137,8 +137,10 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
             return _enqueue(state, readable(turns)), end_corrupt(state, turns)
         case m.LeaseLost():
             return _lose(state), [m.KillWorker(), m.Note("lease lost")]
+        case BeginAnew():
+            return attrs.evolve(state, renewing=True), []
         case LeaseReleased():
-            return _lose(state), []
+            return attrs.evolve(_lose(state), renewing=state.renewing and bool(state.queue)), []
         case m.ConversationClosed():
             over = attrs.evolve(ending(state), over=True)
             return over, [m.Reply(True), *([] if state.worker else [m.RemoveWorkspace()])]
@@ -157,6 +159,13 @@ def _go_on(state: State, moment: Moment) -> Step:
         if worker is None or worker.phase is WorkerPhase.ENDING:
             return state, [release]
         return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds), release]
+    if state.renewing:
+        # Here, unlike in a drain, the next one may begin in this workspace: its worker must be gone before.
+        if worker is None:
+            return state, [ReleaseLease(owes=bool(state.queue))]
+        if worker.phase is WorkerPhase.ENDING:
+            return state, []
+        return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds)]
     if not state.queue:
         return state, []
     if resetting.reset_is_next(state):

@@ -1,4 +1,5 @@
-"""What a conversation's actor is told, and wants done, when its host is going away. Part of `messages`."""
+"""What a conversation's actor is told, and wants done, when its host is going away or its agent is not what it was.
+Part of `messages`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,11 @@ class DrainRequest:
     """This host is going: begin nothing, hand over what has not finished by `by` (monotonic seconds)."""
 
     by: float
+
+
+@attrs.frozen
+class BeginAnew:
+    """Its agent's configuration changed: what runs goes on as it began, what comes next begins in a new activation."""
 
 
 @attrs.frozen

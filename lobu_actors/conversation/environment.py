@@ -60,8 +60,10 @@ class FileLimits:
     total_bytes: int = 100_000_000
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Environment:
+    """`limits`, `max_owed_turns` and `file_limits` may be replaced; an activation keeps those that it began with."""
+
     host_id: Callable[[], str]  # changes when this process joins again as a new host
     store: Store
     workers: Workers

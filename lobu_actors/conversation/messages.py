@@ -9,7 +9,7 @@ import attrs
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.states import RunStatus, TurnStatus
-from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.question_messages import (
     AnswersLoaded,
@@ -175,6 +175,7 @@ Message = (
     | QuestionAnswered
     | CloseRequest
     | DrainRequest
+    | BeginAnew
     | PurgeRequest
     | Tick
     | Recovered

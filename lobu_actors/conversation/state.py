@@ -109,6 +109,7 @@ class State:
     closing: bool = False
     draining: bool = False
     drain_by: float | None = None
+    renewing: bool = False  # to be left as soon as nothing runs; if it is over, so much is owed that it begins anew
     over: bool = False  # the lease is gone or the conversation closed: write nothing; the next message starts afresh
     recent: tuple[str, ...] = ()  # turns that ended lately, so that a late hint is known for what it is
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from supervisor.cli.options import database_options, example
 from supervisor.config.keys import ensure_keys
 from supervisor.config.load import Overrides, load_settings
 from supervisor.logs import configure_logging
+from supervisor.reloading import Reloading
 from supervisor.systemd.notify import Notifier, passed_sockets
 from supervisor.units import run_edge
 
@@ -26,10 +28,12 @@ def command(
     """Serve HTTP for the supervisor that runs on the same data directory, now or later.
 
     Takes the listening sockets that a service manager passes. SIGTERM ends streams, which clients resume elsewhere, and
-    finishes the requests under way.
+    finishes the requests under way; SIGHUP reads the configuration again.
     """
     notifier, sockets = Notifier(os.environ), passed_sockets(os.environ)
     overrides = Overrides(host=host, port=port, database_url=database_url)
-    settings = load_settings(config, data_dir=data_dir, overrides=overrides)
+    read = partial(load_settings, config, data_dir=data_dir, overrides=overrides)
+    settings = ensure_keys(read())
     configure_logging(settings.log_format)
-    trio.run(run_edge, ensure_keys(settings), sockets, notifier)
+    reloading = Reloading(settings, lambda: ensure_keys(read()), notifier)
+    trio.run(run_edge, settings, reloading, sockets, notifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,7 +13,9 @@ from supervisor.config.load import Overrides, load_settings
 from supervisor.config.settings import Settings
 from supervisor.everything import run_everything
 from supervisor.logs import configure_logging
+from supervisor.reloading import Reloading
 from supervisor.state_lock import state_lock
+from supervisor.systemd.notify import Notifier
 
 
 @click.command(
@@ -28,21 +31,24 @@ from supervisor.state_lock import state_lock
 def command(config: Path | None, host: str | None, port: int | None, database_url: str | None, data_dir: Path) -> None:
     """Run the database, the supervisor with its workers, and the HTTP edge, until Ctrl-C.
 
-    The first Ctrl-C (or SIGTERM) drains: running turns may finish. A second one stops at once.
+    The first Ctrl-C (or SIGTERM) drains: running turns may finish. A second one stops at once. SIGHUP reads the
+    configuration again; it is the end when the terminal is gone.
     """
     overrides = Overrides(host=host, port=port, database_url=database_url)
-    settings = load_settings(config, data_dir=data_dir, overrides=overrides)
+    read = partial(load_settings, config, data_dir=data_dir, overrides=overrides)
+    settings = read()
     configure_logging(settings.log_format)
     make_state_dir(settings.state_dir)
     with state_lock(settings.state_dir):
         settings = ensure_keys(settings)
+        reloading = Reloading(settings, lambda: ensure_keys(read()), Notifier({}))
         announced: list[str] = []
 
         def on_ready(port: int) -> None:
             announced.append(_announce(settings, port))
 
         try:
-            trio.run(run_everything, settings, on_ready, click.echo)
+            trio.run(run_everything, settings, reloading, on_ready, click.echo)
         finally:
             for url in announced:
                 remove_gateway_url(settings.data_dir, url)

@@ -38,6 +38,10 @@ class Notifier:
         """One line for `systemctl status`."""
         self._send(f"STATUS={text}")
 
+    def reloading(self, status: str) -> None:
+        """The configuration is being read again; `ready` says when that is over."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", f"STATUS={status}")
+
     def stopping(self, status: str) -> None:
         self._send("STOPPING=1", f"STATUS={status}")
 

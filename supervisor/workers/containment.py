@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Containment:
     def __init__(
         self,
         link: SpawnerLink,
-        types: Mapping[str, WorkerType],
+        types: dict[str, WorkerType],
         workspaces: HostWorkspaces,
         place: Place,
         uids: UidRange,
@@ -68,6 +68,8 @@ class Containment:
         self._own_user: set[str] = set()
         self._refused: dict[str, str] = {}
         self._system: System | None = None
+        self._tested = trio.Event()
+        self.untested: set[str] = set()
 
     async def run(self, context: Context) -> None:
         """Serve the ways out until an ordered stop. Tests the types first, which takes some 0.1 s for each."""
@@ -75,13 +77,35 @@ class Containment:
             serving = _Serving(context.stopping)
             nursery.start_soon(self._egress.run, serving)
             await serving.up.wait()
-            await self._prove()
+            await self.change(list(self._types.values()))
             context.started()
+
+    async def change(self, kinds: Collection[WorkerType]) -> None:
+        """Have these types be as given, tested; starts wait meanwhile. One call at a time. Raises SpawnerLost: then
+        they do not start, and `untested` has them."""
+        self._tested = trio.Event()
+        names = {kind.name for kind in kinds}
+        self.untested |= names
+        self._own_user -= names
+        for kind in kinds:
+            self._types[kind.name] = kind
+            self._refused.pop(kind.name, None)
+        try:
+            await self._prove(kinds)
+            self.untested -= names
+        finally:
+            for name in names & self.untested:
+                self._refused[name] = f"Workers of type {name!r} do not start on this host: their test was cut short."
+            self._tested.set()
 
     # --- workers
 
     async def contain(self, kind: WorkerType, spawn: Spawn) -> Spawn:
         """The start with all that bounds it. Raises SpawnFailed, OSError; nothing is kept of the worker then."""
+        await self._tested.wait()
+        return await self._bounded(kind, spawn)
+
+    async def _bounded(self, kind: WorkerType, spawn: Spawn) -> Spawn:
         if (reason := self._refused.get(kind.name)) is not None:
             raise SpawnFailed(reason)
         try:
@@ -92,6 +116,7 @@ class Containment:
 
     async def contain_idle(self, kind: WorkerType, spawn: Spawn) -> Spawn:
         """As `contain`, for a worker that has no conversation yet; only for types without a sandbox."""
+        await self._tested.wait()
         if (reason := self._refused.get(kind.name)) is not None:
             raise SpawnFailed(reason)
         limits = dict(kind.limits)
@@ -167,11 +192,10 @@ class Containment:
         own = (self._place.dispatcher,) if kind.dispatcher and self._place.dispatcher is not None else ()
         return Allowlist((*kind.network, *own))
 
-    # --- at the start
+    # --- tests of types
 
-    async def _prove(self) -> None:
-        self._refused, self._own_user = {}, set()
-        if any(kind.sandbox == "bwrap" for kind in self._types.values()):
+    async def _prove(self, kinds: Collection[WorkerType]) -> None:
+        if any(kind.sandbox == "bwrap" for kind in kinds):
             try:
                 self._system = find_system()
             except NoSandbox as error:
@@ -179,9 +203,9 @@ class Containment:
                 _log.error("sandbox.missing", reason=str(error))
         if os.geteuid() == 0:
             with self._opened_state_dir():
-                for kind in self._types.values():
+                for kind in kinds:
                     await self._prove_user(kind)
-        for kind in self._types.values():
+        for kind in kinds:
             if kind.own_user and kind.name not in self._own_user:
                 self._refuse(kind, self._refused.get(kind.name, "own_user = true needs a supervisor that runs as root"))
             elif kind.sandbox == "bwrap":
@@ -243,7 +267,7 @@ class Containment:
                 command = (self._system.python, "-I", "-S", PROBE, json.dumps(facts))
                 probe = attrs.evolve(kind, command=command, readable=readable)
                 environment = {**ENVIRONMENT, "WORKSPACE_DIR": workspace}
-                spawn = await self.contain(probe, Spawn(worker_id, probe.argv, environment, workspace))
+                spawn = await self._bounded(probe, Spawn(worker_id, probe.argv, environment, workspace))
                 _how, answer = await run_probe(self._link, spawn)
                 problem = verdict(answer)
         except (ProbeFailed, SpawnFailed, OSError) as error:

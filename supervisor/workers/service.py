@@ -117,7 +117,7 @@ class WorkerProcesses:
                 self._take_left()
                 nursery.start_soon(self._warm.run)
                 nursery.start_soon(self._end_unclaimed)
-                self._link.preload([Preload(kind.argv, self._environment_of("", "")) for kind in self._preloaded()])
+                self._preload()
                 context.started()
                 await context.stopping.wait()
                 await self._stop()
@@ -208,6 +208,13 @@ class WorkerProcesses:
         if worker is not None:
             worker.end_for_its_workspace(detail)
 
+    def changed(self, names: Collection[str]) -> None:
+        """These types are others now, or their environment is: what was prepared for them is made anew."""
+        for name in names:
+            self._warm.changed(name)
+        if names:
+            self._preload()
+
     def _begin(self, worker: WorkerProcess, label: Label) -> None:
         assert self._nursery is not None
         self._workers[worker.worker_id] = worker
@@ -289,8 +296,9 @@ class WorkerProcesses:
         self._link.relabel(worker_id, encode(label))
         return Launch(None, _hello(worker_id, request, link, session_file))
 
-    def _preloaded(self) -> list[WorkerType]:
-        return [kind for kind in self._types.values() if kind.zygote]
+    def _preload(self) -> None:
+        zygotes = [kind for kind in self._types.values() if kind.zygote]
+        self._link.preload([Preload(kind.argv, self._environment_of("", "")) for kind in zygotes])
 
     async def _stop(self) -> None:
         """Ask all to end, then kill; returns when all are gone or the time for it is over."""

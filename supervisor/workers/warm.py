@@ -7,6 +7,7 @@ until it is given away. Nobody reads from it before that either, so what it says
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class WarmPool:
         self._used_at: dict[str, float] = {}
         self._paused_until: dict[str, float] = {}
         self._changed = trio.Event()
+        self._versions: Counter[str] = Counter()  # of types
 
     async def run(self) -> None:
         """Until it is cancelled; what is idle ends then."""
@@ -106,13 +108,21 @@ class WarmPool:
             self._end(warm)
         self._changed.set()
 
+    def changed(self, name: str) -> None:
+        """A type is not what it was, or is new."""
+        self._versions[name] += 1
+        if self._types[name].warm:
+            self._used_at.setdefault(name, time.monotonic())
+        self._paused_until.pop(name, None)
+        self.drop(name)
+
     @property
     def idle(self) -> int:
         return sum(map(len, self._idle.values()))
 
     async def _adjust(self) -> None:
         short = memory_is_short(self._limits.warm_free_memory)
-        for name, used_at in self._used_at.items():
+        for name, used_at in list(self._used_at.items()):
             unused = time.monotonic() - used_at > self._limits.warm_unused_seconds
             if short or unused:
                 if self._idle.get(name):
@@ -130,7 +140,7 @@ class WarmPool:
             self._slots.acquire_nowait()
         except trio.WouldBlock:
             return False
-        worker_id, token = new_id(), secrets.token_urlsafe(32)
+        worker_id, token, version = new_id(), secrets.token_urlsafe(32), self._versions[kind.name]
         process: SpawnedProcess | None = None
         try:
             with trio.fail_after(START_SECONDS):
@@ -145,6 +155,9 @@ class WarmPool:
         if process is None:
             return False
         warm = WarmWorker(worker_id, token, process, programs)
+        if version != self._versions[kind.name]:  # it was made of what has changed meanwhile
+            self._end(warm)
+            return True
         self._idle.setdefault(kind.name, []).append(warm)
         process.on_exit = lambda: self._ended(kind.name, warm)
         if process.exit is not None:

@@ -18,7 +18,7 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
-from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.session_messages import ResetRefused, ResetSession, SessionReset
@@ -122,14 +122,17 @@ class World:
     def tell(self, message: m.Message) -> None:
         pending: deque[m.Message] = deque()
         if self.state is None or self.state.over:
-            if isinstance(message, WorkerReady | WorkerFrames | WorkerGone | m.Tick | DrainRequest):
+            if isinstance(message, WorkerReady | WorkerFrames | WorkerGone | m.Tick | DrainRequest | BeginAnew):
                 return
             pending.append(self._activate())
         pending.append(message)
         for _ in range(10_000):
-            if not pending:
-                return
             assert self.state is not None
+            if not pending:
+                if self.state.over and self.state.renewing:
+                    self.state = None  # it looks again, in a new activation
+                    self.tell(m.Sweep())
+                return
             self.state, effects = decide(self.state, pending.popleft(), Moment(self.now, self.fresh("r")))
             results = []
             for effect in effects:

@@ -18,7 +18,7 @@ from lobu_actors.contract.frames import (
 )
 from lobu_actors.contract.states import OnBusy
 from lobu_actors.conversation import messages as m
-from lobu_actors.conversation.drain_messages import DrainRequest
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest
 from lobu_actors.conversation.policy import FailurePolicy
 from tests.properties.conversation_world import World
 
@@ -65,6 +65,7 @@ STEPS = st.sampled_from(
         "supervisor killed",
         "sweep",
         "drain",
+        "reload",
     ]
 )
 STEPS_AND_ROT = st.one_of(STEPS, STEPS, STEPS, st.just("rot"))
@@ -109,6 +110,8 @@ def take_step(world: World, step: str, data: st.DataObject) -> None:
             world.rot(data.draw(st.integers(0, 5)), data.draw(st.booleans()))
         case "drain":
             world.tell(DrainRequest(world.now + 5))
+        case "reload":
+            world.tell(BeginAnew())
 
 
 def settle(world: World) -> None:

@@ -6,6 +6,7 @@ WORKSPACE_DIR for workers and whatever they start), or it is where the process w
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -15,8 +16,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -108,7 +111,8 @@ class LobuRun:
         self.launch()
         await self.wait_ready()
 
-    def launch(self) -> None:
+    def launch(self, terminal: int | None = None) -> None:
+        """`terminal`: its controlling one, a file descriptor; else it has none."""
         assert self.process is None or self.process.returncode is not None, "it runs already"
         with (self.folder / "out.log").open("ab") as out, (self.folder / "err.log").open("ab") as err:
             self._out_from = out.tell()
@@ -116,10 +120,11 @@ class LobuRun:
                 [sys.executable, *self._program, "run", *self.arguments],
                 cwd=self.folder,
                 env=self.environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
+                preexec_fn=None if terminal is None else partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),
             )
 
     async def wait_ready(self, seconds: float = START_SECONDS) -> None:

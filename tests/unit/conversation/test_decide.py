@@ -14,7 +14,7 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
-from lobu_actors.conversation.drain_messages import DrainRequest, LeaseReleased, ReleaseLease
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Limits, Moment, RunPhase, State, WorkerPhase
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
@@ -306,6 +306,21 @@ def test_what_ends_while_its_host_drains_gives_the_rest_up() -> None:
     state, _ = tell(running(), m.TurnAccepted(turn(2)), DrainRequest(START + 20))
     _, effects = tell(state, m.TurnsFinished(("t1",)))
     assert effects[-1] == ReleaseLease(owes=True)
+
+
+def test_what_runs_goes_on_as_it_began_and_what_is_next_begins_anew_when_its_worker_is_gone() -> None:
+    state, effects = tell(running(), m.TurnAccepted(turn(2)), BeginAnew())
+    assert effects == []
+    state, effects = tell(state, m.TurnsFinished(("t1",)))
+    assert effects == [m.ShutdownWorker(5.0)], "no other worker may be in its workspace"
+    assert state.worker is not None
+    state, effects = tell(state, WorkerGone(state.worker.worker_id, Gone.EXITED, "shut down", 0))
+    assert effects[-1] == ReleaseLease(owes=True)
+    state, effects = tell(state, LeaseReleased())
+    assert (state.over, state.renewing, effects) == (True, True, [])
+    state, effects = tell(fresh(), BeginAnew())
+    assert effects == [ReleaseLease(owes=False)]
+    assert not tell(state, LeaseReleased())[0].renewing, "nothing is owed, so nothing begins"
 
 
 def test_a_lost_lease_ends_the_worker_and_all_writing() -> None:
