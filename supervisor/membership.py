@@ -84,7 +84,7 @@ class Membership:
 
     async def run(self, context: ChildContext) -> None:
         self.host_id = new_id()
-        await self._take_over_predecessor()
+        predecessor = await self._take_over_predecessor()
         sent = trio.current_time()
         await self._store.register_host(
             self.host_id,
@@ -95,6 +95,8 @@ class Membership:
             alone=self._alone,
         )
         await self._refuse_beside_a_rival()
+        if predecessor:
+            await self._store.follow_rollout(predecessor, self.host_id)
         self._trust(sent)
         self._record.write_text(self.host_id)
         context.started(self.host_id)
@@ -119,14 +121,15 @@ class Membership:
             self.must_drain.set()  # also when it had a place before: then it must not be tried again and again
             raise self.refused
 
-    async def _take_over_predecessor(self) -> None:
-        """The lock on the state directory proves that whoever wrote this file is gone."""
+    async def _take_over_predecessor(self) -> str:
+        """The lock on the state directory proves that whoever wrote this file is gone. Gives its id, or nothing."""
         try:
             predecessor = self._record.read_text().strip()
         except FileNotFoundError:
-            return
+            return ""
         if predecessor:
             await self._store.declare_host_dead(predecessor)
+        return predecessor
 
     async def _renew(self) -> None:
         sent = trio.current_time()

@@ -48,6 +48,7 @@ from lobu_actors.store.records import (
     Trimmed,
     Turn,
 )
+from lobu_actors.store.rollout_protocol import RolloutStore
 from lobu_actors.store.singleton_protocol import SingletonStore
 
 
@@ -327,7 +328,7 @@ class FileStore(Protocol):
         ...
 
 
-class HostStore(MembershipStore, Protocol):
+class HostStore(MembershipStore, RolloutStore, Protocol):
     """What a host asks about all that is owed. Only the database's clock judges an expiry."""
 
     async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:

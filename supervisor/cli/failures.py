@@ -8,7 +8,7 @@ from lobu_actors.client.errors import ClientError, RequestRefused, ServerAway
 from lobu_actors.store.errors import InvalidDatabaseUrl, StoreError, StoreUnavailable
 from supervisor.config.errors import ConfigError
 from supervisor.logs import mask
-from supervisor.systemd.rollout import RolloutFailed
+from supervisor.rollout_turn import RolloutFailed
 
 MAX_SENTENCES = 5
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import attrs
 import click
+import trio
 
+from lobu_actors.contract.states import HostState
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
-from supervisor.cli.database import load_for_database
+from supervisor.cli.database import load_for_database, open_store
 from supervisor.cli.options import database_options, example, json_option, print_json
+from supervisor.config.errors import ConfigError
+from supervisor.config.keys import read_small_file
+from supervisor.config.load import Overrides, load_settings
+from supervisor.config.settings import Settings
 from supervisor.config.values import RolloutStrategy
+from supervisor.membership import HOST_ID_FILE
 from supervisor.rollout import STEPS, STRATEGIES, Plan, Preconditions, plan
-from supervisor.systemd.rollout import roll
+from supervisor.rollout_turn import our_turn
+from supervisor.systemd.render import ETC
+from supervisor.systemd.rollout import SUPERVISOR, roll, running_edges, unit_property
+
+BACK_SECONDS = 60.0  # from the last unit's readiness until the database says that the host is there
 
 
 @click.group("rollout", epilog=example("lobu rollout plan", "lobu rollout plan --strategy recreate"))
@@ -49,17 +64,74 @@ def plan_command(
         click.echo("\n".join(_lines(made, found, source)))
 
 
-@command.command("run", epilog=example("lobu rollout run"))
+@command.command("run", epilog=example("lobu rollout run", "lobu rollout run --wait 1800"))
+@click.option(
+    "--wait", type=click.FloatRange(0), default=600.0, show_default=True, help="Seconds for our turn to come."
+)
+@click.option("--drain/--no-drain", default=None, help="Hand turns to other hosts first; default: if there are others.")
+@click.option(
+    "--without", metavar="NAME", help="A host that stopped in the middle of its rollout and is gone for good."
+)
 @json_option
-def run_command(as_json: bool) -> None:
+@database_options
+def run_command(
+    wait: float,
+    drain: bool | None,
+    without: str | None,
+    as_json: bool,
+    config: Path | None,
+    data_dir: Path | None,
+    database_url: str | None,
+) -> None:
     """Restart this host's systemd units on what is installed now: each edge in turn, then the supervisor.
 
-    Each must be ready before the next is touched; the first that is not ends the rollout, exit 1. Running turns go on,
-    streams resume. For several hosts, run it on one after the other.
+    Each must be ready before the next is touched; the first that is not ends the rollout, exit 1. Streams resume, and
+    running turns go on: on this host, or with --drain on the others, so that the spawner can be a new one as well.
+
+    Of the hosts on one database only one is restarted at a time, wherever this is run: it waits until the one before is
+    back and ready.
     """
-    units = roll((lambda line: None) if as_json else click.echo)
+    found = partial(_installed, config, data_dir, database_url)
+    units = trio.run(_run, found, (lambda line: None) if as_json else click.echo, wait, drain, without)
     if as_json:
         print_json({"restarted": units})
+
+
+async def _installed(config: Path | None, data_dir: Path | None, database_url: str | None) -> Settings:
+    """The settings of the units, but for what the options say."""
+    folder = await unit_property(SUPERVISOR, "WorkingDirectory")
+    if not folder:
+        raise ConfigError("no units are installed here; run `lobu systemd install`.")
+    etc = ETC
+    if config is None and (etc / "lobu.toml").exists():
+        config = etc / "lobu.toml"
+    environ = {"CREDENTIALS_DIRECTORY": str(etc / "credentials"), **os.environ}
+    return load_settings(
+        config,
+        data_dir=data_dir or Path(folder),
+        overrides=Overrides(database_url=database_url),
+        environ=environ,
+    )
+
+
+async def _run(
+    installed: Callable[[], Awaitable[Settings]],
+    tell: Callable[[str], None],
+    wait: float,
+    drain: bool | None,
+    without: str | None,
+) -> list[str]:
+    await running_edges()
+    settings = await installed()
+    async with open_store(settings) as store:
+        host_id = read_small_file(settings.state_dir / HOST_ID_FILE) or ""
+        others = [
+            host for host in await store.find_loads() if host.host_id != host_id and host.state is HostState.ACTIVE
+        ]
+        async with our_turn(
+            store, host_id, socket.gethostname(), tell, wait_seconds=wait, back_seconds=BACK_SECONDS, without=without
+        ):
+            return await roll(tell, drain=bool(others) if drain is None else drain)
 
 
 def _as_json(made: Plan, found: Preconditions, source: str | None) -> dict[str, object]:

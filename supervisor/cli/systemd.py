@@ -12,7 +12,8 @@ import supervisor
 from supervisor.cli.options import example
 from supervisor.config.errors import ConfigError
 from supervisor.systemd.install import Target, install, uninstall
-from supervisor.systemd.render import Installation
+from supervisor.systemd.reach import out_of_reach
+from supervisor.systemd.render import MAX_INSTANCES, Installation
 
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]+):[0-9]{1,5}\Z")
 _root = click.option(
@@ -28,7 +29,9 @@ def command() -> None:
 
 @command.command("install", epilog=example("lobu systemd install --database-url postgresql://lobu@db/lobu"))
 @_root
-@click.option("--instances", type=click.IntRange(1, 64), default=2, show_default=True, help="Edges on this machine.")
+@click.option(
+    "--instances", type=click.IntRange(1, MAX_INSTANCES), default=2, show_default=True, help="Edges on this machine."
+)
 @click.option("--listen", default="127.0.0.1:8787", show_default=True, metavar="ADDRESS:PORT", help="For HTTP.")
 @click.option("--user", default="lobu", show_default=True, help="Made if it does not exist.")
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path("/var/lib/lobu"), show_default=True)
@@ -65,7 +68,13 @@ def install_command(
         data_dir=data_dir,
         database_url=database_url,
     )
-    if not install(installation, Target(root.absolute(), dry_run, click.echo)):
+    target = Target(root.absolute(), dry_run, click.echo)
+    if target.is_running and (place := out_of_reach((lobu, *installation.code), user)) is not None:
+        raise ConfigError(
+            f"the user {user} cannot get into {place}, where the program or its Python lies; install both where "
+            "everybody may read, as in /opt/lobu with the system's python3."
+        )
+    if not install(installation, target):
         click.echo("Everything is in place already.")
     elif not dry_run:
         click.echo("Start it with `systemctl start lobu.target`.")

@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from supervisor.config.errors import ConfigError
-from supervisor.systemd.render import MARK, File, Installation, files_of, removable
+from supervisor.systemd.render import MARK, UNITS, File, Installation, files_of, removable
 
 COMMAND_SECONDS = 600.0  # a stop drains
 Tell = Callable[[str], None]
@@ -76,9 +76,7 @@ def uninstall(target: Target) -> bool:
         target.run("systemctl", "stop", "lobu.target", "lobu-*")
     target.run("systemctl", *target.of_root, "disable", "lobu.target")
     for path in found:
-        target.tell(f"{'would remove' if target.dry_run else 'removed'} {Path('/') / path}")
-        if not target.dry_run:
-            (target.root / path).unlink()
+        _remove(path, target)
     if target.is_running:
         target.run("systemctl", "daemon-reload")
     return True
@@ -107,11 +105,19 @@ def _write(file: File, target: Target) -> bool:
 
 
 def _remove_stale(files: Sequence[File], target: Target) -> list[Path]:
-    """The unit of an embedded database that is not used any more."""
+    """The unit of an embedded database that is not used any more, the order of edges that are not wanted any more."""
     keep = {file.path for file in files}
     stale = [path for path in removable() if path not in keep and (target.root / path).exists()]
     for path in stale:
-        target.tell(f"{'would remove' if target.dry_run else 'remove'} {Path('/') / path}")
-        if not target.dry_run:
-            (target.root / path).unlink()
+        _remove(path, target)
     return stale
+
+
+def _remove(path: Path, target: Target) -> None:
+    """And the folder of drop-ins that it was alone in."""
+    target.tell(f"{'would remove' if target.dry_run else 'removed'} {Path('/') / path}")
+    if target.dry_run:
+        return
+    (target.root / path).unlink()
+    if path.parent.suffix == ".d" and path.parent.parent == UNITS and not any((target.root / path.parent).iterdir()):
+        (target.root / path.parent).rmdir()

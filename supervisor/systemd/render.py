@@ -12,6 +12,7 @@ from lobu_actors.store.embedded import socket_url
 from supervisor.config.keys import new_api_key, new_jwt_keys
 from supervisor.config.values import STATE_FOLDER
 
+ETC = Path("/etc/lobu")
 UNITS = Path("etc/systemd/system")
 SYSUSERS = Path("etc/sysusers.d/lobu.conf")
 TMPFILES = Path("etc/tmpfiles.d/lobu.conf")
@@ -32,6 +33,7 @@ _ALWAYS = (
     "lobu-edge@.service",
 )
 _EMBEDDED = "lobu-postgres.service"
+MAX_INSTANCES = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -44,12 +46,21 @@ class Installation:
     instances: int = 2
     user: str = "lobu"
     data_dir: Path = Path("/var/lib/lobu")
-    etc: Path = Path("/etc/lobu")
+    etc: Path = ETC
     database_url: str | None = attrs.field(default=None, repr=False)
 
     @property
     def edges(self) -> list[str]:
         return [f"lobu-edge@{number}.service" for number in range(1, self.instances + 1)]
+
+    @property
+    def order(self) -> list[File]:
+        """Edges start one after the other, each when the one before is ready, and stop the other way round. A template
+        cannot name the instance before its own, so each has a line of its own."""
+        return [
+            File(_order_of(number), f"{MARK}[Unit]\nAfter=lobu-edge@{number - 1}.service\n")
+            for number in range(2, self.instances + 1)
+        ]
 
     @property
     def protect_home(self) -> str:
@@ -77,6 +88,7 @@ def files_of(installation: Installation) -> list[File]:
         File(SYSUSERS, MARK + _rendered("sysusers.conf", values)),
         File(TMPFILES, MARK + _rendered("tmpfiles.conf", values)),
         *(File(UNITS / name, MARK + _rendered(name, values)) for name in names),
+        *installation.order,
         File(etc / "lobu.toml", _rendered("lobu.toml", values), once=True),
         File(etc / "lobu.env", _rendered("lobu.env", values), once=True),
         File(etc / "credentials/admin_key", new_api_key() + "\n", 0o600, once=True),
@@ -87,7 +99,12 @@ def files_of(installation: Installation) -> list[File]:
 
 def removable() -> list[Path]:
     """What an uninstall removes: all but what the operator wrote, or may want to keep."""
-    return [SYSUSERS, TMPFILES, *(UNITS / name for name in (*_ALWAYS, _EMBEDDED))]
+    orders = (_order_of(number) for number in range(2, MAX_INSTANCES + 1))
+    return [SYSUSERS, TMPFILES, *(UNITS / name for name in (*_ALWAYS, _EMBEDDED)), *orders]
+
+
+def _order_of(number: int) -> Path:
+    return UNITS / f"lobu-edge@{number}.service.d" / "lobu-order.conf"
 
 
 def _values(installation: Installation) -> dict[str, str]:

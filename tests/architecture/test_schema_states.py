@@ -67,5 +67,10 @@ def test_every_key_begins_with_the_tenant(connection):
         WHERE i.indisunique
     """
     firsts = {(table, column) for table, column in connection.execute(statement) if column != "organization_id"}
-    # A host belongs to no tenant; a key's hash is looked up before the tenant is known.
-    assert firsts == {("host", "host_id"), ("api_key", "key_hash"), ("schema_migration", "version")}
+    # Hosts and their rollout belong to no tenant; a key's hash is looked up before the tenant is known.
+    assert firsts == {
+        ("host", "host_id"),
+        ("rollout", "single"),
+        ("api_key", "key_hash"),
+        ("schema_migration", "version"),
+    }

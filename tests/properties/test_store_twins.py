@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.protocol import Store
+from lobu_actors.store.rollout_protocol import RolloutStore
 from lobu_actors.store.singleton_protocol import SingletonStore
 from tests.properties.twin_calls import ALL_EXAMPLES, Difference
 from tests.properties.twin_stores import OPERATIONS, Operation, Twins
@@ -41,6 +42,9 @@ METHODS = sorted(
 _OF_SINGLETONS = [
     name for name, method in inspect.getmembers(SingletonStore, inspect.iscoroutinefunction) if not name.startswith("_")
 ]
+_OF_ROLLOUTS = [
+    name for name, method in inspect.getmembers(RolloutStore, inspect.iscoroutinefunction) if not name.startswith("_")
+]
 READS = {
     "find_agent", "find_answers", "find_api_key", "find_conversation", "find_file", "find_held", "find_input_files",
     "find_loads", "find_overdue", "find_owed", "find_owner", "find_rivals", "find_text_start",
@@ -54,6 +58,7 @@ EXEMPT = {
     "find_peers": "gives the hosts of all examples; its conformance tests compare the two",
     "notify": "it leaves nothing; its conformance tests hear it",
     "declare_dead_if_gone": "who listens is known to each store alone; its conformance tests compare the two",
+    **dict.fromkeys(_OF_ROLLOUTS, "there is one turn for all hosts; its conformance tests compare the two"),
     **dict.fromkeys(_OF_SINGLETONS, "a singleton's; its conformance tests compare the two"),
 }
 

@@ -12,6 +12,7 @@ from lobu_actors.store.memory.hosts import HostPart
 from lobu_actors.store.memory.links import LinkPart
 from lobu_actors.store.memory.questions import QuestionPart
 from lobu_actors.store.memory.retention import RetentionPart
+from lobu_actors.store.memory.rollout import RolloutPart
 from lobu_actors.store.memory.sessions import SessionPart
 from lobu_actors.store.memory.singletons import SingletonPart
 from lobu_actors.store.memory.tables import Tables
@@ -33,6 +34,7 @@ class MemoryStore(
     FilePart,
     LinkPart,
     SingletonPart,
+    RolloutPart,
 ):
     """Implements `protocol.Store`. `clock` gives seconds since the epoch and stands for the database's clock."""
 

@@ -121,6 +121,16 @@ class HostRow:
     runs: int = 0
 
 
+@attrs.define
+class RolloutRow:
+    rollout_id: str
+    first_host_id: str
+    host_id: str
+    name: str
+    expires_at: float
+    ended: bool = False
+
+
 class Tables:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -141,6 +151,7 @@ class Tables:
         self.singletons: dict[SingletonName, LeaseRow] = {}
         self.watchers: dict[tuple[str, str], WatcherRow] = {}
         self.deliveries: dict[tuple[str, str, str], DeliveryRow] = {}
+        self.rollout: RolloutRow | None = None
         self._last_time = datetime.fromtimestamp(0, UTC)
 
     def now(self) -> datetime:

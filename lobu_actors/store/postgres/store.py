@@ -15,6 +15,7 @@ from lobu_actors.store.postgres.hosts import HostPart
 from lobu_actors.store.postgres.links import LinkPart
 from lobu_actors.store.postgres.questions import QuestionPart
 from lobu_actors.store.postgres.retention import RetentionPart
+from lobu_actors.store.postgres.rollout import RolloutPart
 from lobu_actors.store.postgres.sessions import SessionPart
 from lobu_actors.store.postgres.singletons import SingletonPart
 from lobu_actors.store.postgres.tenants import TenantPart
@@ -36,6 +37,7 @@ class PostgresStore(
     FilePart,
     LinkPart,
     SingletonPart,
+    RolloutPart,
 ):
     """Implements `protocol.Store`. Usable at once: connections are opened when they are needed."""
 

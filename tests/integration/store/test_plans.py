@@ -138,6 +138,10 @@ EXEMPT = {
         "insert_organization_if_new", "upsert_api_key_keeping_revocation", "apply_agents",
         "give_default_agent_where_there_is_none", "find_rivals",
     ),
+    "a rollout's, on one row and the few of the hosts": (
+        "begin_rollout_if_nobody_is_down", "renew_rollout_if_ours", "end_rollout_if_back", "give_rollout_up",
+        "follow_rollout", "find_rollout",
+    ),
     "a person's command; it is to show or count all": (
         "list_hosts", "totals", "list_conversations", "list_api_keys", "list_agents",
         "revoke_api_key_if_prefix_is_unique",
