@@ -49,6 +49,7 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs run
 mount --rbind /dev dev
+mount -t tmpfs -o mode=1777 tmpfs dev/shm  # shared memory is by name: neither side may meet, or remove, the other's
 hostname lobu-test
 export container=lobu-test
 mkdir -p .below
