@@ -75,7 +75,7 @@ class Lobu:
             return state == wanted
 
         try:
-            await _until(look, f"{unit} is {wanted}", seconds)
+            await eventually(look, f"{unit} is {wanted}", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}: {state}\n{await self.machine.journal(unit)}") from None
 
@@ -94,7 +94,7 @@ class Lobu:
             return await self.pid(unit) not in (0, before) and await self.machine.show(unit, "ActiveState") == "active"
 
         try:
-            await _until(look, f"{unit} runs again", seconds)
+            await eventually(look, f"{unit} runs again", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{await self.machine.journal(unit)}") from None
 
@@ -133,7 +133,8 @@ def prepare(machine: Machine, config: str) -> None:
             machine.disk(f"{folder}/x").parent.chmod(0o711)
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = START_SECONDS) -> None:
+    """Wait until `condition()` is true; AssertionError naming `what` when it does not come true in time."""
     deadline = trio.current_time() + seconds
     while not await condition():
         if trio.current_time() > deadline:

@@ -1,0 +1,132 @@
+"""What an operator does to an installation that runs: reload, slow stops, boots, more edges, backup and restore."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from tests.system.audit import broken_promises, turn_of
+from tests.systemd.harness import Failed, Machine
+from tests.systemd.installed import CONFIG, EDGES, LOBU, SPAWNER, SUPERVISOR, Lobu, eventually, installed
+from tests.systemd.test_units import Reader
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+async def lobu(off: Machine) -> AsyncIterator[Lobu]:
+    async with installed(off) as made:
+        yield made
+
+
+async def _reload(lobu: Lobu, config: str, status: str) -> None:
+    """`systemctl reload` comes back when the signal was sent; the status line says when it was done."""
+    units = (SUPERVISOR, *EDGES)
+    said = {unit: (await lobu.machine.journal(unit)).count("read again") for unit in units}
+    lobu.machine.path("/etc/lobu/lobu.toml").write_text(config)
+    await lobu.machine.run("systemctl", "reload", "lobu.target")
+    for unit in units:
+
+        async def done(unit: str = unit) -> bool:
+            again = (await lobu.machine.journal(unit)).count("read again") > said[unit]
+            return again and status in await lobu.machine.show(unit, "StatusText")
+
+        await eventually(done, f"{unit} has read its configuration again")
+        assert await lobu.machine.show(unit, "ActiveState") == "active"
+
+
+async def test_a_reload_changes_what_begins_and_restarts_nothing(lobu: Lobu) -> None:
+    pids = [await lobu.pid(unit) for unit in (SUPERVISOR, *EDGES)]
+    talk = await lobu.client.open()
+    assert (await talk.ask("before")).event == "complete"
+    await _reload(lobu, CONFIG + "[agents.deadlines]\nturn_seconds = 1\n", "serves")
+    assert (await talk.ask("stream 200 30")).data["errorCode"] == "TURN_TIMEOUT"
+    await _reload(lobu, CONFIG.replace("[[agents]]", "[[agent]]"), "was not read again: ")
+    assert (await talk.ask("still here")).event == "complete"
+    assert [await lobu.pid(unit) for unit in (SUPERVISOR, *EDGES)] == pids
+
+
+async def test_a_drain_gets_the_time_that_it_asks_for(lobu: Lobu) -> None:
+    """Without EXTEND_TIMEOUT_USEC the stop would be ended by force after 2 s."""
+    await _drop_in(lobu, SUPERVISOR, "[Service]\nTimeoutStopSec=2\n")
+    async with trio.open_nursery() as nursery:
+        reader = Reader(await lobu.client.open(), nursery)
+        message_id = await reader.conversation.send("stream 250 30")  # 7.5 s and more, of a grace of 15
+        await reader.grows(message_id)
+        await lobu.machine.run("systemctl", "stop", SUPERVISOR)
+        nursery.cancel_scope.cancel()
+    assert await lobu.machine.show(SUPERVISOR, "Result") == "success"
+    assert await lobu.machine.show(SUPERVISOR, "ExecMainStatus") == "0"
+    assert turn_of(lobu.database_url, message_id) == ("completed", 1, 0)
+
+
+async def test_edges_start_one_after_the_other(lobu: Lobu) -> None:
+    await lobu.machine.reboot()
+    await lobu.ready()
+    ready = [int(await lobu.machine.show(unit, "ActiveEnterTimestampMonotonic")) for unit in EDGES]
+    begun = [int(await lobu.machine.show(unit, "InactiveExitTimestampMonotonic")) for unit in EDGES]
+    assert ready[0] <= begun[1], "the second one began when the first one was ready"
+
+
+async def test_a_rollout_brings_the_number_of_instances_that_is_installed(lobu: Lobu) -> None:
+    third = "lobu-edge@3.service"
+    await lobu.install("--instances", "3")
+    said = await lobu.machine.run(LOBU, "rollout", "run")
+    assert "3/4 lobu-edge@3.service is ready" in said
+    await lobu.install("--instances", "1")
+    said = await lobu.machine.run(LOBU, "rollout", "run")
+    assert "2/2 lobu-supervisor.service is ready" in said
+    for unit in (EDGES[1], third):
+        await lobu.state(unit, "inactive")
+    assert (await (await lobu.client.open()).ask("one is enough")).event == "complete"
+
+
+async def test_a_sandbox_holds_under_the_unit_and_each_worker_has_a_group_of_its_own(off: Machine) -> None:
+    config = CONFIG.replace("zygote = true", 'sandbox = "bwrap"')
+    async with installed(off, config) as lobu:
+        talk = await lobu.client.open()
+        assert (await talk.ask("in a sandbox")).data["finalText"] == "in a sandbox"
+        assert "worker.refused" not in await lobu.machine.journal(SUPERVISOR)
+        tops = [path for path in off.path("/sys/fs/cgroup").rglob(f"{SPAWNER}/*") if path.is_dir()]
+        assert len([path for path in tops if (path / "cgroup.procs").read_text()]) >= 2, "the spawner's own, a worker's"
+
+
+async def test_an_installation_that_its_user_cannot_reach_is_refused_in_one_sentence(lobu: Lobu) -> None:
+    await lobu.machine.run("chmod", "0700", LOBU.parent)
+    with pytest.raises(Failed) as failed:
+        await lobu.install()
+    said = str(failed.value).strip().splitlines()
+    assert len(said) == 2, said  # what was run, and what it said
+    assert f"the user lobu cannot get into {LOBU.parent}" in said[1]
+
+
+async def test_backup_and_restore_as_written_down(lobu: Lobu) -> None:
+    machine = lobu.machine
+    talk = await lobu.client.open()
+    kept = await talk.send("before the backup")
+    assert (await talk.terminal_of(kept)).event == "complete"
+    await machine.run("systemctl", "stop", "lobu*")
+    await machine.run("cp", "-a", "/var/lib/lobu/.lobu/pgdata", "/etc/lobu", "/root")
+    await machine.run("systemctl", "start", "lobu.target")
+    await lobu.ready()
+    lost = await talk.send("after the backup")
+    assert (await talk.terminal_of(lost)).event == "complete"
+    await machine.run("systemctl", "stop", "lobu*")
+    await machine.run("rm", "-r", "/var/lib/lobu/.lobu/pgdata", "/etc/lobu")
+    await machine.run("cp", "-a", "/root/pgdata", "/var/lib/lobu/.lobu/pgdata")
+    await machine.run("cp", "-a", "/root/lobu", "/etc/lobu")
+    await machine.run("systemctl", "start", "lobu.target")
+    await lobu.ready()
+    assert turn_of(lobu.database_url, kept) == ("completed", 1, 0)
+    assert (await talk.ask("it knows its keys")).event == "complete"
+    assert broken_promises(lobu.database_url) == []
+    await machine.run("sh", "-c", f"DATABASE_URL=$(cat /etc/lobu/credentials/database_url) {LOBU} audit")
+
+
+async def _drop_in(lobu: Lobu, unit: str, text: str) -> None:
+    folder = lobu.machine.path(f"/etc/systemd/system/{unit}.d")
+    folder.mkdir(exist_ok=True)
+    (folder / "test.conf").write_text(text)
+    await lobu.machine.run("systemctl", "daemon-reload")
