@@ -50,6 +50,9 @@ class Report:
     connections: int = 0
     refused: int = 0
     resumes: list[float] = attrs.field(factory=list)  # seconds
+    ends: list[float] = attrs.field(factory=list)  # of a resume: from the last frame until the stream was over
+    heads: list[float] = attrs.field(factory=list)  # from there until another edge answered the next request for it
+    firsts: list[float] = attrs.field(factory=list)  # from there until the first frame
     pauses: list[float] = attrs.field(factory=list)  # seconds
     cut: int = 0
     faults: list[str] = attrs.field(factory=list)
@@ -63,6 +66,7 @@ class _Timed(Transcript):
         super().__init__()
         self._report = report
         self._last = ("", 0, 0.0)  # message id, connection, seconds
+        self.ended_at = self.head_at = 0.0
 
     def take(self, frame: Frame) -> None:
         if "messageId" in frame.data:
@@ -73,6 +77,9 @@ class _Timed(Transcript):
                 pass  # between two turns
             elif connection != self.connections:
                 self._report.resumes.append(gap)
+                self._report.ends.append(self.ended_at - at)
+                self._report.heads.append(self.head_at - self.ended_at)
+                self._report.firsts.append(self._last[2] - self.head_at)
             elif gap > PAUSE_SECONDS:
                 self._report.pauses.append(gap)
         super().take(frame)
@@ -80,18 +87,23 @@ class _Timed(Transcript):
 
 @attrs.frozen
 class _Watched(Conversation):
-    """Counts connections that were refused."""
+    """Counts connections that were refused, and notes when each began and was over."""
 
     report: Report
+    reader: _Timed
 
     @asynccontextmanager
     async def events(self, **words: Any) -> AsyncIterator[EventStream]:
         try:
             async with Conversation.events(self, **words) as stream:
+                self.reader.head_at = time.monotonic()
                 yield stream
         except Broken as error:
             _count(self.report, error)
             raise
+        finally:
+            if self.reader.head_at > self.reader.ended_at:
+                self.reader.ended_at = time.monotonic()
 
 
 class Campaign:
@@ -114,7 +126,8 @@ class Campaign:
     async def _talk(self) -> None:
         """One turn after another in a conversation of its own, until the last round is done."""
         opened = await self._tried(self.lobu.client.open)
-        conversation, transcript = _Watched(opened.client, opened.key, self.report), _Timed(self.report)
+        transcript = _Timed(self.report)
+        conversation = _Watched(opened.client, opened.key, self.report, transcript)
         while not self._over:
             message_id = f"m{self._random.getrandbits(64):x}"
             await self._tried(partial(conversation.send, f"stream {WORDS} {MILLISECONDS}", message_id))
@@ -174,6 +187,9 @@ def lines(report: Report) -> list[str]:
         f"turns                 {report.completed} complete, in their first attempt",
         f"connections           {report.connections} streams, {report.refused} refused, {report.cut} cut and repeated",
         f"resume gap            {_shares(report.resumes)}: last frame of one connection to first of the next",
+        f"  until it was over   {_shares(report.ends)}",
+        f"  until an answer     {_shares(report.heads)}",
+        f"  until a frame       {_shares(report.firsts)}",
         f"pause on a connection {_shares(report.pauses)}: of those over {PAUSE_SECONDS:g} s",
         *(f"FAULT {fault}" for fault in report.faults[:20]),
         "every promise kept" if not report.faults else f"{len(report.faults)} faults",
