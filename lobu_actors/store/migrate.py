@@ -1,9 +1,13 @@
 """Brings a database's schema to what this program expects. Owns `schema_migration`; the statements are in migrations/.
 
 Forward only and numbered. Each runs in one transaction behind an advisory lock, so two starting hosts do not race and a
-failed migration leaves nothing behind. Old programs run on a newer schema during a rolling deploy, but a
-program never starts on a schema that it has not heard of, nor on one that its files no longer describe: a file that was
-edited after it was applied is noticed by its checksum.
+failed migration leaves nothing behind. A program never starts on a schema that its files no longer describe: a file
+that was edited after it was applied is noticed by its checksum.
+
+A newer schema is another matter: while hosts get a new release one by one, and when it is taken back, programs of the
+release before start on it. Each migration says for whom it is fit, `-- oldest: N` on its first line: programs that know
+migration N run on it. It is kept with the note that it was applied, where they read it; without it only those run that
+know the migration itself.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from lobu_actors.store.queries import query
 MIGRATE_SECONDS = 600.0  # for one statement; building an index on a large table takes its time
 CONNECT_SECONDS = 10.0
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql\Z")
+_OLDEST = re.compile(rb"-- oldest: (\d+)\n")
 
 
 @attrs.frozen
@@ -34,11 +39,18 @@ class Migration:
     def sha256(self) -> str:
         return hashlib.sha256(self.statements).hexdigest()
 
+    @property
+    def oldest(self) -> int:
+        """Programs that know this migration run on a schema with it."""
+        found = _OLDEST.match(self.statements)
+        return self.version if found is None else int(found[1])
+
 
 @attrs.frozen
 class Applied:
     name: str
     sha256: str | None  # None: an older program applied it
+    oldest: int
 
 
 def known_migrations() -> list[Migration]:
@@ -56,7 +68,7 @@ def known_migrations() -> list[Migration]:
 async def migrate(url: str) -> list[str]:
     """Apply what is pending; gives the names.
 
-    Raises SchemaMismatch when the database is newer than this program, or a file is not what was applied.
+    Raises SchemaMismatch when the database is too new for this program, or a file is not what was applied.
     """
     done: list[str] = []
     connection = await open_connection(url, timeout_seconds=CONNECT_SECONDS, application_name="lobu migrate")
@@ -84,8 +96,14 @@ async def _migrate_once(connection: Connection) -> str | None:
             {"files": msgspec.json.encode(sums).decode()},
         )
     if missing:
+        await _run(connection, query("add_schema_migration_oldest"))
         await _run(connection, missing[0].statements)
-        note = {"version": missing[0].version, "name": missing[0].name, "sha256": missing[0].sha256}
+        note = {
+            "version": missing[0].version,
+            "name": missing[0].name,
+            "sha256": missing[0].sha256,
+            "oldest": missing[0].oldest,
+        }
         await _run(connection, query("insert_schema_migration"), note)
     await _run(connection, query("commit"))
     return missing[0].name if missing else None
@@ -110,13 +128,14 @@ async def _run(
 
 async def _applied(connection: Connection) -> dict[int, Applied]:
     rows = await connection.fetch(query("list_schema_migrations"), None, timeout_seconds=MIGRATE_SECONDS, write=False)
-    return {version: Applied(name, sha256) for version, name, sha256 in rows}
+    return {version: Applied(name, sha256, oldest) for version, name, sha256, oldest in rows}
 
 
 def _missing(applied: dict[int, Applied]) -> list[Migration]:
     """What is still to be applied. Raises SchemaMismatch when what is applied is not what this program has."""
     known = known_migrations()
-    unknown = sorted(set(applied) - {migration.version for migration in known})
+    newest = known[-1].version
+    unknown = sorted(version for version, one in applied.items() if version > newest < one.oldest)
     if unknown:
         raise SchemaMismatch(
             f"the database has migration {applied[unknown[-1]].name}, which this program does not know; "

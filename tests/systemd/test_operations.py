@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 import trio
 
+from lobu_actors.store.migrate import known_migrations
 from tests.system.audit import broken_promises, turn_of
 from tests.systemd.harness import Failed, Machine
-from tests.systemd.installed import CONFIG, EDGES, LOBU, SPAWNER, SUPERVISOR, Lobu, eventually, installed
-from tests.systemd.test_units import Reader
+from tests.systemd.installed import CONFIG, EDGES, LOBU, POSTGRES, SPAWNER, SUPERVISOR, Lobu, eventually, installed
+from tests.systemd.test_units import Reader, words
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -123,6 +125,37 @@ async def test_backup_and_restore_as_written_down(lobu: Lobu) -> None:
     assert (await talk.ask("it knows its keys")).event == "complete"
     assert broken_promises(lobu.database_url) == []
     await machine.run("sh", "-c", f"DATABASE_URL=$(cat /etc/lobu/credentials/database_url) {LOBU} audit")
+
+
+async def test_up_and_back_across_a_schema_change(lobu: Lobu) -> None:
+    """The commands as written down; a turn runs through all of it."""
+    machine = lobu.machine
+    newest = known_migrations()[-1]
+    async with trio.open_nursery() as nursery:
+        reader = Reader(await lobu.client.open(), nursery)
+        message_id = await reader.conversation.send("stream 2000 30")  # a minute
+        await reader.grows(message_id)
+        with psycopg.connect(lobu.database_url, autocommit=True) as connection:  # the schema of the release before
+            connection.execute("DROP TABLE rollout")
+            connection.execute("DELETE FROM schema_migration WHERE version = %s", (newest.version,))
+        before = [await lobu.pid(unit) for unit in (*EDGES, SUPERVISOR)]
+        with pytest.raises(Failed, match=f"the database lacks {newest.name}; run `lobu migrate`"):
+            await machine.run(LOBU, "rollout", "run")
+        assert [await lobu.pid(unit) for unit in (*EDGES, SUPERVISOR)] == before
+        await machine.run("systemctl", "restart", POSTGRES)
+        await machine.run(LOBU, "rollout", "run")
+        assert not set(before) & {await lobu.pid(unit) for unit in (*EDGES, SUPERVISOR)}
+        await reader.grows(message_id)
+        with psycopg.connect(lobu.database_url, autocommit=True) as connection:  # a later release was here
+            connection.execute("CREATE TABLE later (x integer)")
+            note = (newest.version + 1, "later", newest.version)
+            connection.execute("INSERT INTO schema_migration (version, name, oldest) VALUES (%s, %s, %s)", note)
+        await machine.run("systemctl", "restart", POSTGRES)
+        await machine.run(LOBU, "rollout", "run")
+        assert await reader.ends(message_id) == words(2000)
+        nursery.cancel_scope.cancel()
+    assert turn_of(lobu.database_url, message_id) == ("completed", 1, 0)
+    assert broken_promises(lobu.database_url) == []
 
 
 async def _drop_in(lobu: Lobu, unit: str, text: str) -> None:

@@ -1,3 +1,4 @@
+-- oldest: 15
 -- Whose turn it is to be restarted: one row for all hosts. `host_id` follows the host through its restart, so that others
 -- see whether it is back; `ended_at` NULL and expired: whoever did it stopped in the middle.
 CREATE TABLE rollout (

@@ -50,6 +50,10 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 -- For a table that was made before there were checksums.
 ALTER TABLE schema_migration ADD COLUMN IF NOT EXISTS sha256 text COLLATE "C";
 
+-- name: add_schema_migration_oldest
+-- Programs that know this version run on a schema with the migration; NULL: those that know the migration itself.
+ALTER TABLE schema_migration ADD COLUMN IF NOT EXISTS oldest integer;
+
 -- name: fill_schema_migration_checksum_if_absent
 -- Notes checksums for what was applied without: there is nothing to compare them with, so the files count as unchanged.
 UPDATE schema_migration m SET sha256 = f.sha256
@@ -62,8 +66,9 @@ SELECT to_regclass('schema_migration') IS NOT NULL;
 
 -- name: list_schema_migrations
 -- What is applied; the checksum is NULL where an older program applied it, also when the column is not there yet.
-SELECT version, name, to_jsonb(m) ->> 'sha256' FROM schema_migration m ORDER BY version;
+SELECT version, name, to_jsonb(m) ->> 'sha256', coalesce((to_jsonb(m) ->> 'oldest')::integer, version) FROM schema_migration m ORDER BY version;
 
 -- name: insert_schema_migration
 -- Notes one as applied.
-INSERT INTO schema_migration (version, name, sha256) VALUES (%(version)s, %(name)s, %(sha256)s);
+INSERT INTO schema_migration (version, name, sha256, oldest)
+VALUES (%(version)s, %(name)s, %(sha256)s, %(oldest)s);

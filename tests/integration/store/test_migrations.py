@@ -64,6 +64,30 @@ async def test_a_newer_database_is_not_touched(database_url):
         await pending(database_url)
 
 
+async def test_the_release_before_runs_on_a_newer_schema_that_says_so(database_url, monkeypatch):
+    known = known_migrations()
+    after = Migration(len(known) + 1, "later", b"-- oldest: %d\nCREATE TABLE later (x int)" % len(known))
+    breaking = Migration(len(known) + 2, "breaking", b"CREATE TABLE breaking (x int)")
+    monkeypatch.setattr(module, "known_migrations", lambda: [*known, after])
+    assert await migrate(database_url) == ["later"]
+    monkeypatch.setattr(module, "known_migrations", lambda: known)
+    assert await pending(database_url) == []
+    assert await migrate(database_url) == [], "and it takes nothing back"
+    monkeypatch.setattr(module, "known_migrations", lambda: known[:-1])
+    with pytest.raises(SchemaMismatch, match="migration later, which this program does not know"):
+        await pending(database_url)
+    monkeypatch.setattr(module, "known_migrations", lambda: [*known, after, breaking])
+    assert await migrate(database_url) == ["breaking"]
+    monkeypatch.setattr(module, "known_migrations", lambda: [*known, after])
+    with pytest.raises(SchemaMismatch, match="migration breaking"):
+        await pending(database_url)
+
+
+def test_each_migration_says_for_whom_it_is_fit():
+    """Of those since there is a release before."""
+    assert [one.name for one in known_migrations()[15:] if not one.statements.startswith(b"-- oldest: ")] == []
+
+
 async def test_a_failed_migration_leaves_nothing(database_url, monkeypatch):
     bad = Migration(len(NAMES) + 1, "bad", b"CREATE TABLE half (x int); SELEKT")
     monkeypatch.setattr(module, "known_migrations", lambda: [*known_migrations(), bad])

@@ -131,7 +131,8 @@ EXEMPT = {
         "notify", "listen", "hold_host_lock", "set_server_timeouts", "session_pid",
     ),
     "once, by a migration": (
-        "create_schema_migration", "add_schema_migration_checksum", "fill_schema_migration_checksum_if_absent",
+        "create_schema_migration", "add_schema_migration_checksum", "add_schema_migration_oldest",
+        "fill_schema_migration_checksum_if_absent",
         "has_schema_migration", "list_schema_migrations", "insert_schema_migration",
     ),
     "once, at the start of a host": (
