@@ -92,8 +92,8 @@ async def test_a_sandbox_holds_under_the_unit_and_each_worker_has_a_group_of_its
         answer = await talk.ask("in a sandbox")
         assert answer.event == "complete", (answer.data, await off.journal(SUPERVISOR), await off.journal(SPAWNER))
         assert "worker.refused" not in await lobu.machine.journal(SUPERVISOR)
-        tops = [path for path in off.path("/sys/fs/cgroup").rglob(f"{SPAWNER}/*") if path.is_dir()]
-        assert len([path for path in tops if (path / "cgroup.procs").read_text()]) >= 2, "the spawner's own, a worker's"
+        groups = [path for path in off.path("/sys/fs/cgroup").rglob("worker-*") if SPAWNER in str(path)]
+        assert [bool((group / "cgroup.procs").read_text()) for group in groups] == [True]
 
 
 async def test_an_installation_that_its_user_cannot_reach_is_refused_in_one_sentence(lobu: Lobu) -> None:
