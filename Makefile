@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check slow soak supervisor-kills kill-campaign rolling-restarts bench clean
+.PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts bench clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -28,6 +28,12 @@ supervisor-kills: $(STAMP)
 
 kill-campaign: $(STAMP)
 	$(BIN)/python -m tests.kill_campaign $(ARGS)
+
+takeovers: $(STAMP)
+	$(BIN)/python -m tests.cluster.takeover $(ARGS)
+
+partitions: $(STAMP)
+	$(BIN)/python -m tests.cluster.partitions $(ARGS)
 
 rolling-restarts: $(STAMP)
 	$(BIN)/python -m tests.systemd.rolling $(ARGS)

@@ -27,7 +27,8 @@ REFUSED_FOR_NOW = (429, 503)
 class Load:
     """`turns` in all, from `clients` that each wait for one reply after another, over `conversations`.
 
-    `drop_every_seconds`: how long, on average, a reader stays before it breaks off and resumes.
+    `drop_every_seconds`: how long, on average, a reader stays before it breaks off and resumes. `reads_at`: where
+    readers are, when that is another host.
     """
 
     run: LobuRun
@@ -37,6 +38,7 @@ class Load:
     drop_every_seconds: float = 2.0
     seed: int = 0
     users: str = "user"  # how their names begin; of two loads at once, each its own
+    reads_at: LobuRun | None = None
 
     def __attrs_post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -60,6 +62,10 @@ class Load:
                 for _ in range(self.clients):
                     clients.start_soon(self._client)
             readers.cancel_scope.cancel()
+
+    def finish(self) -> None:
+        """What is under way is the last."""
+        self._left = 0
 
     # --- what came of it
 
@@ -126,10 +132,10 @@ class Load:
     # --- readers
 
     async def _read(self, conversation: Conversation) -> None:
-        transcript = self.transcripts[conversation.key]
+        transcript, run = self.transcripts[conversation.key], self.reads_at or self.run
         while True:
             with trio.move_on_after(self.random.expovariate(1 / self.drop_every_seconds)):
-                await transcript.follow(conversation.through(Client(self.run.url, self.run.admin_key)), lambda: False)
+                await transcript.follow(conversation.through(Client(run.url, run.admin_key)), lambda: False)
 
     # --- the hand
 

@@ -81,12 +81,15 @@ class LobuRun:
         arguments: tuple[str, ...] = ("--port", "0"),
         environment: Mapping[str, str] | None = None,
         program: tuple[str, ...] = LOBU,
+        prefix: tuple[str, ...] = (),
     ) -> None:
         """`database_url` None: the embedded server. `environment` is added to the few variables that a run gets.
-        `program`: what Python runs with the words `run …`, for a test with a `lobu` of its own."""
+        `program`: what Python runs with the words `run …`, for a test with a `lobu` of its own. `prefix` goes before
+        the command, and must become it: the process id is the run's."""
         self.folder = folder
         self.admin_key = ADMIN_KEY
         self._program = program
+        self._prefix = prefix
         self.arguments = arguments
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -117,7 +120,7 @@ class LobuRun:
         with (self.folder / "out.log").open("ab") as out, (self.folder / "err.log").open("ab") as err:
             self._out_from = out.tell()
             self.process = subprocess.Popen(
-                [sys.executable, *self._program, "run", *self.arguments],
+                [*self._prefix, sys.executable, *self._program, "run", *self.arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL if terminal is None else terminal,
@@ -249,6 +252,7 @@ async def lobu_run(
     arguments: tuple[str, ...] = ("--port", "0"),
     environment: Mapping[str, str] | None = None,
     program: tuple[str, ...] = LOBU,
+    prefix: tuple[str, ...] = (),
     start: bool = True,
 ) -> AsyncIterator[LobuRun]:
     """A run in a new folder; whatever happens, no process and no folder stays."""
@@ -260,6 +264,7 @@ async def lobu_run(
         arguments=arguments,
         environment=environment,
         program=program,
+        prefix=prefix,
     )
     try:
         if start:

@@ -1,0 +1,91 @@
+"""That a cable that is cut is cut: what the campaigns rely on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.cluster.network import Direction, Network, network
+
+PORT = 7777
+SECONDS = 0.5  # without a datagram: it was dropped
+# Says that it is there, then whether it is reached, and sends something itself.
+HOST = f"""
+import socket, sys
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.bind(("", {PORT}))
+here.settimeout({SECONDS})
+print("up", flush=True)
+try:
+    print(here.recvfrom(100)[0].decode())
+except TimeoutError:
+    print("not reached")
+here.sendto(b"heard", (sys.argv[1], {PORT}))
+"""
+WHOLE = {"heard", "reached"}
+LEFT = {Direction.IN: {"heard"}, Direction.OUT: {"reached"}, Direction.BOTH: set()}
+CRASHES = """
+import os
+from tests.cluster.network import network
+kept = network()
+made = kept.__enter__()
+made.add("x")
+print(made.number, flush=True)
+os._exit(1)
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[Network]:
+    with network() as made:
+        made.add("a")
+        yield made
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_cut_is_in_its_direction_until_it_is_mended(host: Network, direction: Direction, whole: bool) -> None:
+    assert _exchange(host) == WHOLE
+    host.cut("a", direction, peers=None if whole else ["10.0.0.1", host.gateway, "10.0.0.2"])
+    assert _exchange(host) == LEFT[direction]
+    host.heal("a")
+    assert _exchange(host) == WHOLE
+
+
+def test_a_cut_from_others_leaves_the_rest(host: Network) -> None:
+    host.cut("a", peers=[host.add("b"), "10.0.0.1"])
+    assert _exchange(host) == WHOLE
+
+
+def test_what_a_killed_owner_left_is_removed() -> None:
+    left = subprocess.run([sys.executable, "-c", CRASHES], capture_output=True, text=True, check=False, timeout=30)
+    number = int(left.stdout)
+    assert os.path.exists(f"/run/netns/lobu{number}-x"), "it had no chance to tidy up"
+    with network() as one, network() as other:  # whoever else makes one meanwhile may be the one who tidies up
+        assert number in (one.number, other.number) or not os.path.exists(f"/run/netns/lobu{number}-x")
+        assert one.number != other.number
+
+
+def _exchange(made: Network) -> set[str]:
+    """What arrives between the host and us: `heard` from there, `reached` there."""
+    command = [*made.inside("a"), sys.executable, "-c", HOST, made.gateway]
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as there,
+    ):
+        here.bind((made.gateway, PORT))
+        here.settimeout(SECONDS)
+        assert there.stdout is not None
+        assert there.stdout.readline() == "up\n"
+        here.sendto(b"reached", (made.addresses["a"], PORT))
+        arrived = {there.stdout.readline().strip()}
+        there.wait(10)
+        with suppress(TimeoutError):
+            arrived.add(here.recvfrom(100)[0].decode())
+    return arrived & WHOLE
