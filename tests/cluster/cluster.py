@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
@@ -11,7 +11,7 @@ import trio
 
 from tests.cluster.network import Direction, Network, network
 from tests.cluster.postgres import Database, database
-from tests.system.lobu_process import LobuRun, lobu_run
+from tests.system.lobu_process import EXIT_SECONDS, LobuRun, lobu_run
 from tests.system.sse_client import Broken, Client
 
 NAMES = ("a", "b", "c")
@@ -88,8 +88,7 @@ async def _links_of(host: Host) -> dict[str, int]:
 async def cluster(size: int) -> AsyncIterator[Cluster]:
     """Started and linked. Raises NoNetwork where the machine cannot; whatever happens, nothing of it stays."""
     with network() as made:
-        async with AsyncExitStack() as stack:
-            postgres = await stack.enter_async_context(database(made))
+        async with database(made) as postgres, AsyncExitStack() as stack:
             hosts = []
             for name in NAMES[:size]:
                 address = made.add(name)
@@ -99,8 +98,20 @@ async def cluster(size: int) -> AsyncIterator[Cluster]:
                     arguments=("--host", address, "--port", str(HTTP_PORT)),
                     environment=SHARED,
                     prefix=made.inside(name),
+                    start=False,
                 )
                 hosts.append(Host(name, address, await stack.enter_async_context(run)))
             whole = Cluster(made, postgres, hosts)
-            await whole.linked()
-            yield whole
+            try:
+                await _all_at_once(host.run.start for host in hosts)
+                await whole.linked()
+                yield whole
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + EXIT_SECONDS):
+                    await _all_at_once(host.run.kill_all for host in hosts)
+
+
+async def _all_at_once(every: Iterable[Callable[[], Awaitable[object]]]) -> None:
+    async with trio.open_nursery() as nursery:
+        for each in every:
+            nursery.start_soon(each)
