@@ -33,7 +33,6 @@ from tests.system.sse_client import TERMINALS, Conversation, Transcript
 
 BOUNDS = {"killed": 1.0, "cut": 10.0, "paused": 10.0}  # seconds at p99
 CLUSTERS = {"killed": 1, "cut": 4, "paused": 4}  # side by side; who waits for a lease needs no CPU meanwhile
-STREAMS = 3  # clients at once
 WORDS, MILLISECONDS = (150, 300), 20  # replies of three to six seconds: all run still at the cause
 LATEST_CAUSE_SECONDS = 2.0  # behind the first text: any moment between two renewals of the lease
 TIME_SECONDS = 90.0
@@ -44,6 +43,7 @@ class Options:
     kind: str = "killed"
     times: int = 100
     clusters: int = 1
+    streams: int = 3  # clients at once, each of a conversation of its own
     seed: int = 0
     bound_seconds: float = 7200.0
 
@@ -89,9 +89,10 @@ class Stream:
 class Campaign:
     """One cluster's share of the times."""
 
-    def __init__(self, whole: Cluster, kind: str, report: Report, seed: int) -> None:
+    def __init__(self, whole: Cluster, options: Options, report: Report, seed: int) -> None:
         self._cluster = whole
-        self._kind = kind
+        self._kind = options.kind
+        self._streams = options.streams
         self._report = report
         self._random = random.Random(seed)
         self._number = 0
@@ -103,7 +104,7 @@ class Campaign:
         whole = self._kind == "paused" and self._number % 4 in (1, 2)
         self._number += 1
         await self._cluster.linked()
-        streams = [await self._send(victim, other) for _ in range(STREAMS)]
+        streams = [await self._send(victim, other) for _ in range(self._streams)]
         with trio.fail_after(TIME_SECONDS):
             async with trio.open_nursery() as clients:
                 for stream in streams:
@@ -186,7 +187,7 @@ async def take_over(options: Options, progress: Callable[[str], None] = lambda l
     async def share(number: int) -> None:
         nonlocal left
         async with cluster(2) as whole:
-            campaign = Campaign(whole, options.kind, report, options.seed * 1000 + number)
+            campaign = Campaign(whole, options, report, options.seed * 1000 + number)
             while left > 0:
                 left -= 1
                 line = await campaign.once()
@@ -222,13 +223,15 @@ def main() -> None:
     parser.add_argument("--kind", choices=list(BOUNDS), help="default: one after the other")
     parser.add_argument("--times", type=int, default=Options().times)
     parser.add_argument("--clusters", type=int, help=f"side by side; default {CLUSTERS}")
+    parser.add_argument("--streams", type=int, default=Options().streams)
     parser.add_argument("--seed", type=int, default=Options().seed)
     words = parser.parse_args()
     if (reason := why_not()) is not None:
         print(f"no network can be made here: {reason}", file=sys.stderr)
         sys.exit(2)
     kinds = [words.kind] if words.kind else list(BOUNDS)
-    kept = [_run(Options(kind, words.times, words.clusters or CLUSTERS[kind], words.seed)) for kind in kinds]
+    every = [Options(kind, words.times, words.clusters or CLUSTERS[kind], words.streams, words.seed) for kind in kinds]
+    kept = [_run(options) for options in every]
     sys.exit(0 if all(kept) else 1)
 
 
