@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 
 import psutil
@@ -132,7 +132,8 @@ def _remove_left_behind(number: int) -> None:
     except OSError:  # there is none
         return
     if len(owner) == 2 and not psutil.pid_exists(int(owner[1])):
-        _remove(number)
+        with suppress(NoNetwork, OSError):  # somebody else removes it
+            _remove(number)
 
 
 def _remove(number: int) -> None:

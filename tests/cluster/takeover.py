@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import attrs
+import psycopg
 import trio
 
 from tests.cluster.cluster import Cluster, Host, cluster
@@ -64,11 +65,12 @@ class Report:
 
 @attrs.define(eq=False)
 class Stream:
-    """One client at the host that stays, of a turn that runs on the host that goes."""
+    """One client at the host that stays, of a turn that runs on the host that goes, unless that had enough to do."""
 
     conversation: Conversation
     message_id: str
     transcript: Transcript = attrs.field(factory=Transcript)
+    was_there: bool = False  # at the cause
     restarted_at: float | None = None
     spoke_at: float | None = None
 
@@ -111,9 +113,12 @@ class Campaign:
                     clients.start_soon(stream.transcript.follow, stream.conversation, stream.look)
                 await until(lambda: all(stream.speaks for stream in streams), "text comes over the link")
                 await trio.sleep(self._random.uniform(0, LATEST_CAUSE_SECONDS))
+                running = _running_on(victim, self._cluster.database.local_url)
                 began = time.monotonic()
                 heal = self._cause(victim, whole)
             await heal()
+        for stream in streams:
+            stream.was_there = stream.conversation.key in running
         return self._note(streams, began, f"{self._kind} {victim.name}{', the whole host' if whole else ''}")
 
     async def _send(self, victim: Host, other: Host) -> Stream:
@@ -151,10 +156,11 @@ class Campaign:
         report.turns += len(streams)
         for stream in streams:
             report.faults += [f"{name}: {fault}" for fault in self._faults(stream)]
-        if any(stream.restarted_at is None for stream in streams):
+        taken = [stream for stream in streams if stream.was_there and stream.restarted_at is not None]
+        if not taken:
             return f"{name}: no `restart`"
-        report.restarts.append(max(stream.restarted_at or 0.0 for stream in streams) - began)
-        report.texts.append(max(stream.spoke_at or 0.0 for stream in streams) - began)
+        report.restarts.append(max(stream.restarted_at or 0.0 for stream in taken) - began)
+        report.texts.append(max(stream.spoke_at or 0.0 for stream in taken) - began)
         return f"{name}: `restart` after {report.restarts[-1]:.2f} s"
 
     def _faults(self, stream: Stream) -> list[str]:
@@ -166,9 +172,21 @@ class Campaign:
         ends = [kind for kind in log if kind in TERMINALS]
         if ends != ["complete"]:
             faults.append(f"{stream.message_id} has these terminal events in the log: {ends}")
-        if stream.restarted_at is None:
-            faults.append(f"{stream.message_id} ended without a `restart`")
+        if (stream.restarted_at is not None) is not stream.was_there:
+            faults.append(
+                f"{stream.message_id}: {log}, and it did {'' if stream.was_there else 'not '}run on that host"
+            )
         return faults
+
+
+def _running_on(host: Host, url: str) -> set[str]:
+    """The conversations whose turn runs there."""
+    host_id = (host.run.folder / ".lobu" / "host_id").read_text().strip()
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT conversation_id FROM run WHERE status = 'live' AND host_id = %s", (host_id,)
+        ).fetchall()
+    return {conversation for (conversation,) in rows}
 
 
 def _signal(pids: list[int], number: signal.Signals) -> list[int]:
