@@ -338,8 +338,8 @@ class HostStore(MembershipStore, RolloutStore, Protocol):
     async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> set[str]:
         """Write the deadlines of this host's running turns; gives the turns of which it was written.
 
-        Left out are those that are not this host's any more, and those whose marker somebody has locked right now: one
-        locked marker must not hold up the deadlines of all others.
+        Left out are those that are not this host's any more, as the lease has it, and those whose marker or lease
+        somebody has locked right now: one that is locked must not hold up the deadlines of all others.
         """
         ...
 

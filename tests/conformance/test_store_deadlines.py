@@ -20,6 +20,10 @@ async def test_a_stuck_owner_is_fenced_though_its_host_lives(owner, helpers):
     taken = await owner.store.activate(owner.ref, "h2", overdue=True)
     assert isinstance(taken, Activation)
     assert [owed.turn_id for owed in taken.owed] == [turn.turn_id]
+    assert await owner.store.extend_deadlines("h1", [deadline(owner, turn, run_id, 60)]) == set(), (
+        "nor promises anything"
+    )
+    assert await owner.store.find_overdue(limit=10) == [owner.ref]
     assert await owner.store.finish_run(owner.lease, helpers.finish(run_id, turn)) is None
 
 

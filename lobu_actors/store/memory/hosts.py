@@ -164,7 +164,10 @@ class HostPart(Part):
         moved: set[str] = set()
         for wanted in deadlines:
             marker = self.tables.markers.get((wanted.organization_id, wanted.turn_id))
-            if marker is not None and (marker.host_id, marker.run_id) == (host_id, wanted.run_id):
+            if marker is None or (marker.host_id, marker.run_id) != (host_id, wanted.run_id):
+                continue
+            lease = self.tables.leases.get((marker.ref.organization_id, marker.ref.conversation_id))
+            if lease is not None and lease.host_id == host_id:
                 marker.deadline = self.tables.clock() + wanted.seconds
                 moved.add(wanted.turn_id)
         return moved
