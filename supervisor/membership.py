@@ -92,6 +92,7 @@ class Membership:
             link_url=self.link_url(),
             version=VERSION,
             ttl_seconds=self._ttl_seconds,
+            renew_seconds=self._renew_seconds,
             alone=self._alone,
         )
         await self._refuse_beside_a_rival()
@@ -136,7 +137,11 @@ class Membership:
         try:
             with trio.fail_after(RENEW_TIMEOUT_SECONDS):
                 state = await self._store.renew_host(
-                    self.host_id, ttl_seconds=self._ttl_seconds, state=self.state, runs=self._runs()
+                    self.host_id,
+                    ttl_seconds=self._ttl_seconds,
+                    renew_seconds=self._renew_seconds,
+                    state=self.state,
+                    runs=self._runs(),
                 )
         except (StoreUnavailable, trio.TooSlowError) as error:
             log.warning("host lease not renewed", trusted_for=round(self.trusted_until - sent, 1), error=str(error))

@@ -74,8 +74,8 @@ class Lane(abc.ABC):
     @asynccontextmanager
     async def opened(self, watcher: Pool) -> AsyncIterator[None]:
         try:
-            for host, store in self.stores.items():
-                await store.register_host(host, name=host, link_url=None, version="1", ttl_seconds=ALIVE_SECONDS)
+            for host in self.hosts:
+                await self.register(host)
             await self.begin()
             async with watcher.connection() as held:
                 self.gate = Gate(watcher, held, self.organization_id, self.kind, self.key)
@@ -92,7 +92,11 @@ class Lane(abc.ABC):
                     return
                 successor = self.hosts[1 - self.hosts.index(owner)]
                 await self.race(way, number % self.writes, owner, successor)
-                await self.stores[owner].renew_host(owner, ttl_seconds=ALIVE_SECONDS, state=HostState.ACTIVE)
+                await self.register(owner)  # as one that has just started, which may take over at once
+
+    async def register(self, host: str) -> None:
+        store = self.stores[host]
+        await store.register_host(host, name=host, link_url=None, version="1", ttl_seconds=ALIVE_SECONDS)
 
     async def pause(self, owner: str) -> None:
         """As the database sees it: the owner does not renew, and its time is over."""

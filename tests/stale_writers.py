@@ -16,22 +16,19 @@ is afterwards anything else than what the legitimate owners wrote.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import attrs
 import trio
 
-from lobu_actors.store.embedded import EmbeddedServer
-from lobu_actors.store.migrate import migrate
 from lobu_actors.store.pool import Pool
-from tests.conftest import TEST_SETTINGS, make_folder
 from tests.stale_lanes import ConversationLane, Lane, SingletonLane, Tally
 from tests.system.audit import broken_promises
+from tests.system.cluster import database
 
 
 @attrs.frozen
@@ -82,23 +79,9 @@ async def _show(tally: Tally, options: Options, progress: Callable[[str], None])
         progress(f"{tally.races} of {options.races} stale writes, {len(tally.faults)} accepted")
 
 
-@asynccontextmanager
-async def _database() -> AsyncIterator[str]:
-    folder = make_folder()
-    server = EmbeddedServer(folder, settings=TEST_SETTINGS)
-    await server.start()
-    try:
-        await migrate(server.url)
-        yield server.url
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
-            await server.stop("immediate")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 async def _main(options: Options) -> Report:
-    async with _database() as url:
-        return await race(options, url, lambda line: print(line, file=sys.stderr, flush=True))
+    async with database() as server:
+        return await race(options, server.url, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def _counted(counts: Counter[str]) -> str:

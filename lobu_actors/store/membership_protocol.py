@@ -43,9 +43,13 @@ class MembershipStore(Protocol):
         link_url: str | None,
         version: str,
         ttl_seconds: float,
+        renew_seconds: float = 0.0,
         alone: Alone | None = None,
     ) -> None:
-        """`alone`: why it tolerates no other beside it. Expired ones that it does not go with are dead then."""
+        """`alone`: why it tolerates no other beside it. Expired ones that it does not go with are dead then.
+
+        `renew_seconds`: how soon it means to renew, and the others too; see `renew_host`.
+        """
         ...
 
     async def find_rivals(self, host_id: str) -> list[Rival]:
@@ -56,10 +60,14 @@ class MembershipStore(Protocol):
         ...
 
     async def renew_host(
-        self, host_id: str, *, ttl_seconds: float, state: HostState, runs: int = 0
+        self, host_id: str, *, ttl_seconds: float, renew_seconds: float = 0.0, state: HostState, runs: int = 0
     ) -> HostState | None:
         """Gives the state, which is DRAINING when somebody asked for that. None: this host was declared dead and must
-        not go on under this id."""
+        not go on under this id.
+
+        A host that has not renewed for `ttl_seconds - renew_seconds` may have missed the database together with others:
+        from then on, and for `ttl_seconds` behind its next renewal, it takes over from none that is not declared dead.
+        """
         ...
 
     async def drain_host(self, host_id: str) -> bool:

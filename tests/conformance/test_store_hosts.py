@@ -3,11 +3,12 @@
 from datetime import datetime
 
 import pytest
+import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.store.membership_protocol import HostLoad
-from lobu_actors.store.records import Owed, Totals
+from lobu_actors.store.records import Activation, HeldElsewhere, Owed, Totals
 
 
 async def test_a_host_lives_until_it_is_declared_dead(store, helpers):
@@ -163,3 +164,25 @@ async def test_the_clock(store):
     now = await store.now()
     assert isinstance(now, datetime)
     assert now.utcoffset() is not None
+
+
+async def test_who_missed_renewals_gives_others_that_missed_them_too_time_to_come_back(owner, helpers):
+    """As behind an outage of the database: the first that comes back finds all others expired."""
+    store, ref = owner.store, owner.ref
+    await store.register_host("h2", name="h2", link_url=None, version="1", ttl_seconds=0.2, renew_seconds=0.1)
+    assert await store.activate(ref, "h2") == HeldElsewhere("h1")
+    await store.renew_host("h1", ttl_seconds=-1, state=HostState.ACTIVE)
+    await trio.sleep(0.12)  # h2 has not expired, and has missed a renewal
+    assert await store.activate(ref, "h2") == HeldElsewhere("h1")
+    await store.renew_host("h2", ttl_seconds=60, renew_seconds=20, state=HostState.ACTIVE)
+    assert await store.activate(ref, "h2") == HeldElsewhere("h1"), "h1 may be about to renew"
+    await store.declare_host_dead("h1")
+    assert isinstance(await store.activate(ref, "h2"), Activation), "it is known to be gone"
+
+
+async def test_who_missed_nothing_takes_over_from_an_expired_host_at_once(owner, helpers):
+    store = owner.store
+    await store.register_host("h2", name="h2", link_url=None, version="1", ttl_seconds=60, renew_seconds=20)
+    await store.renew_host("h2", ttl_seconds=60, renew_seconds=20, state=HostState.ACTIVE)
+    await store.renew_host("h1", ttl_seconds=-1, state=HostState.ACTIVE)
+    assert isinstance(await store.activate(owner.ref, "h2"), Activation)

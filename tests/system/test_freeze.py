@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import trio
 
 from tests.system.audit import broken_promises, log_of, turn_of
+from tests.system.cluster import standing_still
 from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Conversation, Transcript
@@ -35,7 +32,7 @@ async def test_an_outage_of_the_database_pauses_turns_and_fails_none(start_run: 
     conversation, transcript = await client_of(run).open(), Transcript()
     message_id = await conversation.send(LONG)
     worker = await _speaks(run, conversation, message_id)
-    with _stopped(run.postmaster_pid()):
+    with standing_still(run.postmaster_pid()):
         await trio.sleep(away_seconds)
         assert (_state(worker) == "T") is (away_seconds > 2), "frozen once its host is not trusted"
     with trio.fail_after(30):
@@ -88,7 +85,7 @@ async def test_alone_nothing_is_frozen(start_run: Start) -> None:
     conversation = await client_of(run).open()
     message_id = await conversation.send(LONG)
     worker = await _speaks(run, conversation, message_id)
-    with _stopped(run.postmaster_pid()):
+    with standing_still(run.postmaster_pid()):
         await trio.sleep(4)
         assert _state(worker) != "T"
     assert (await conversation.terminal_of(message_id)).data["finalText"] == LONG_TEXT
@@ -102,19 +99,6 @@ async def _speaks(run: LobuRun, conversation: Conversation, message_id: str) -> 
         await transcript.follow(conversation, lambda: transcript.texts.get(message_id))
     [worker] = run.worker_pids()
     return worker
-
-
-@contextmanager
-def _stopped(postmaster: int) -> Iterator[None]:
-    """The whole database server stands still: it neither answers nor refuses."""
-    found = [postmaster, *(child.pid for child in psutil.Process(postmaster).children(recursive=True))]
-    for pid in found:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in found:
-            os.kill(pid, signal.SIGCONT)
 
 
 def _state(pid: int) -> str:

@@ -57,8 +57,7 @@ class ActorPart(Part):
             return HeldElsewhere(host_id)
         held = self.tables.leases.setdefault((ref.organization_id, ref.conversation_id), LeaseRow(None, 0))
         stuck = overdue and self.tables.is_overdue(ref)
-        if held.host_id not in (None, host_id) and self.tables.host_lives(held.host_id) and not stuck:
-            assert held.host_id is not None
+        if held.host_id not in (None, host_id) and not stuck and not self.tables.is_gone(held.host_id, host_id):
             return HeldElsewhere(held.host_id)
         held.host_id, held.epoch = host_id, held.epoch + 1
         return Activation(

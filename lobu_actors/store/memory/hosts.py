@@ -26,6 +26,7 @@ class HostPart(Part):
         link_url: str | None,
         version: str,
         ttl_seconds: float,
+        renew_seconds: float = 0.0,
         alone: Alone | None = None,
     ) -> None:
         await pass_checkpoint()
@@ -42,6 +43,7 @@ class HostPart(Part):
                 version,
                 HostState.ACTIVE,
                 now + ttl_seconds,
+                judges_until=now + ttl_seconds - renew_seconds,
                 started_at=now if known is None else known.started_at,
                 alone=alone,
                 runs=0 if known is None else known.runs,
@@ -58,13 +60,17 @@ class HostPart(Part):
         ]
 
     async def renew_host(
-        self, host_id: str, *, ttl_seconds: float, state: HostState, runs: int = 0
+        self, host_id: str, *, ttl_seconds: float, renew_seconds: float = 0.0, state: HostState, runs: int = 0
     ) -> HostState | None:
         await pass_checkpoint()
         host = self.tables.hosts.get(host_id)
         if host is None or host.state is HostState.DEAD:
             return None
-        host.expires_at, host.runs = self.tables.clock() + ttl_seconds, runs
+        now = self.tables.clock()
+        if host.judges_until <= now:
+            host.judges_from = now + ttl_seconds
+        host.judges_until = now + ttl_seconds - renew_seconds
+        host.expires_at, host.runs = now + ttl_seconds, runs
         host.state = HostState.DRAINING if host.state is HostState.DRAINING else state
         return host.state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -117,6 +118,8 @@ class HostRow:
     state: HostState
     expires_at: float
     started_at: float
+    judges_until: float
+    judges_from: float = -math.inf
     alone: Alone | None = None
     runs: int = 0
 
@@ -188,6 +191,13 @@ class Tables:
     def host_lives(self, host_id: str | None) -> bool:
         host = self.hosts.get(host_id) if host_id is not None else None
         return host is not None and host.state is not HostState.DEAD and host.expires_at > self.clock()
+
+    def is_gone(self, host_id: str, judge: str) -> bool:
+        """Whether `judge`, a live host, may take over from it."""
+        host, me, now = self.hosts.get(host_id), self.hosts[judge], self.clock()
+        if host is None or host.state is HostState.DEAD:
+            return True
+        return host.expires_at <= now and me.judges_from <= now < me.judges_until
 
     def holds(self, lease: Lease) -> bool:
         row = self.leases.get((lease.ref.organization_id, lease.ref.conversation_id))

@@ -23,6 +23,7 @@ class HostPart(Part):
         link_url: str | None,
         version: str,
         ttl_seconds: float,
+        renew_seconds: float = 0.0,
         alone: Alone | None = None,
     ) -> None:
         params = {
@@ -31,6 +32,7 @@ class HostPart(Part):
             "link_url": link_url,
             "version": version,
             "ttl_seconds": float(ttl_seconds),
+            "renew_seconds": float(renew_seconds),
             "alone": None if alone is None else alone.value,
         }
         await self.write("register_host", params)
@@ -43,9 +45,15 @@ class HostPart(Part):
         ]
 
     async def renew_host(
-        self, host_id: str, *, ttl_seconds: float, state: HostState, runs: int = 0
+        self, host_id: str, *, ttl_seconds: float, renew_seconds: float = 0.0, state: HostState, runs: int = 0
     ) -> HostState | None:
-        params = {"host_id": host_id, "ttl_seconds": float(ttl_seconds), "state": state.value, "runs": runs}
+        params = {
+            "host_id": host_id,
+            "ttl_seconds": float(ttl_seconds),
+            "renew_seconds": float(renew_seconds),
+            "state": state.value,
+            "runs": runs,
+        }
         rows = await self.write("renew_host_unless_dead", params)
         return HostState(rows[0][0]) if rows else None
 

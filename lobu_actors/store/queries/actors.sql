@@ -5,9 +5,10 @@
 
 -- name: acquire_lease_unless_held_by_live_host
 -- Takes the lease under the next epoch; says what was there: conversation, own live host row, new epoch, holder before.
--- Hosts are judged at the time of the statement's snapshot: a wait for the row's lock makes no live host look dead.
+-- Hosts are judged at the time of the statement's snapshot: a wait for the row's lock makes no live host look dead. Nor
+-- does an outage of the database: who has just missed renewals itself cannot tell who is gone from who has missed them too.
 WITH me AS MATERIALIZED (
-    SELECT host_id FROM host
+    SELECT host_id, judges_from <= statement_timestamp() AND judges_until > statement_timestamp() AS judges FROM host
     WHERE host_id = %(host_id)s AND state <> 'dead' AND expires_at > statement_timestamp()
 ), here AS MATERIALIZED (
     SELECT 1 FROM conversation
@@ -20,7 +21,8 @@ WITH me AS MATERIALIZED (
     SET host_id = EXCLUDED.host_id, epoch = l.epoch + 1, acquired_at = clock_timestamp()
     WHERE l.host_id IS NULL OR l.host_id = EXCLUDED.host_id OR NOT EXISTS (
         SELECT 1 FROM host h
-        WHERE h.host_id = l.host_id AND h.state <> 'dead' AND h.expires_at > statement_timestamp())
+        WHERE h.host_id = l.host_id AND h.state <> 'dead'
+            AND (h.expires_at > statement_timestamp() OR NOT (SELECT judges FROM me)))
         OR %(overdue)s AND EXISTS (
         SELECT 1 FROM turn_marker m
         WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s

@@ -8,12 +8,14 @@ WITH buried AS (
     WHERE host_id <> %(host_id)s AND state <> 'dead' AND expires_at <= clock_timestamp()
         AND (alone IS NOT NULL OR %(alone)s::text IS NOT NULL)
 )
-INSERT INTO host AS h (host_id, name, link_url, version, state, expires_at, alone)
+INSERT INTO host AS h (host_id, name, link_url, version, state, expires_at, alone, judges_until)
 VALUES (%(host_id)s, %(name)s, %(link_url)s, %(version)s, 'active',
-    clock_timestamp() + make_interval(secs => %(ttl_seconds)s), %(alone)s)
+    clock_timestamp() + make_interval(secs => %(ttl_seconds)s), %(alone)s,
+    clock_timestamp() + make_interval(secs => %(ttl_seconds)s::float8 - %(renew_seconds)s))
 ON CONFLICT (host_id) DO UPDATE
 SET name = EXCLUDED.name, link_url = EXCLUDED.link_url, version = EXCLUDED.version, state = 'active',
-    expires_at = EXCLUDED.expires_at, alone = EXCLUDED.alone
+    expires_at = EXCLUDED.expires_at, alone = EXCLUDED.alone, judges_from = EXCLUDED.judges_from,
+    judges_until = EXCLUDED.judges_until
 WHERE h.state <> 'dead';
 
 -- name: find_rivals
@@ -28,8 +30,12 @@ ORDER BY h.started_at, h.host_id;
 
 -- name: renew_host_unless_dead
 -- Moves the expiry on; no row for a host that was declared dead. An expired host may renew: what was taken from it
--- meanwhile is fenced by epochs, the rest is still its own. Who was asked to drain stays so, and is told.
+-- meanwhile is fenced by epochs, the rest is still its own. Who was asked to drain stays so, and is told. Who comes so late
+-- that others, too, may have missed the database gives them as long as a lease lasts before it takes over from them.
 UPDATE host SET expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s), runs = %(runs)s,
+    judges_from = CASE WHEN judges_until > clock_timestamp() THEN judges_from
+        ELSE clock_timestamp() + make_interval(secs => %(ttl_seconds)s) END,
+    judges_until = clock_timestamp() + make_interval(secs => %(ttl_seconds)s::float8 - %(renew_seconds)s),
     state = CASE WHEN state = 'draining' THEN state ELSE %(state)s END
 WHERE host_id = %(host_id)s AND state <> 'dead'
 RETURNING state;

@@ -68,8 +68,15 @@ HOT: dict[str, dict[str, object]] = {
     "close_conversation_if_lease_held": {},
     "find_closed_event": {},
     # hosts, sweep, deadlines
-    "register_host": {"name": "n", "link_url": None, "version": "1", "ttl_seconds": 6, "alone": None},
-    "renew_host_unless_dead": {"ttl_seconds": 6, "state": "active", "runs": 1},
+    "register_host": {
+        "name": "n",
+        "link_url": None,
+        "version": "1",
+        "ttl_seconds": 6,
+        "renew_seconds": 2,
+        "alone": None,
+    },
+    "renew_host_unless_dead": {"ttl_seconds": 6, "renew_seconds": 2, "state": "active", "runs": 1},
     "drain_host_if_alive": {},
     "find_loads": {},
     "declare_host_dead": {},

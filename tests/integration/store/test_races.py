@@ -91,7 +91,7 @@ async def test_the_owners_end_against_a_takeovers(store, make_scene):
                 nursery.start_soon(task)
         assert (results["owner"] is None) != (results["successor"] is None)
         outcomes.append("owner" if results["owner"] else "successor")
-        await store.renew_host(owner, ttl_seconds=600, state=HostState.ACTIVE)
+        await alive(store, owner)
         activation = await store.activate(ref, successor)
         assert activation.live_run is None
     assert set(outcomes) == {"owner", "successor"}

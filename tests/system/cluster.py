@@ -1,0 +1,89 @@
+"""Several `lobu run` on one database: each a host with a folder and a port of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import psutil
+import trio
+
+from lobu_actors.store.embedded import EmbeddedServer
+from lobu_actors.store.migrate import migrate
+from tests.conftest import TEST_SETTINGS, make_folder
+from tests.system.lobu_process import LobuRun, free_port, lobu_run
+
+SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}  # one key, so that they link
+STOP_SECONDS = 30.0
+
+
+class Database:
+    """A migrated database on a server of its own, which can be away."""
+
+    def __init__(self, server: EmbeddedServer, url: str) -> None:
+        self.url = url
+        self._server = server
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """It neither answers nor refuses, and does afterwards what it was asked before."""
+        with standing_still(self._server.pid):
+            yield
+
+    @asynccontextmanager
+    async def gone(self) -> AsyncIterator[None]:
+        """It has crashed, and refuses connections until it was started again."""
+        await self._server.stop("immediate")
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_SECONDS):
+                await self._server.start()
+
+
+@asynccontextmanager
+async def database() -> AsyncIterator[Database]:
+    folder, port = make_folder(), free_port()
+    server = EmbeddedServer(folder, settings=TEST_SETTINGS | {"listen_addresses": "127.0.0.1", "port": str(port)})
+    await server.start()
+    try:
+        database = Database(server, f"postgresql://lobu@127.0.0.1:{port}/postgres")
+        await migrate(database.url)
+        yield database
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_SECONDS):
+            await server.stop("immediate")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def hosts(number: int, config: str, database_url: str) -> AsyncIterator[list[LobuRun]]:
+    """That many, ready. Each keeps its port when it is started again."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                lobu_run(
+                    config=config,
+                    database_url=database_url,
+                    environment=SEVERAL,
+                    arguments=("--port", str(free_port())),
+                )
+            )
+            for _ in range(number)
+        ]
+
+
+@contextmanager
+def standing_still(postmaster: int) -> Iterator[None]:
+    """The whole database server stands still: it neither answers nor refuses."""
+    found = [postmaster, *(child.pid for child in psutil.Process(postmaster).children(recursive=True))]
+    for pid in found:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in found:
+            os.kill(pid, signal.SIGCONT)
