@@ -79,7 +79,8 @@ class EdgeSettings:
     stream_buffer_bytes: int = _limit(256 << 10, 16 << 10, 16 << 20)
     ping_seconds: float = _seconds(10.0, 0.01, MAX_PING_SECONDS)
     retry_ms: int = _limit(1000, 100, 60_000)
-    drain_reconnect_ms: int = _limit(1000, 0, 60_000)
+    drain_reconnect_ms: int = _limit(100, 0, 60_000)  # to readers whose server begins to drain: others are there
+    drain_again_ms: int = _limit(500, 0, 60_000)  # to those that come to one which drains, or is without its store
     replay_page_events: int = _limit(32, 1, 1000)
     read_seconds: float = _seconds(4.0, 0.05, 30.0)  # one read of the event log by a stream
     poll_seconds: float = _seconds(5.0, 0.05, 600.0)  # backstop for a lost hint while something is owed

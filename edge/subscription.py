@@ -64,6 +64,8 @@ class Subscription:
         self._feed = feed
         self._settings = settings
         self._draining = draining
+        # Who comes to a server that drains already has nowhere else to go yet, and would come again at once.
+        self._reconnect_ms = settings.drain_again_ms if draining() else settings.drain_reconnect_ms
         self._turn = turn
         self._from_beginning = start is None and turn is None
         # What had ended may have done so before the cursor that was asked for; then there is no more to say.
@@ -115,7 +117,7 @@ class Subscription:
                 continue
             self._take()
             if self._draining():
-                self._emit(Outgoing(EventType.DRAIN, events.drain(self._settings.drain_reconnect_ms), None))
+                self._emit(Outgoing(EventType.DRAIN, events.drain(self._reconnect_ms), None))
                 self._done = True
             if not self._pending and not self._done and not self._reading:
                 await self._wait_for_news()

@@ -70,9 +70,9 @@ class Outage:
     def line(self) -> str:
         last, again = max(self.acted_until, default=0.0), max(self.acted_again, default=0.0)
         return (
-            f"{self.how} for {self.seconds:g} s: {self.completed} turns complete in their first attempt; workers acted"
-            f" for {last:.2f} s of it at most (trusted for {TTL_SECONDS - MARGIN_SECONDS:g} s, lease {TTL_SECONDS:g} s),"
-            f" and all again {again:.2f} s behind it; {len(self.faults)} faults"
+            f"{self.how} for {self.seconds:g} s: {self.completed} turns complete in their first attempt; workers"
+            f" acted for {last:.2f} s of it at most (trusted for {TTL_SECONDS - MARGIN_SECONDS:g} s, lease"
+            f" {TTL_SECONDS:g} s), and all again {again:.2f} s behind it; {len(self.faults)} faults"
         )
 
 

@@ -1,30 +1,37 @@
 """The soak: thousands of turns from many clients while a random worker is killed every so often.
 
-`python -m tests.soak`, or `make soak`. Exit code 1 when a promise is broken; the last lines say which. What is checked
-at the clients, and then in the database: one terminal event for each accepted turn and none for anything else, logs
-numbered without a gap, nothing owed and nothing live at the end, no process left after the stop.
+`python -m tests.soak`, or `make soak`. With `--hosts 3` on that many hosts with one database; then also a random spawner,
+supervisor or whole host is killed, and started again. Exit code 1 when a promise is broken; the last lines say which.
+What is checked at the clients, and then in the database: one terminal event for each accepted turn and none for anything
+else, logs numbered without a gap, nothing owed and nothing live at the end, no process left after the stop.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
 from tests.system.audit import broken_promises
+from tests.system.cluster import database, hosts
 from tests.system.load import Load
-from tests.system.lobu_process import ECHO, lobu_run
+from tests.system.lobu_process import ECHO, LobuRun, lobu_run, until
 
 # Five crashes a minute are a loop by default; here a worker dies several times a second, on purpose.
 CONFIG = f"""
 [limits]
 crash_loop_crashes = 1000
 {ECHO}"""
+TARGETS = ("spawner", "supervisor", "host")
 PROGRESS_SECONDS = 2.0
 
 
@@ -34,8 +41,10 @@ class Options:
     conversations: int = 100
     clients: int = 20
     kill_every_seconds: float = 0.2
+    host_kill_every_seconds: float = 1.0
     bound_seconds: float = 600.0
     seed: int = 0
+    hosts: int = 1
 
 
 @attrs.define
@@ -49,6 +58,7 @@ class Report:
     reader_faults: list[str] = attrs.field(factory=list)
     log_faults: list[str] = attrs.field(factory=list)
     worker_kills: int = 0
+    host_kills: dict[str, int] = attrs.field(factory=dict)  # of what else was killed, with several hosts
     reconnects: int = 0
     retried_posts: int = 0
     leftover_processes: int = 0
@@ -77,22 +87,65 @@ class Report:
 
 async def soak(options: Options, progress: Callable[[str], None] = lambda line: None) -> Report:
     report = Report()
-    async with lobu_run(config=CONFIG) as run:
-        load = Load(run, options.turns, options.conversations, options.clients, seed=options.seed)
+    async with _runs(options.hosts) as (run, *others):
+        load = Load(run, options.turns, options.conversations, options.clients, seed=options.seed, others=others)
+        hand = HostHand(load, options.host_kill_every_seconds)
         began = time.monotonic()
         with trio.move_on_after(options.bound_seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(load.kill_workers, options.kill_every_seconds)
                 nursery.start_soon(_show, load, options, began, progress)
+                if others:
+                    nursery.start_soon(hand.go)
                 await load.go()
                 report.in_time = True
                 nursery.cancel_scope.cancel()
         report.wall_seconds = round(time.monotonic() - began, 2)
         _fill_in(report, load)
+        report.host_kills = dict(sorted(hand.kills.items()))
         report.log_faults = broken_promises(run.database_url, accepted=load.accepted)
-        report.exit_code = await run.stop()
-        report.leftover_processes = len(run.processes())
+        codes = [await one.stop() for one in load.hosts]
+        report.exit_code = next((code for code in codes if code != 0), 0)
+        report.leftover_processes = sum(len(one.processes()) for one in load.hosts)
     return report
+
+
+@asynccontextmanager
+async def _runs(number: int) -> AsyncIterator[Sequence[LobuRun]]:
+    """One with an embedded database, or several on one database."""
+    if number == 1:
+        async with lobu_run(config=CONFIG) as run:
+            yield [run]
+    else:
+        async with database() as server, hosts(number, CONFIG, server.url) as runs:
+            yield runs
+
+
+class HostHand:
+    """Kills what makes a host, of any of them; what it ended is up again before the next kill."""
+
+    def __init__(self, load: Load, every_seconds: float) -> None:
+        self.kills: Counter[str] = Counter()
+        self._load = load
+        self._every_seconds = every_seconds
+
+    async def go(self) -> None:
+        random = self._load.random
+        await until(lambda: len(self._load.transcripts) == self._load.conversations, "all conversations are open")
+        while True:
+            await trio.sleep(random.uniform(0, 2 * self._every_seconds))
+            target, run = random.choice(TARGETS), random.choice(self._load.hosts)
+            with trio.CancelScope(shield=True):  # what was killed is up again when the soak ends
+                await self._kill(target, run)
+            self.kills[target] += 1
+
+    async def _kill(self, target: str, run: LobuRun) -> None:
+        if target == "spawner":
+            if (pid := run.spawner_pid()) is not None:
+                os.kill(pid, signal.SIGKILL)
+            return
+        await (run.kill_main() if target == "supervisor" else run.kill_all())
+        await run.start()
 
 
 def _fill_in(report: Report, load: Load) -> None:
@@ -127,11 +180,22 @@ def main() -> int:
     parser.add_argument("--conversations", type=int, default=100)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--kill-every", type=float, default=0.2, metavar="SECONDS")
+    parser.add_argument("--hosts", type=int, default=1, help="on one database; more than one: these are killed too")
+    parser.add_argument("--host-kill-every", type=float, default=1.0, metavar="SECONDS")
     parser.add_argument("--seconds", type=float, default=600.0, help="give up after this long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     given = parser.parse_args()
-    options = Options(given.turns, given.conversations, given.clients, given.kill_every, given.seconds, given.seed)
+    options = Options(
+        given.turns,
+        given.conversations,
+        given.clients,
+        given.kill_every,
+        given.host_kill_every,
+        given.seconds,
+        given.seed,
+        given.hosts,
+    )
     report = trio.run(soak, options, lambda line: print(line, file=sys.stderr, flush=True))
     broken = report.broken(options)
     if given.json:

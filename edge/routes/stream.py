@@ -51,7 +51,7 @@ def routes(services: Services) -> Blueprint:
             return await follow(key)
         except StoreUnavailable:
             # A 503 would close a browser's EventSource for good; told to come back, it does.
-            later = Outgoing(EventType.DRAIN, drain(services.settings.drain_reconnect_ms), None)
+            later = Outgoing(EventType.DRAIN, drain(services.settings.drain_again_ms), None)
             return _stream_response(sse.encode_event(later))
 
     async def follow(key: str) -> Response:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
@@ -14,7 +16,7 @@ import trio
 from lobu_actors.store.embedded import EmbeddedServer
 from lobu_actors.store.migrate import migrate
 from tests.conftest import TEST_SETTINGS, make_folder
-from tests.system.lobu_process import LobuRun, free_port, lobu_run
+from tests.system.lobu_process import LOBU, LobuRun, free_port, lobu_run
 
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}  # one key, so that they link
 STOP_SECONDS = 30.0
@@ -74,6 +76,21 @@ async def hosts(number: int, config: str, database_url: str) -> AsyncIterator[li
             )
             for _ in range(number)
         ]
+
+
+async def lobu(run: LobuRun, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command in the folder of a run."""
+    return await trio.to_thread.run_sync(
+        lambda: subprocess.run(
+            [sys.executable, *LOBU, *words],
+            cwd=run.folder,
+            env=run.environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import attrs
@@ -39,6 +39,7 @@ class Load:
     seed: int = 0
     users: str = "user"  # how their names begin; of two loads at once, each its own
     reads_at: LobuRun | None = None
+    others: Sequence[LobuRun] = ()  # further hosts on the same database; clients go to any of them
 
     def __attrs_post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -67,6 +68,13 @@ class Load:
         """What is under way is the last."""
         self._left = 0
 
+    @property
+    def hosts(self) -> Sequence[LobuRun]:
+        return (self.run, *self.others)
+
+    def _some_host(self) -> LobuRun:
+        return self.random.choice(self.hosts) if self.others else self.run
+
     # --- what came of it
 
     def terminals(self) -> dict[str, str]:
@@ -93,26 +101,27 @@ class Load:
     # --- clients
 
     async def _client(self) -> None:
-        client = Client(self.run.url, self.run.admin_key, keep=True)
+        clients = {run: Client(run.url, run.admin_key, keep=True) for run in self.hosts}
         try:
             while self._left > 0:
                 self._left -= 1
-                conversation = self.random.choice(self._open).through(client)
+                conversation = self.random.choice(self._open)
                 message_id = new_id()
-                await self._post(conversation, message_id)
+                await self._post(conversation, message_id, clients)
                 self.accepted[message_id] = conversation
                 transcript = self.transcripts[conversation.key]
                 while message_id not in transcript.terminals:
                     await transcript.changed()
         finally:
-            await client.close()
+            for client in clients.values():
+                await client.close()
 
-    async def _post(self, conversation: Conversation, message_id: str) -> None:
-        """Again with the same id until the answer came: what a careful client does."""
+    async def _post(self, conversation: Conversation, message_id: str, clients: dict[LobuRun, Client]) -> None:
+        """Again with the same id until the answer came, at whichever host: what a careful client does."""
         content = self._content()
         while True:
             with suppress(Broken):
-                answer = await conversation.post(content, message_id)
+                answer = await conversation.through(clients[self._some_host()]).post(content, message_id)
                 if answer.status == 200:
                     return
                 assert answer.status in REFUSED_FOR_NOW, answer
@@ -132,8 +141,9 @@ class Load:
     # --- readers
 
     async def _read(self, conversation: Conversation) -> None:
-        transcript, run = self.transcripts[conversation.key], self.reads_at or self.run
+        transcript = self.transcripts[conversation.key]
         while True:
+            run = self.reads_at or self._some_host()
             with trio.move_on_after(self.random.expovariate(1 / self.drop_every_seconds)):
                 await transcript.follow(conversation.through(Client(run.url, run.admin_key)), lambda: False)
 
@@ -143,7 +153,7 @@ class Load:
         """SIGKILL to a random worker at each beat, for ever."""
         while True:
             await trio.sleep(every_seconds)
-            workers = self.run.worker_pids()
+            workers = [pid for run in self.hosts for pid in run.worker_pids()]
             if workers:
                 pid = self.random.choice(workers)
                 with suppress(ProcessLookupError):

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -16,9 +14,10 @@ import pytest
 import trio
 
 from tests.system.audit import broken_promises, turn_of
+from tests.system.cluster import lobu
 from tests.system.conftest import Start, client_of
 from tests.system.load import Load
-from tests.system.lobu_process import ECHO, LOBU, LobuRun, free_port, lobu_run, until
+from tests.system.lobu_process import ECHO, free_port, lobu_run, until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -33,21 +32,6 @@ SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 FILES = {"LOBU_SESSION_STORE": "file"}
 LONG, LONG_TEXT = "stream 300 20", "".join(f"word{number} " for number in range(300))  # six seconds
 TURNS = 300
-
-
-async def lobu(run: LobuRun, *words: str) -> subprocess.CompletedProcess[str]:
-    """A command in the folder of a run."""
-    return await trio.to_thread.run_sync(
-        lambda: subprocess.run(
-            [sys.executable, *LOBU, *words],
-            cwd=run.folder,
-            env=run.environment,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-    )
 
 
 async def refused(**options: Any) -> str:

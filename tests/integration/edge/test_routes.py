@@ -189,7 +189,7 @@ async def test_store_away(moody: Running) -> None:
         stream = await client.get(f"{PATH}/events")  # told to come back; a refusal would close an EventSource for good
         assert stream.status_code == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
-        assert stream.text == 'event: drain\ndata: {"reconnectInMs":1000}\n\n'
+        assert stream.text == 'event: drain\ndata: {"reconnectInMs":500}\n\n'
 
 
 async def test_hints_come_in_the_order_of_commits(server: Running) -> None:

@@ -186,6 +186,22 @@ async def test_reopened_conversation_goes_on_behind_its_old_end(scene: Scene, au
     assert await seen(await scene.open()) == (["connected", "closed:1", "complete:2"], False)
 
 
+async def test_who_is_there_when_a_drain_begins_may_come_again_sooner_than_who_comes_to_it(
+    scene: Scene, autojump_clock: MockClock
+) -> None:
+    there = await scene.open()
+    scene.draining = True
+    waits = []
+    for subscription in (there, await scene.open()):
+        chunks = b""
+        while (chunk := await subscription.next_chunk()) is not None:
+            chunks += chunk
+        [frame] = [frame for frame in parse_frames(chunks) if frame.event == "drain"]
+        waits.append(frame.data["reconnectInMs"])
+    assert waits == [SETTINGS.drain_reconnect_ms, SETTINGS.drain_again_ms]
+    assert waits[0] < waits[1]
+
+
 async def test_drain_ends_the_stream_after_what_is_there(scene: Scene, autojump_clock: MockClock) -> None:
     turn = await scene.turn("m0", None)
     await scene.owner.begin(turn)
