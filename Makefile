@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts bench clean
+.PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts rolling-hosts \
+	stale-writers database-away bench clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -37,6 +38,15 @@ partitions: $(STAMP)
 
 rolling-restarts: $(STAMP)
 	$(BIN)/python -m tests.systemd.rolling $(ARGS)
+
+rolling-hosts: $(STAMP)
+	$(BIN)/python -m tests.rolling_hosts $(ARGS)
+
+stale-writers: $(STAMP)
+	$(BIN)/python -m tests.stale_writers $(ARGS)
+
+database-away: $(STAMP)
+	$(BIN)/python -m tests.database_away $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/lobu bench $(ARGS)

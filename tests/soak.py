@@ -1,9 +1,9 @@
 """The soak: thousands of turns from many clients while a random worker is killed every so often.
 
-`python -m tests.soak`, or `make soak`. With `--hosts 3` on that many hosts with one database; then also a random spawner,
-supervisor or whole host is killed, and started again. Exit code 1 when a promise is broken; the last lines say which.
-What is checked at the clients, and then in the database: one terminal event for each accepted turn and none for anything
-else, logs numbered without a gap, nothing owed and nothing live at the end, no process left after the stop.
+`python -m tests.soak`, or `make soak`. With `--hosts 3` on that many hosts with one database; then also a random
+spawner, supervisor or whole host is killed, and started again. Exit code 1 when a promise is broken; the last lines say
+which. What is checked at the clients, and then in the database: one terminal event for each accepted turn and none for
+anything else, logs numbered without a gap, nothing owed and nothing live at the end, no process left after the stop.
 """
 
 from __future__ import annotations
