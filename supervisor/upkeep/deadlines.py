@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.promises import Promise, Promises
 from lobu_actors.conversation.running_clock import RunningClock
@@ -58,6 +59,7 @@ class Deadlines:
         written: set[str] = set()
         for start in range(0, len(rows), BATCH):
             written |= await self._store.extend_deadlines(self._host_id(), rows[start : start + BATCH])
+        await self._count_fenced([ref for ref, promise in moved.items() if not written.issuperset(promise.turn_ids)])
         # What was left out is tried again at the next look, unless its run has ended.
         self._written.update(
             {
@@ -66,6 +68,13 @@ class Deadlines:
                 if written.issuperset(promise.turn_ids)
             }
         )
+
+    async def _count_fenced(self, left_out: list[ConversationRef]) -> None:
+        """Of what was left out, that of which another host has the lease. The rest was locked, or has just ended."""
+        if left_out:
+            held = await self._store.find_held(self._host_id(), left_out)
+            lost = [ref for ref in left_out if ref not in held and ref in self._promises.made]
+            telemetry.FENCED_WRITES.labels("extend_deadlines").inc(len(lost))
 
     def _has_moved(self, ref: ConversationRef, promise: Promise) -> bool:
         known, until = self._written.get(ref, (None, 0.0))

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.conversation.promises import MESSAGE_SECONDS, Promise, Promises
 from lobu_actors.conversation.running_clock import RunningClock
@@ -173,3 +174,17 @@ async def test_a_deadline_that_could_not_be_written_is_written_at_the_next_look(
         await trio.sleep(2)
         monkeypatch.setattr(world.store, "extend_deadlines", extend)
     assert len(world.taken_over) == 1, f"nobody would know that {promise} was broken"
+
+
+async def test_deadlines_of_a_conversation_that_was_taken_over_are_fenced_writes(autojump_clock: MockClock) -> None:
+    world = World()
+    await world.begin()
+    fenced = telemetry.FENCED_WRITES.labels("extend_deadlines")
+    before = fenced._value.get()
+    await world.run(3)
+    assert fenced._value.get() == before, "it is the owner"
+    await world.store.register_host("h2", name="h2", link_url=None, version="1", ttl_seconds=10_000)
+    await world.store.declare_host_dead("h1")
+    assert isinstance(await world.store.activate(REF, "h2"), Activation)
+    await world.run(3)
+    assert fenced._value.get() > before
