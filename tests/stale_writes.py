@@ -203,7 +203,7 @@ KINDS = (
         lambda store, at: store.close_conversation(at.lease, "deleted"),
         lambda found, at: found.conversation.closed,
     ),
-    Kind("extend_deadlines", ("extend_deadlines",), "running", _extend),
+    Kind("extend_deadlines", ("extend_deadlines_if_lease_held",), "running", _extend),
     Kind("release", ("release_lease_if_held",), "queued", lambda store, at: store.release(at.lease)),
 )
 READS = ("load_owed_if_lease_held",)  # guarded, but not writes

@@ -85,7 +85,7 @@ class HostPart(Part):
         return [Owed(ConversationRef(*names), closing) for *names, closing in rows]
 
     async def extend_deadlines(self, host_id: str, deadlines: Sequence[MarkerDeadline]) -> set[str]:
-        rows = await self.write("extend_deadlines", {"host_id": host_id, "deadlines": to_json(deadlines)})
+        rows = await self.write("extend_deadlines_if_lease_held", {"host_id": host_id, "deadlines": to_json(deadlines)})
         return {turn_id for (turn_id,) in rows}
 
     async def find_overdue(self, *, limit: int) -> list[ConversationRef]:

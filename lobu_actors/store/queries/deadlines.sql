@@ -1,7 +1,7 @@
 -- By when the owner of a running turn will have done something about it. Written in one statement for all turns of a
 -- host; read by sweepers, which take over from an owner that is alive and yet does nothing.
 
--- name: extend_deadlines
+-- name: extend_deadlines_if_lease_held
 -- Moves the deadlines of markers that are still in the runs in which this host says they are, in conversations whose
 -- lease it has: until a successor has settled what it found, the markers name the host before. What somebody has locked
 -- is left out, a lease that is just being taken too: one of them must not hold up all others.

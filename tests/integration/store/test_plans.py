@@ -81,7 +81,7 @@ HOT: dict[str, dict[str, object]] = {
     "find_loads": {},
     "declare_host_dead": {},
     "find_owed": {},
-    "extend_deadlines": {"deadlines": json.dumps(_DEADLINES)},
+    "extend_deadlines_if_lease_held": {"deadlines": json.dumps(_DEADLINES)},
     "find_overdue": {},
     "find_peers": {},
     "find_owner": {},
@@ -159,8 +159,8 @@ EXEMPT = {
 }  # fmt: skip
 MOST_ROWS, MOST_BLOCKS = 800, 3000
 # The sweep has to look at each marker once to know that nothing is abandoned; nothing else may grow with the tables.
-MORE_ROWS = {"find_owed": 3 * ROWS, "extend_deadlines": 3 * len(_DEADLINES)}
-MORE_BLOCKS = {"find_owed": 8 * ROWS, "extend_deadlines": 30 * len(_DEADLINES)}
+MORE_ROWS = {"find_owed": 3 * ROWS, "extend_deadlines_if_lease_held": 3 * len(_DEADLINES)}
+MORE_BLOCKS = {"find_owed": 8 * ROWS, "extend_deadlines_if_lease_held": 30 * len(_DEADLINES)}
 BIG = (
     "turn", "turn_marker", "conversation", "conversation_event", "actor_lease", "run", "transcript_segment", "file",
     "file_chunk", "question", "posted_snapshot", "used_ticket", "api_key",
