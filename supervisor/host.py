@@ -107,6 +107,7 @@ class Host:
             retention_seconds=limits.retention_days * DAY_SECONDS,
             max_segments=limits.snapshot_max_segments,
             interval_seconds=limits.retention_interval_seconds,
+            host_retention_seconds=limits.host_retention_days * DAY_SECONDS,
         )
         self._expired_files = ExpiredFiles(store)
         self._freezer = Freezer(

@@ -289,6 +289,14 @@ class RetentionStore(Protocol):
         """Make the newest snapshot one whole segment with the same bytes, hash and run; delete those before it."""
         ...
 
+    async def delete_dead_hosts(self, *, older_than_seconds: float, limit: int) -> list[str]:
+        """Delete at most `limit` hosts whose time has been over for longer, dead or expired; gives their ids, sorted.
+
+        First at most `limit` leases that such hosts left are given up, of what owes nothing. Never a host that a lease
+        or a running turn still names: what is owed has to be taken over before its last holder is forgotten.
+        """
+        ...
+
 
 class FileStore(Protocol):
     """Files: bytes first, in pieces, under no turn; bound by `accept_turn` or `finish_run`, unseen until then."""

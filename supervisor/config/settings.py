@@ -115,6 +115,7 @@ class Limits:
     database_timeout_seconds: float = 10.0
     retention_days: float = 30.0
     retention_interval_seconds: float = 600.0  # between two walks of the janitor over all conversations
+    host_retention_days: float = 7.0  # of the row of a host that is over
     snapshot_max_segments: int = 64  # of one conversation, from one walk to the next
     # Edge
     message_max_bytes: int = MIB

@@ -1,4 +1,5 @@
-"""Deletes what is older than it has to be kept, and keeps snapshots short, in walk after walk over all conversations.
+"""Deletes what is older than it has to be kept, and keeps snapshots short, in walk after walk over all conversations;
+behind each walk, the rows of hosts that are over for long.
 
 Compaction is done here and not with the terminal event: the whole file (up to the session limit) would have to go over
 the wire inside the statement that a client waits for, while here the server joins the pieces by itself. The price is a
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 PAGE = 500  # conversations looked at in one statement
 BATCH = 200  # events deleted in one statement
+HOSTS = 1000  # forgotten in one statement, or leases of theirs given up
 BREATH_SECONDS = 0.01  # between pages: a walk must not take a whole core of the database's
 
 
@@ -43,6 +45,7 @@ class Janitor:
         retention_seconds: float,
         max_segments: int,
         interval_seconds: float,
+        host_retention_seconds: float,
         page: int = PAGE,
         batch: int = BATCH,
     ) -> None:
@@ -50,6 +53,7 @@ class Janitor:
         self._retention_seconds = retention_seconds
         self._max_segments = max_segments
         self._interval_seconds = interval_seconds
+        self._host_retention_seconds = host_retention_seconds
         self._page = page
         self._batch = batch
         self._after: ConversationRef | None = None  # a walk that broke off goes on from here
@@ -59,6 +63,7 @@ class Janitor:
         while not context.stopping.is_set():
             try:
                 await self.walk(context.stopping)
+                await self.forget_hosts(context.stopping)
             except StoreUnavailable as error:
                 log.warning("retention has to wait, the store is away", error=str(error))
             except StoreError as error:
@@ -91,6 +96,18 @@ class Janitor:
         finally:
             if done.total():
                 log.info("retention", **done)
+
+    async def forget_hosts(self, stopping: trio.Event) -> int:
+        """Delete the rows of hosts that are over for long enough; gives how many. Raises StoreUnavailable."""
+        forgotten = 0
+        while not stopping.is_set():
+            gone = await self._store.delete_dead_hosts(older_than_seconds=self._host_retention_seconds, limit=HOSTS)
+            forgotten += len(gone)
+            if len(gone) < HOSTS:
+                break
+        if forgotten:
+            log.info("hosts forgotten", hosts=forgotten)
+        return forgotten
 
     async def _clean(self, found: Trimmable, done: Counter[str], stopping: trio.Event) -> None:
         if found.old:

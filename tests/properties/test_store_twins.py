@@ -75,6 +75,7 @@ LIFE: list[Operation] = [
     *[("compact", 0, 0, 0), _LOOK, ("trim", 0, 1, 0), _LOOK, ("purge", 0, 0, 0), _LOOK, ("reset", 0, 1, 0), _LOOK],
     *[("mark_closing", 1, 0, 0), ("close", 0, 0, 0), ("open", 2, 0, 0), ("release", 0, 0, 0), ("host", 0, 0, 0), _LOOK],
     *[("activate", 1, 0, 0), ("host_dies", 1, 0, 0), _LOOK],
+    *[("host_dies", 0, 0, 0), ("forget_hosts", 0, 0, 3), _LOOK, ("host", 0, 0, 0), _LOOK],
     *[("activate", 0, 0, 0), ("accept", 0, 0, 0), ("start", 0, 0, 0), ("activate", 0, 0, 0), ("adopt", 0, 0, 0)],
     *[("activate", 0, 0, 0), ("request_cancel", 0, 0, 0), ("host", 0, 0, 3), ("drain_host", 0, 0, 0), _LOOK],
 ]
@@ -83,7 +84,9 @@ LIFE: list[Operation] = [
 async def run_both(database_url: str, performed: list[Operation]) -> None:
     postgres = PostgresStore.connect(database_url)
     try:
-        await postgres.delete_expired_files(limit=ALL_EXAMPLES)  # what an example that failed has left
+        # What an example before has left.
+        await postgres.delete_expired_files(limit=ALL_EXAMPLES)
+        await postgres.delete_dead_hosts(older_than_seconds=0, limit=ALL_EXAMPLES)
         twins = Twins((("memory", MemoryStore()), ("postgres", postgres)), f"example{next(_numbers)}")
         await twins.begin()
         for operation in performed:

@@ -133,6 +133,11 @@ class Twins(FileOperations, TenantOperations):
         seconds = EXPIRED if c == 3 else HOST_SECONDS
         await self.call("renew_host", newest(self.hosts, a), ttl_seconds=seconds, state=state, runs=b)
 
+    async def op_forget_hosts(self, a: int, b: int, c: int) -> None:
+        """c 3: those of all ages that are no more; else only those that never were here."""
+        age = OLD if c < 3 else 0.0
+        await self.call("delete_dead_hosts", older_than_seconds=age, limit=ALL_EXAMPLES)
+
     async def op_drain_host(self, a: int, b: int, c: int) -> None:
         await self.call("drain_host", newest(self.hosts, a))
 

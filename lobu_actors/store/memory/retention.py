@@ -60,6 +60,22 @@ class RetentionPart(Part):
         row.segments[:] = [(run_id, Segment(last.generation, 0, last.total_length, last.sha256, data))]
         return Compacted(replaced, corrupt=False)
 
+    async def delete_dead_hosts(self, *, older_than_seconds: float, limit: int) -> list[str]:
+        await pass_checkpoint()
+        tables, before = self.tables, self.tables.clock() - older_than_seconds
+        over = sorted((host for host in tables.hosts.values() if host.expires_at < before), key=lambda h: h.expires_at)
+        owing = {(marker.ref.organization_id, marker.ref.conversation_id) for marker in tables.markers.values()}
+        idle = [lease for key, lease in tables.leases.items() if key not in owing]
+        left = [lease for lease in (*idle, *tables.singletons.values()) if lease.host_id in {h.host_id for h in over}]
+        for lease in left[:limit]:
+            lease.host_id = None
+        named = {lease.host_id for lease in (*tables.leases.values(), *tables.singletons.values())}
+        named |= {marker.host_id for marker in tables.markers.values()}
+        gone = [host.host_id for host in over if host.host_id not in named][:limit]
+        for host_id in gone:
+            del tables.hosts[host_id]
+        return sorted(gone)
+
     def _cutoff(self, older_than_seconds: float) -> datetime:
         return self.tables.now() - timedelta(seconds=older_than_seconds)
 

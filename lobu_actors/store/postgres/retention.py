@@ -35,3 +35,10 @@ class RetentionPart(Part):
     async def compact(self, ref: ConversationRef) -> Compacted:
         [(exists, matches, replaced)] = await self.write("compact_snapshot_if_it_matches_its_hash", ref_params(ref))
         return Compacted(replaced, corrupt=exists and not matches)
+
+    async def delete_dead_hosts(self, *, older_than_seconds: float, limit: int) -> list[str]:
+        """Two statements: what the second one looks at is what the first one left, and each stands on its own."""
+        params = {"older_than_seconds": float(older_than_seconds), "limit": limit}
+        await self.write("release_leases_of_hosts_gone_for_long", params)
+        rows = await self.write("delete_hosts_gone_for_long_unless_they_hold_something", params)
+        return sorted(host_id for (host_id,) in rows)

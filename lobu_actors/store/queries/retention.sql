@@ -179,3 +179,41 @@ WITH chain AS MATERIALIZED (
     RETURNING 1
 )
 SELECT EXISTS (SELECT 1 FROM newest), EXISTS (SELECT 1 FROM whole), (SELECT count(*) FROM replaced);
+
+-- name: release_leases_of_hosts_gone_for_long
+-- Gives up leases that hosts left behind which are over for so long, of what owes nothing. Anybody could take them before
+-- and can afterwards; a host that wakes up after all is fenced as if somebody had.
+WITH left_behind AS MATERIALIZED (
+    SELECT l.organization_id, l.kind, l.key, h.host_id FROM host h
+    CROSS JOIN LATERAL (
+        SELECT organization_id, kind, key FROM actor_lease WHERE host_id = h.host_id LIMIT %(limit)s
+    ) l
+    WHERE h.expires_at < statement_timestamp() - make_interval(secs => %(older_than_seconds)s)
+        AND NOT EXISTS (
+            SELECT 1 FROM conversation c
+            JOIN turn_marker m ON m.organization_id = c.organization_id AND m.agent_id = c.agent_id
+                AND m.conversation_id = c.conversation_id
+            WHERE c.organization_id = l.organization_id AND c.conversation_id = l.key)
+    LIMIT %(limit)s
+)
+UPDATE actor_lease l SET host_id = NULL
+FROM left_behind b
+WHERE l.organization_id = b.organization_id AND l.kind = b.kind AND l.key = b.key AND l.host_id = b.host_id;
+
+-- name: delete_hosts_gone_for_long_unless_they_hold_something
+-- Deletes rows of hosts that are over for so long and that no lease and no running turn names; gives their ids. What a
+-- host ran was accepted before it was over: the hour is for clocks and for hosts that were declared dead while they ran.
+WITH named AS MATERIALIZED (
+    SELECT host_id FROM turn_marker
+    WHERE owed_since <= statement_timestamp() - make_interval(secs => %(older_than_seconds)s) + interval '1 hour'
+        AND host_id IS NOT NULL
+), gone AS MATERIALIZED (
+    SELECT h.host_id FROM host h
+    WHERE h.expires_at < statement_timestamp() - make_interval(secs => %(older_than_seconds)s)
+        AND NOT EXISTS (SELECT 1 FROM actor_lease l WHERE l.host_id = h.host_id)
+        AND NOT EXISTS (SELECT 1 FROM named WHERE named.host_id = h.host_id)
+    ORDER BY h.expires_at LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM host h USING gone WHERE h.host_id = gone.host_id
+RETURNING h.host_id;

@@ -88,7 +88,8 @@ async def talks(store: PostgresStore) -> Callable[[str], Awaitable[Talk]]:
 
 def janitor(store: object, **options: int) -> Janitor:
     settings = {"max_segments": 4, "page": 3, "batch": 2, **options}
-    return Janitor(store, retention_seconds=30 * DAY, interval_seconds=DAY, **settings)  # type: ignore[arg-type]
+    ages = {"retention_seconds": 30 * DAY, "host_retention_seconds": 7 * DAY, "interval_seconds": DAY}
+    return Janitor(store, **ages, **settings)  # type: ignore[arg-type]
 
 
 def age(url: str, which: str) -> None:
@@ -254,6 +255,21 @@ class Reluctant:
 
     async def compact(self, ref: ConversationRef) -> Compacted:
         raise AssertionError("nothing to compact")
+
+
+async def test_hosts_that_are_gone_for_a_week_are_forgotten(talks, store, database_url) -> None:
+    await talks("here")
+    for number in range(5):
+        await store.register_host(f"old{number}", name="n", link_url=None, version="1", ttl_seconds=-8 * DAY)
+    await store.register_host("new", name="n", link_url=None, version="1", ttl_seconds=-6 * DAY)
+    context = ChildContext("janitor")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(janitor(store).run, context)
+        with trio.fail_after(20):
+            while len(await store.list_hosts()) > 2:  # noqa: ASYNC110 - a janitor tells nobody
+                await trio.sleep(0.01)
+        context.stopping.set()
+    assert sorted(host.host_id for host in await store.list_hosts()) == ["h1", "new"]
 
 
 async def test_a_batch_that_takes_too_long_gets_smaller() -> None:
