@@ -63,12 +63,19 @@ class Forward(Protocol):
         """Tell a host that this conversation owes something. True: it has taken the hint. Bounded; never raises."""
         ...
 
+    def leave_word(self, host_id: str, ref: ConversationRef) -> None:
+        """The same where `forward` did not reach it: by way of the store, soon, and with nobody to say that it came."""
+        ...
+
 
 class NoForward:
     """Of a host without links: others find by themselves what is owed. Implements `Forward`."""
 
     async def forward(self, host_id: str, ref: ConversationRef) -> bool:
         return False
+
+    def leave_word(self, host_id: str, ref: ConversationRef) -> None:
+        pass
 
 
 class Placing:
@@ -105,22 +112,24 @@ class Placing:
     async def goes_elsewhere(self, ref: ConversationRef) -> bool:
         me = self._membership.host_id
         chosen = place(me, self._loads())
-        if chosen in (me, None):
+        if chosen is None or chosen == me:
             return self.draining
         try:
             if await self._store.find_owner(ref) is not None:
                 return False  # who holds it goes on with it; if that is another one, the lease says so
         except StoreUnavailable:
             return self.draining
-        return await self._tell(chosen, ref) or self.draining
+        taken = await self._tell(chosen, ref)
+        if not taken and self.draining:
+            self.forward.leave_word(chosen, ref)
+        return taken or self.draining
 
     async def released(self, ref: ConversationRef) -> None:
         chosen = place(self._membership.host_id, self._loads())
-        if chosen not in (self._membership.host_id, None):
-            await self._tell(chosen, ref)
+        if chosen is not None and chosen != self._membership.host_id and not await self._tell(chosen, ref):
+            self.forward.leave_word(chosen, ref)
 
-    async def _tell(self, host_id: str | None, ref: ConversationRef) -> bool:
-        assert host_id is not None
+    async def _tell(self, host_id: str, ref: ConversationRef) -> bool:
         taken = await self.forward.forward(host_id, ref)
         if taken:
             self._sent.append((trio.current_time(), host_id))

@@ -84,6 +84,10 @@ class LinkHub:
         telemetry.LINK_FORWARDS.labels("placement").inc()
         return True
 
+    def leave_word(self, host_id: str, ref: ConversationRef) -> None:
+        """For a host to which there is no link."""
+        self._notices.tell(host_id, ref, None)
+
     def not_ours(self, ref: ConversationRef, host_id: str, message: Message) -> None:
         """What came here goes on to the owner: over the link, else through the store."""
         client = self.peers.client(host_id)

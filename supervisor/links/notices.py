@@ -1,7 +1,7 @@
 """Hints through the store, where there is no link: told off the commit path, many in one notice, on a connection's own.
 
-A notice is a list of conversations with the message that came, or the word to look for what is owed. A lost one costs
-what a lost hint costs: the sweep finds the turn.
+A notice is a list of conversations with the message that came (or none: something is owed), or the word to look for
+what is owed. A lost one costs what a lost hint costs: the sweep finds the turn.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ TOLD_EVERY_SECONDS = 0.05
 PAYLOAD_BYTES = 7800  # the server takes less than 8,000
 KEPT_PER_HOST = 1000
 LISTEN_AGAIN_SECONDS = 1.0
+LAST_SECONDS = 1.0  # for what is still to be told when this host ends
 LOOK = "look"
 
-_Told = tuple[ConversationRef, str]
+_Told = tuple[ConversationRef, str | None]
 _DECODER: msgspec.json.Decoder[list[_Told]] = msgspec.json.Decoder(list[_Told])
 
 
 class Notices:
     """A supervised child. `hinted` is called with each message that another host accepted for a conversation of ours,
-    `look` when there were too many to name."""
+    and with none for a conversation that it gave up; `look` when there were too many to name."""
 
     def __init__(
         self,
         store: LinkStore,
         me: Callable[[], str],
-        hinted: Callable[[ConversationRef, str], Awaitable[None]],
+        hinted: Callable[[ConversationRef, str | None], Awaitable[None]],
         look: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
@@ -48,8 +49,8 @@ class Notices:
         self._untold: dict[str, dict[_Told, None]] = {}
         self._more = trio.Event()
 
-    def tell(self, host_id: str, ref: ConversationRef, message_id: str) -> None:
-        """Soon, and together with what else that host is told meanwhile."""
+    def tell(self, host_id: str, ref: ConversationRef, message_id: str | None) -> None:
+        """Soon, and together with what else that host is told meanwhile. No message: the conversation is free."""
         untold = self._untold.setdefault(host_id, {})
         if len(untold) <= KEPT_PER_HOST:
             untold[ref, message_id] = None
@@ -62,19 +63,24 @@ class Notices:
             context.started()
             await context.stopping.wait()
             nursery.cancel_scope.cancel()
+        with trio.move_on_after(LAST_SECONDS):
+            await self._tell_now()
 
     async def _tell_all(self) -> None:
         while True:
             await self._more.wait()
             self._more = trio.Event()
             await trio.sleep(TOLD_EVERY_SECONDS)
-            untold, self._untold = self._untold, {}
-            for host_id, told in untold.items():
-                try:
-                    await self._store.notify(host_id, payload(list(told)))
-                    telemetry.LINK_NOTICES.inc(len(told))
-                except StoreError as error:
-                    log.warning("notice not sent, a sweep finds it", host=host_id, error=str(error))
+            await self._tell_now()
+
+    async def _tell_now(self) -> None:
+        untold, self._untold = self._untold, {}
+        for host_id, told in untold.items():
+            try:
+                await self._store.notify(host_id, payload(list(told)))
+                telemetry.LINK_NOTICES.inc(len(told))
+            except StoreError as error:
+                log.warning("notice not sent, a sweep finds it", host=host_id, error=str(error))
 
     async def _listen(self) -> None:
         while True:

@@ -69,6 +69,10 @@ class Told:
     def __init__(self, *linked: str) -> None:
         self.linked = linked
         self.hints: list[str] = []
+        self.words: list[str] = []
+
+    def leave_word(self, host_id: str, ref: ConversationRef) -> None:
+        self.words.append(host_id)
 
     async def forward(self, host_id: str, ref: ConversationRef) -> bool:
         self.hints.append(host_id)
@@ -112,6 +116,7 @@ async def test_a_much_fuller_host_leaves_it_to_one_that_took_the_hint() -> None:
     assert told.hints == ["there"]
     told.linked = ()
     assert not await world.placing.goes_elsewhere(REF), "nobody would begin it"
+    assert told.words == [], "it begins here"
 
 
 async def test_what_was_sent_counts_until_the_figures_show_it() -> None:
@@ -141,6 +146,7 @@ async def test_a_draining_host_begins_nothing(linked: tuple[str, ...]) -> None:
     assert await world.placing.goes_elsewhere(REF)
     await world.placing.released(REF)
     assert told.hints == ["there", "there"]
+    assert told.words == ([] if linked else ["there", "there"]), "through the store where there is no link"
     await world.store.declare_host_dead("there")
     await world.look()
     assert await world.placing.goes_elsewhere(REF), "it waits for whoever comes"

@@ -167,6 +167,24 @@ async def test_what_waits_goes_on_elsewhere_while_the_host_still_uses_its_grace(
     assert broken_promises(database_url) == []
 
 
+async def test_without_a_link_what_waits_goes_on_elsewhere_at_once_too(start_run: Start, database_url: str) -> None:
+    """Nobody reaches the other host's address, and no sweep comes in time: word is left in the store."""
+    config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 20\nsweep_interval_seconds = 100")
+    config += f'[links]\nadvertise = "ws://127.0.0.1:{free_port()}"\n'
+    one = await start_run(config=config, environment=SEVERAL)
+    await start_run(config=config, environment=SEVERAL)
+    long, idle = await client_of(one).open(userId="a"), await client_of(one).open(userId="b")
+    assert (await idle.ask("hello")).event == "complete"
+    await long.send(LONG)
+    await until(lambda: len(one.worker_pids()) >= 2, "it runs")
+    host_id = (one.folder / ".lobu" / "host_id").read_text()
+    assert (await lobu(one, "drain", host_id)).returncode == 0
+    await until(lambda: _held(database_url, host_id) == 1, "the idle conversation is given up", 5)
+    message = await idle.send("to a host that drains")
+    await until(lambda: turn_of(database_url, message)[0] == "completed", "it is done elsewhere", 10)
+    assert "link is up" not in one.errors()
+
+
 async def test_a_wait_that_is_too_short_says_what_is_left(start_run: Start, database_url: str) -> None:
     config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 20")
     run = await start_run(config=config)

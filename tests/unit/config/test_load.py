@@ -225,6 +225,8 @@ def test_limits(folder: Path) -> None:
     settings = load("[limits]\nmax_workers = 3\nhost_ttl_seconds = 9\n")
     assert settings.limits.max_workers == 3
     assert settings.limits.host_ttl_seconds == 9
+    assert settings.limits.host_retention_days == 7
+    assert load("[limits]\nhost_retention_days = 0.5\n").limits.host_retention_days == 0.5
     assert refused("[limits]\nhost_ttl_seconds = 2\n").startswith("lobu.toml:2: `limits.host_ttl_seconds` must leave")
     assert refused("[limits]\nmax_workers = 0\n").startswith("lobu.toml:2: `limits.max_workers` must be from 1 to")
     assert refused("[limits]\nworker_idle_seconds = 0\n").startswith(

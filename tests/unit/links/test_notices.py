@@ -16,12 +16,12 @@ REF = ConversationRef("acme", "echo", "echo_ann_acme")
 
 class Host:
     def __init__(self, store: MemoryStore, host_id: str) -> None:
-        self.heard: list[tuple[ConversationRef, str]] = []
+        self.heard: list[tuple[ConversationRef, str | None]] = []
         self.looks = 0
         self.notices = Notices(store, lambda: host_id, self.hinted, self.look)
         self.context = ChildContext(host_id)
 
-    async def hinted(self, ref: ConversationRef, message_id: str) -> None:
+    async def hinted(self, ref: ConversationRef, message_id: str | None) -> None:
         self.heard.append((ref, message_id))
 
     async def look(self) -> None:
@@ -67,5 +67,24 @@ async def test_hints_reach_the_host_that_they_are_for_together(
         a.notices.tell("b", REF, "last")
         await trio.sleep(1)
         assert b.heard[-1] == (REF, "last")
+        a.notices.tell("b", REF, None)
+        await trio.sleep(1)
+        assert b.heard[-1] == (REF, None), "a conversation that is free"
         nursery.cancel_scope.cancel()
     assert a.heard == []
+
+
+async def test_a_host_that_ends_says_its_last_word(autojump_clock: trio.testing.MockClock) -> None:
+    """A drain gives the last conversations up right before the host ends."""
+    store = MemoryStore()
+    a, b = Host(store, "a"), Host(store, "b")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(b.notices.run, b.context)
+        async with trio.open_nursery() as of_a:
+            of_a.start_soon(a.notices.run, a.context)
+            await trio.sleep(5)
+            a.notices.tell("b", REF, None)
+            a.context.stopping.set()
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert b.heard == [(REF, None)]
