@@ -98,7 +98,7 @@ class Host:
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
         self._links = LinkHub(settings.links, environment, self.conversations, tokens)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
-        self.membership.link_url = self._links.url
+        self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links
         self._placing.forward = self._links
         self._deadlines = Deadlines(store, self._host_id, environment.promises, environment.running)
         self._sweeper = self._sweeping(settings, store, environment.promises)

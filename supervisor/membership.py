@@ -21,6 +21,7 @@ from lobu_actors.contract.ids import new_id
 from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.link_records import Links
 from lobu_actors.store.protocol import HostStore
 from supervisor.config.errors import ConfigError
 from supervisor.rollout import refusal
@@ -65,6 +66,7 @@ class Membership:
         self.state = HostState.ACTIVE
         self.trusted_until = 0.0  # trio clock
         self.link_url: Callable[[], str | None] = lambda: None  # where other hosts link to this one
+        self.links: Callable[[], Links] = Links  # to the other hosts, for who looks
         self._renewed = trio.Event()
         self._renew_now = trio.Event()
 
@@ -142,6 +144,7 @@ class Membership:
                     renew_seconds=self._renew_seconds,
                     state=self.state,
                     runs=self._runs(),
+                    links=self.links(),
                 )
         except (StoreUnavailable, trio.TooSlowError) as error:
             log.warning("host lease not renewed", trusted_for=round(self.trusted_until - sent, 1), error=str(error))

@@ -9,6 +9,7 @@ import attrs
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.records import Host
 
 
@@ -60,10 +61,17 @@ class MembershipStore(Protocol):
         ...
 
     async def renew_host(
-        self, host_id: str, *, ttl_seconds: float, renew_seconds: float = 0.0, state: HostState, runs: int = 0
+        self,
+        host_id: str,
+        *,
+        ttl_seconds: float,
+        renew_seconds: float = 0.0,
+        state: HostState,
+        runs: int = 0,
+        links: Links = NO_LINKS,
     ) -> HostState | None:
         """Gives the state, which is DRAINING when somebody asked for that. None: this host was declared dead and must
-        not go on under this id.
+        not go on under this id. `links` are for who looks at the cluster.
 
         A host that has not renewed for `ttl_seconds - renew_seconds` may have missed the database together with others:
         from then on, and for `ttl_seconds` behind its next renewal, it takes over from none that is not declared dead.

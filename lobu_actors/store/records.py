@@ -12,6 +12,7 @@ from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState, OnBusy, Role, RunStatus, TurnStatus
 from lobu_actors.store.corrupt import CorruptMarker
+from lobu_actors.store.link_records import NO_LINKS, Links
 
 Json = dict[str, Any]
 
@@ -272,6 +273,7 @@ class Host:
     queued: int = 0  # turns that wait in the conversations that it holds
     running: int = 0
     age_seconds: float = 0.0  # since its registration
+    links: Links = NO_LINKS  # at its last renewal
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ import trio
 
 from lobu_actors.client import Client, ClientError
 from lobu_actors.contract.states import HostState
+from lobu_actors.store.link_records import PeerLink
 from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Conversation, Host, Totals
 from supervisor.cli.database import load_for_database, open_store
@@ -25,8 +26,10 @@ WATCH_SECONDS = 2.0
 GATEWAY_SECONDS = 3.0
 SHOWN_CONVERSATIONS = 10
 SHOWN_GONE_SECONDS = 600.0  # how long a host is shown that went without a goodbye
-_HEAD = ("NAME", "ID", "STATE", "LEASE", "HOLDS", "TAKEN", "RUNNING", "QUEUED", "UP", "VERSION", "LINK")
+SHOWN_LINKS = 20
+_HEAD = ("NAME", "ID", "STATE", "LEASE", "HOLDS", "TAKEN", "RUNNING", "QUEUED", "UP", "VERSION", "LINKS", "LINK")
 _NUMBERS = frozenset({4, 5, 6, 7})
+_LINKS_HEAD = ("FROM", "TO", "LINK", "LAG")
 
 
 @attrs.frozen
@@ -50,7 +53,9 @@ def command(
     """Show hosts, conversations, queued and running turns.
 
     Of each host: how long its lease lasts; how many conversations it holds, and how often these were taken over by any
-    host, added up; the turns that run there or wait in what it holds; since when it is up; where others link to it.
+    host, added up; the turns that run there or wait in what it holds; since when it is up; how many of its links to the
+    other hosts are up; where others link to it. Below, the links one by one, worst first, with how long a heartbeat
+    took there and back: all as the hosts wrote it when they last renewed their leases.
     """
     settings = load_for_database(config, data_dir, database_url)
 
@@ -120,6 +125,13 @@ def _as_json(status: Status) -> dict[str, Any]:
                 "queued": host.queued,
                 "running": host.running,
                 "upSeconds": round(host.age_seconds, 3),
+                "links": {
+                    "up": host.links.up,
+                    "down": host.links.down,
+                    "worst": [
+                        {"hostId": link.host_id, "up": link.up, "lagMs": _lag_ms(link)} for link in host.links.worst
+                    ],
+                },
             }
             for host in status.hosts
         ],
@@ -148,6 +160,8 @@ def _lines(status: Status) -> list[str]:
     ]
     if status.hosts:
         lines += aligned([_HEAD, *map(_row, status.hosts)], right=_NUMBERS)
+    if links := _links(status.hosts):
+        lines += ["links", *aligned([_LINKS_HEAD, *links[:SHOWN_LINKS]], right=frozenset({3}))]
     return lines + aligned(
         [
             (one.ref.conversation_id, str(one.running), "running", str(one.queued), "queued")
@@ -169,5 +183,26 @@ def _row(host: Host) -> tuple[str, ...]:
         str(host.queued),
         str(timedelta(seconds=round(host.age_seconds))),
         host.version,
+        f"{host.links.up}/{host.links.up + host.links.down}",
         host.link_url or "-",
     )
+
+
+def _links(hosts: list[Host]) -> list[tuple[str, ...]]:
+    """Of those that live: what a dead one wrote last says nothing."""
+    live = [host for host in hosts if host.state is not HostState.DEAD and host.expires_in_seconds > 0]
+    found = [(host, link) for host in live for link in host.links.worst]
+    found.sort(key=lambda pair: (pair[1].up, -(pair[1].lag_seconds or 0)))
+    return [
+        (
+            host.host_id[:SHOWN_ID],
+            link.host_id[:SHOWN_ID],
+            "up" if link.up else "down",
+            "-" if link.lag_seconds is None else f"{_lag_ms(link):.1f} ms",
+        )
+        for host, link in found
+    ]
+
+
+def _lag_ms(link: PeerLink) -> float | None:
+    return None if link.lag_seconds is None else round(link.lag_seconds * 1e3, 1)

@@ -29,6 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lobu_actors.contract",
         "lobu_actors.telemetry",
         "lobu_actors.store.link_protocol",
+        "lobu_actors.store.link_records",
         "lobu_actors.store.records",
         "lobu_actors.store.errors",
     ),

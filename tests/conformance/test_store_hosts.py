@@ -7,6 +7,7 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.link_records import Links, PeerLink
 from lobu_actors.store.membership_protocol import HostLoad
 from lobu_actors.store.records import Activation, HeldElsewhere, Owed, Totals
 
@@ -41,6 +42,16 @@ async def test_who_was_asked_to_drain_learns_it_and_stays_so(store, helpers):
     await store.declare_host_dead("h1")
     assert not await store.drain_host("h1")
     assert [host.state for host in await store.list_hosts() if host.host_id == "h1"] == [HostState.DEAD]
+
+
+async def test_what_a_host_says_of_its_links_is_listed(store, helpers):
+    await helpers.alive(store, "h1")
+    assert (await store.list_hosts())[0].links == Links()
+    links = Links(2, 1, (PeerLink("h4", up=False, lag_seconds=None), PeerLink("h2", up=True, lag_seconds=0.0025)))
+    await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE, links=links)
+    assert (await store.list_hosts())[0].links == links
+    await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE)
+    assert (await store.list_hosts())[0].links == Links()
 
 
 async def test_loads_are_those_of_the_last_renewal_of_live_hosts(store, helpers):

@@ -18,6 +18,7 @@ from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState, OnBusy, RunStatus, TurnStatus
 from lobu_actors.store import records as r
+from lobu_actors.store.link_records import Links, PeerLink
 from lobu_actors.store.question_records import NewQuestion
 from tests.properties.twin_calls import ALL_EXAMPLES, MOST, newest
 from tests.properties.twin_files import FileOperations
@@ -131,7 +132,8 @@ class Twins(FileOperations, TenantOperations):
     async def op_renew(self, a: int, b: int, c: int) -> None:
         state = (HostState.ACTIVE, HostState.DRAINING)[b % 2]
         seconds = EXPIRED if c == 3 else HOST_SECONDS
-        await self.call("renew_host", newest(self.hosts, a), ttl_seconds=seconds, state=state, runs=b)
+        links = Links(a, b, (PeerLink("other", c < 2, 0.25 if c else None),) if b else ())
+        await self.call("renew_host", newest(self.hosts, a), ttl_seconds=seconds, state=state, runs=b, links=links)
 
     async def op_forget_hosts(self, a: int, b: int, c: int) -> None:
         """c 3: those of all ages that are no more; else only those that never were here."""

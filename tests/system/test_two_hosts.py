@@ -256,9 +256,37 @@ async def test_status_shows_what_is(start_run: Start, database_url: str) -> None
     assert all(0 < host["expiresInSeconds"] <= 3 and host["state"] == "active" for host in hosts.values())
     text = (await lobu(other, "status")).stdout.splitlines()
     head = next(line for line in text if "LEASE" in line)
-    rows = [line for line in text if any(host_id[:13] in line for host_id in ids.values())]
+    rows = [line for line in text if "active" in line and any(host_id[:13] in line for host_id in ids.values())]
     assert len(rows) == 2
     assert {row.index("active") for row in rows} == {head.index("STATE")}, "columns are aligned"
+
+
+async def test_status_shows_the_links_of_each_host(start_run: Start) -> None:
+    """What one host reaches, and what another does not: nobody listens where the third one says it does."""
+    wrong = f'[links]\nadvertise = "ws://127.0.0.1:{free_port()}"\n'
+    keys = SEVERAL | {"LOBU_JWT_KEYS": f"k:{'s' * 40}"}  # without which they would not let each other in
+    runs = [await start_run(config=CONFIG + extra, environment=keys) for extra in ("", "", wrong)]
+    one, other, unreachable = ids = [(run.folder / ".lobu" / "host_id").read_text() for run in runs]
+
+    async def links() -> dict[str, Any]:
+        shown = json.loads((await lobu(runs[0], "status", "--json")).stdout)["hosts"]
+        return {host["hostId"]: host["links"] for host in shown}
+
+    def complete(found: dict[str, Any]) -> bool:
+        """Each has told of its links to both others, and has heard a heartbeat over those that are up."""
+        counts = [(found[host_id]["up"], found[host_id]["down"]) for host_id in ids]
+        known = [link["lagMs"] is not None for host in found.values() for link in host["worst"] if link["up"]]
+        return counts == [(1, 1), (1, 1), (2, 0)] and all(known)
+
+    with trio.fail_after(30):
+        while not complete(found := await links()):  # noqa: ASYNC110 - another program writes it
+            await trio.sleep(0.2)
+    assert [(link["hostId"], link["up"]) for link in found[one]["worst"]] == [(unreachable, False), (other, True)]
+    assert {link["hostId"] for link in found[unreachable]["worst"]} == {one, other}
+    text = (await lobu(runs[0], "status")).stdout.splitlines()
+    assert sum(line.endswith(" ms") for line in text) == 4
+    down = [line.split() for line in text if " down " in line]
+    assert sorted(down) == sorted([host_id[:13], unreachable[:13], "down", "-"] for host_id in (one, other))
 
 
 def _live(url: str) -> int:

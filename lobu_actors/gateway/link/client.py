@@ -84,6 +84,11 @@ class LinkClient:
     def up(self) -> bool:
         return self._session is not None
 
+    @property
+    def lag_seconds(self) -> float | None:
+        """The last heartbeat's round trip. None: the link is down, or has had none yet."""
+        return None if self._session is None else self._session.lag_seconds
+
     async def run(self) -> None:
         """Until cancelled."""
         backoff = FIRST_BACKOFF_SECONDS

@@ -18,10 +18,12 @@ from lobu_actors.gateway.link.mirrors import Mirrors
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
+from lobu_actors.store.link_records import Links, PeerLink
 
 log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 1.0
+WORST_LINKS = 16  # told one by one; more would make each renewal of a host's row longer
 FindPeers = Callable[[str], Awaitable[list[Peer]]]
 
 
@@ -74,6 +76,16 @@ class Peers:
         """Of every other live host; those that listen for no links are DOWN."""
         kept = self._kept
         return {host_id: kept[host_id].client.phase if host_id in kept else LinkPhase.DOWN for host_id in self._known}
+
+    def links(self) -> Links:
+        """To all other live hosts, as they are now."""
+        found = [
+            PeerLink(host_id, client is not None, None if client is None else client.lag_seconds)
+            for host_id, client in ((host_id, self.client(host_id)) for host_id in self._known)
+        ]
+        up = sum(link.up for link in found)
+        found.sort(key=lambda link: (link.up, -(link.lag_seconds or 0), link.host_id))
+        return Links(up, len(found) - up, tuple(found[:WORST_LINKS]))
 
     def _all_linked(self) -> bool:
         return all(self.client(host_id) is not None for host_id in self._known)

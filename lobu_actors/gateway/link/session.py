@@ -44,6 +44,7 @@ class LinkSession:
         self._more = trio.Event()
         self._ended: str | None = None
         self._scope = trio.CancelScope()
+        self.lag_seconds: float | None = None  # of the last heartbeat: there and back
 
     async def run(self) -> str:
         """Until one of the sides ends it; gives the reason."""
@@ -112,8 +113,10 @@ class LinkSession:
                 reason = self._beat()
                 if reason is not None:
                     self.end(reason)
+                asked = trio.current_time()
                 with trio.move_on_after(SILENT_SECONDS) as scope:
                     await self._websocket.ping()
+                self.lag_seconds = trio.current_time() - asked
                 if scope.cancelled_caught:
                     self.end("no heartbeat")
         except ConnectionClosed as closed:

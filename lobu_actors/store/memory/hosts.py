@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.membership_protocol import HostLoad, Rival
 from lobu_actors.store.memory.tables import HostRow, Part, pass_checkpoint
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
@@ -47,6 +48,7 @@ class HostPart(Part):
                 started_at=now if known is None else known.started_at,
                 alone=alone,
                 runs=0 if known is None else known.runs,
+                links=NO_LINKS if known is None else known.links,
             )
 
     async def find_rivals(self, host_id: str) -> list[Rival]:
@@ -60,7 +62,14 @@ class HostPart(Part):
         ]
 
     async def renew_host(
-        self, host_id: str, *, ttl_seconds: float, renew_seconds: float = 0.0, state: HostState, runs: int = 0
+        self,
+        host_id: str,
+        *,
+        ttl_seconds: float,
+        renew_seconds: float = 0.0,
+        state: HostState,
+        runs: int = 0,
+        links: Links = NO_LINKS,
     ) -> HostState | None:
         await pass_checkpoint()
         host = self.tables.hosts.get(host_id)
@@ -70,7 +79,7 @@ class HostPart(Part):
         if host.judges_until <= now:
             host.judges_from = now + ttl_seconds
         host.judges_until = now + ttl_seconds - renew_seconds
-        host.expires_at, host.runs = now + ttl_seconds, runs
+        host.expires_at, host.runs, host.links = now + ttl_seconds, runs, links
         host.state = HostState.DRAINING if host.state is HostState.DRAINING else state
         return host.state
 
@@ -130,6 +139,7 @@ class HostPart(Part):
                 queued[host.host_id],
                 running[host.host_id],
                 now - host.started_at,
+                host.links,
             )
             for host in sorted(self.tables.hosts.values(), key=lambda host: (-host.expires_at, host.host_id))
         ]

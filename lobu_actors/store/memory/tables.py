@@ -13,6 +13,7 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, DeliveryStatus, HostState, RunStatus
+from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Lease, NewFile, RunRecord, Segment, Turn
 from lobu_actors.store.singleton_records import NewDelivery, SingletonName
 
@@ -122,6 +123,7 @@ class HostRow:
     judges_from: float = -math.inf
     alone: Alone | None = None
     runs: int = 0
+    links: Links = NO_LINKS
 
 
 @attrs.define

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
+from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.membership_protocol import HostLoad, Rival
-from lobu_actors.store.postgres.rows import Part, to_host, to_json
+from lobu_actors.store.postgres.rows import Part, from_links, to_host, to_json
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
 
@@ -45,7 +46,14 @@ class HostPart(Part):
         ]
 
     async def renew_host(
-        self, host_id: str, *, ttl_seconds: float, renew_seconds: float = 0.0, state: HostState, runs: int = 0
+        self,
+        host_id: str,
+        *,
+        ttl_seconds: float,
+        renew_seconds: float = 0.0,
+        state: HostState,
+        runs: int = 0,
+        links: Links = NO_LINKS,
     ) -> HostState | None:
         params = {
             "host_id": host_id,
@@ -53,6 +61,7 @@ class HostPart(Part):
             "renew_seconds": float(renew_seconds),
             "state": state.value,
             "runs": runs,
+            "links": from_links(links),
         }
         rows = await self.write("renew_host_unless_dead", params)
         return HostState(rows[0][0]) if rows else None

@@ -20,6 +20,7 @@ from lobu_actors.contract.states import (
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.driver import Row
 from lobu_actors.store.errors import TurnUnreadable
+from lobu_actors.store.link_records import Links, PeerLink
 from lobu_actors.store.pool import Pool
 from lobu_actors.store.queries import query
 from lobu_actors.store.records import (
@@ -158,4 +159,15 @@ def to_run(row: Row) -> RunRecord:
 
 def to_host(row: Row) -> Host:
     host_id, name, link_url, version, state, *rest = row
+    rest[-1] = _to_links(rest[-1])
     return Host(host_id, name, link_url, version, HostState(state), *rest)
+
+
+def from_links(links: Links) -> str:
+    peers = [(link.host_id, link.up, link.lag_seconds) for link in links.worst]
+    return to_json({"up": links.up, "down": links.down, "peers": peers})
+
+
+def _to_links(found: Json) -> Links:
+    """Empty in the row of a host of the release before."""
+    return Links(found.get("up", 0), found.get("down", 0), tuple(PeerLink(*peer) for peer in found.get("peers", ())))

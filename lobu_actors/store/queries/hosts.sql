@@ -36,7 +36,7 @@ UPDATE host SET expires_at = clock_timestamp() + make_interval(secs => %(ttl_sec
     judges_from = CASE WHEN judges_until > clock_timestamp() THEN judges_from
         ELSE clock_timestamp() + make_interval(secs => %(ttl_seconds)s) END,
     judges_until = clock_timestamp() + make_interval(secs => %(ttl_seconds)s::float8 - %(renew_seconds)s),
-    state = CASE WHEN state = 'draining' THEN state ELSE %(state)s END
+    links = %(links)s::jsonb, state = CASE WHEN state = 'draining' THEN state ELSE %(state)s END
 WHERE host_id = %(host_id)s AND state <> 'dead'
 RETURNING state;
 
@@ -82,7 +82,7 @@ WITH held AS (
 SELECT h.host_id, h.name, h.link_url, h.version, h.state,
     extract(epoch FROM h.expires_at - clock_timestamp())::float8, coalesce(held.leases, 0), coalesce(held.epochs, 0),
     coalesce(queued.turns, 0), coalesce(running.turns, 0),
-    extract(epoch FROM clock_timestamp() - h.started_at)::float8
+    extract(epoch FROM clock_timestamp() - h.started_at)::float8, h.links
 FROM host h
 LEFT JOIN held USING (host_id)
 LEFT JOIN running USING (host_id)

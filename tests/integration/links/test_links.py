@@ -363,3 +363,19 @@ async def test_an_edge_of_its_own_asks_its_supervisor_over_a_unix_socket(tmp_pat
             await until(lambda: edge.gateway.draining)
         nursery.cancel_scope.cancel()
     assert not path.exists()
+
+
+async def test_what_is_said_of_links_is_what_they_are(pair: Pair) -> None:
+    a, b = pair.a, pair.b
+    await until(lambda: a.peers.links().worst[0].lag_seconds is not None)
+    [link] = a.peers.links().worst
+    assert (a.peers.links().up, a.peers.links().down, link.host_id, link.up) == (1, 0, "b", True)
+    assert link.lag_seconds is not None
+    assert 0 < link.lag_seconds < session.SILENT_SECONDS
+    await a.store.register_host("c", name="c", link_url=None, version="1", ttl_seconds=1e6)
+    await until(lambda: a.peers.links().down == 1)
+    assert [(link.host_id, link.up, link.lag_seconds is None) for link in a.peers.links().worst] == [
+        ("c", False, True),
+        ("b", True, False),
+    ]
+    assert b.peers.links().up == 1
