@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from benchmarks import growth, paths, spawn
+from benchmarks import growth, hosts, paths, spawn
 from benchmarks.results import Result, report
 from benchmarks.server import own_server
 from supervisor.cli.options import example
 
 PATHS = ("terminal", "crash", "snapshot", "spawn")
+OF_SEVERAL = "hosts"  # starts hosts of its own; only when it is asked for
 
 
 @click.command(
     "bench",
     epilog=example("lobu bench", "lobu bench crash --repeat 500 --json", "lobu bench snapshot --plot growth.svg"),
 )
-@click.argument("names", nargs=-1, type=click.Choice(PATHS))
+@click.argument("names", nargs=-1, type=click.Choice((*PATHS, OF_SEVERAL)))
 @click.option(
     "--repeat", type=click.IntRange(10, 1_000_000), help="Repetitions; default 1000 turns, 100 kills or starts."
 )
@@ -28,7 +30,7 @@ PATHS = ("terminal", "crash", "snapshot", "spawn")
 def command(names: tuple[str, ...], repeat: int | None, plot: Path | None, as_json: bool) -> None:
     """Measure what a client waits for, beside the floor of its own parts in the same run; and, as `snapshot`, what a
     turn costs at the beginning and at the end of a session that grows to 20 MB; as `spawn`, how long a worker takes to
-    start and what it occupies.
+    start and what it occupies; as `hosts`, what three hosts on one Postgres cost and bring.
 
     Starts a `lobu run` of its own in a temporary folder and stops it afterwards.
     """
@@ -40,9 +42,11 @@ def command(names: tuple[str, ...], repeat: int | None, plot: Path | None, as_js
         if show:
             click.echo(f"\r\033[K{line}", nl=False, err=True)
 
-    results: list[Result | growth.Growth | spawn.Spawning] = []
-    with own_server() as server:
-        for name in names or PATHS:
+    results: list[Result | growth.Growth | spawn.Spawning | hosts.Hosts] = []
+    alone = [name for name in names or PATHS if name != OF_SEVERAL]
+    with own_server() if alone else nullcontext() as server:
+        for name in alone:
+            assert server is not None
             if name == "terminal":
                 results.append(paths.terminal(server, repeat or 1000, progress))
             elif name == "crash":
@@ -54,5 +58,7 @@ def command(names: tuple[str, ...], repeat: int | None, plot: Path | None, as_js
                 results.append(grown)
                 if plot is not None:
                     plot.write_text(grown.as_svg())
+    if OF_SEVERAL in names:
+        results.append(hosts.hosts(repeat or 500, progress))
     progress("")
     click.echo(report(results, as_json))
