@@ -256,8 +256,9 @@ def _throughput(found: Cluster, meter: Meter) -> Throughput:
 
     def client(host: Server, number: int) -> None:
         conversation = Conversation(host.port, host.key, f"busy-{len(found.hosts)}-{host.port}-{number}")
-        conversation.send("hello")
-        conversation.wait_for(*TERMINALS)
+        for _ in range(WARM_UP):
+            conversation.send("hello")
+            conversation.wait_for(*TERMINALS)
         begin.wait()
         begin.wait()
         while (begun := time.perf_counter()) < until[0]:
