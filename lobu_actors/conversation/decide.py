@@ -184,8 +184,8 @@ def _go_on(state: State, moment: Moment) -> Step:
 
 
 def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
-    joined = 1 + len(list(takewhile(_merges, state.queue[1:])))
-    turns, queue = state.queue[:joined], state.queue[joined:]
+    turns = _next_turns(state)
+    queue = state.queue[len(turns) :]
     attempt = max(turn.attempt for turn in turns)
     run = Run(
         moment.fresh_id,
@@ -198,6 +198,11 @@ def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
     )
     begin = m.BeginRun(run.run_id, turns, attempt, worker.pid, worker.started_at)
     return attrs.evolve(state, run=run, queue=queue), [begin]
+
+
+def _next_turns(state: State) -> tuple[Turn, ...]:
+    """What the next run is of: the first in line and what wants to be merged with it."""
+    return (*state.queue[:1], *takewhile(_merges, state.queue[1:]))
 
 
 def _merges(turn: Turn) -> bool:
@@ -239,10 +244,19 @@ def _crash_loop(state: State, now: float) -> bool:
 
 
 def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
-    """A new message; what it asks for when something runs (`onBusy`) happens here, the rest by its place in line."""
+    """A new message; what it asks for when something runs (`onBusy`) happens here, the rest by its place in line.
+
+    What is about to run (its worker still starts, or it waits for its next attempt) is interrupted as if it ran: its
+    sender cannot tell the two apart.
+    """
     if state.knows(turn.turn_id):
         return state, []
     run = state.run
+    if run is None and turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None:
+        interrupted = tuple(waiting for waiting in _next_turns(state) if waiting.accepted_at < turn.accepted_at)
+        if interrupted:
+            state, effects = cancel_queued(state, interrupted)
+            return _enqueue(state, (turn,)), effects
     if run is not None and run.phase is RunPhase.LIVE and turn.verdict is None:
         if turn.on_busy is OnBusy.INTERRUPT:
             state, effects = _stop_run(state, run, moment)

@@ -1,11 +1,13 @@
 """One link that came in: what its client follows and asks, answered from this host's conversations.
 
-Calls run side by side, at most `CALLS_AT_ONCE`; what is more is answered as not done. Text and events are pulled from
+Calls run side by side, at most `CALLS_AT_ONCE`; what is more is answered as not done. Hints of one conversation go in
+their order, since what interrupts must not overtake what it interrupts. Text and events are pulled from
 the feeds as the connection takes them; a change that comes while an earlier one is not yet told joins it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
@@ -29,6 +31,7 @@ log = structlog.get_logger(__name__)
 CALLS_AT_ONCE = 200
 FOLLOWS = 100_000
 CALL_SECONDS = 11.0  # an actor is asked for 10
+HINTS_WAITING = 100  # of one conversation; what is more is found by the sweep
 
 Hinted = Callable[[ConversationRef, str | None], Awaitable[None]]
 
@@ -76,6 +79,7 @@ class ServedLink:
         self._changed: dict[int, None] = {}  # follows with something to tell, in the order in which it came
         self._elsewhere: dict[int, None] = {}
         self._files: dict[int, _File] = {}  # by call
+        self._hints: dict[ConversationRef, deque[str | None]] = {}  # message ids, of conversations with a task for them
         self._calls = 0
         self._draining = False
 
@@ -106,7 +110,7 @@ class ServedLink:
             case wire.Follow():
                 self._follow(message)
             case wire.Hint():
-                self._start(partial(self._hinted, message.ref, message.message_id))
+                self._take_hint(message)
             case wire.Answered():
                 self._start(partial(self._gateway.answered, message.ref, message.question_id, message.answer))
             case wire.Call():
@@ -114,6 +118,23 @@ class ServedLink:
                     self._session.send(wire.Reply(message.call_id, done=False))
             case _:
                 raise wire.WireError("a second hello")
+
+    def _take_hint(self, hint: wire.Hint) -> None:
+        waiting = self._hints.setdefault(hint.ref, deque())
+        if len(waiting) < HINTS_WAITING:
+            waiting.append(hint.message_id)
+        if len(waiting) == 1 and not self._start(partial(self._pass_hints, hint.ref)):
+            del self._hints[hint.ref]
+
+    async def _pass_hints(self, ref: ConversationRef) -> None:
+        """One after the other; each stays at the head of its line until it was passed on."""
+        waiting = self._hints[ref]
+        try:
+            while waiting:
+                await self._hinted(ref, waiting[0])
+                waiting.popleft()
+        finally:
+            del self._hints[ref]
 
     def _start(self, do: Callable[[], Awaitable[None]]) -> bool:
         """False: too much is under way."""

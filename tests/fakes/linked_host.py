@@ -55,12 +55,16 @@ class LinkedHost:
         )
 
 
+SLOWLY_READ = "slow"  # a message id
+
+
 @asynccontextmanager
 async def linked_host(store: MemoryStore, host_id: str, *, unix_path: Path | None = None) -> AsyncIterator[LinkedHost]:
     local, owners = FakeGateway(), Owners()
     hints: list[tuple[ConversationRef, str | None]] = []
 
     async def hinted(ref: ConversationRef, message_id: str | None) -> None:
+        await trio.sleep(0.1 if message_id == SLOWLY_READ else 0)
         hints.append((ref, message_id))
 
     listen = Listen("127.0.0.1", 0, unix_path)

@@ -25,7 +25,7 @@ from lobu_actors.gateway.link.detached import Detached
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.records import Event
-from tests.fakes.linked_host import REF, TOKENS, LinkedHost, linked_host, until, until_linked, until_text
+from tests.fakes.linked_host import REF, SLOWLY_READ, TOKENS, LinkedHost, linked_host, until, until_linked, until_text
 from tests.fakes.proxy import Proxy
 
 OTHER_KEYS = JwtHostTokens(JwtKeys.from_secrets(["t" * 32]))
@@ -182,6 +182,19 @@ async def test_every_call_reaches_the_owner(pair: Pair, make_scene: Any) -> None
     assert (b.local.cancels, b.local.answers) == ([(REF, "m"), (REF, None)], [("q", "ü" * 100_000)])
     assert (b.local.purges, b.local.closes) == ([(REF, "run")], [REF])
     assert a.local.cancels == []
+
+
+async def test_hints_of_one_conversation_keep_their_order_and_wait_for_no_other(pair: Pair) -> None:
+    """What interrupts must not come before what it interrupts."""
+    to_b = pair.a.peers.client("b")
+    assert to_b is not None
+    other = replace(REF, conversation_id="echo_bob_acme")
+    for ref, message_id in ((REF, SLOWLY_READ), (REF, "second"), (other, "of another")):
+        assert to_b.hint(ref, message_id)
+    await until(lambda: len(pair.b.hints) == 3)
+    assert pair.b.hints == [(other, "of another"), (REF, SLOWLY_READ), (REF, "second")]
+    assert to_b.hint(REF, "third")
+    await until(lambda: pair.b.hints[3:] == [(REF, "third")])
 
 
 async def test_a_wrong_guess_is_put_right_by_whoever_was_asked(pair: Pair) -> None:

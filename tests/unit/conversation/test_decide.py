@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import attrs
 import pytest
 
-from lobu_actors.contract.frames import Answer, Ask, Complete, Delta, Fail, Heartbeat, Status, Steer
+from lobu_actors.contract.frames import Answer, Ask, Complete, Delta, Fail, Heartbeat, Status
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
@@ -357,10 +357,6 @@ def test_a_provider_failure_stops_progress_and_gives_its_code() -> None:
     assert tell(state, m.Tick(), now=START + 302)[1] == [], "output is progress again"
 
 
-def busy(number: int, on_busy: OnBusy) -> m.TurnAccepted:
-    return m.TurnAccepted(turn(number, on_busy=on_busy))
-
-
 def test_a_turn_that_the_worker_never_got_is_given_to_the_next() -> None:
     state, effects = tell(running(), m.TurnNotSent("r1"))
     assert effects == [m.KillWorker(), m.RequeueTurns("r1", (turn(),), failed=False, code="NOT_SENT")]
@@ -368,46 +364,6 @@ def test_a_turn_that_the_worker_never_got_is_given_to_the_next() -> None:
     assert effects == [], "not before the old worker is gone"
     state, effects = tell(state, WorkerGone("w1", Gone.EXITED, "", exit_code=1))
     assert only(effects, m.StartWorker) == [m.StartWorker()]
-
-
-def test_merged_messages_share_a_run_and_each_is_processed() -> None:
-    state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.MERGE), busy(4, OnBusy.ENQUEUE))
-    assert effects == []
-    state, effects = tell(state, frames(Complete(run_id="r1")), m.TurnsFinished(("t1",)))
-    [begin] = only(effects, m.BeginRun)
-    assert isinstance(begin, m.BeginRun)
-    assert [joined.turn_id for joined in begin.turns] == ["t2", "t3"]
-    assert [waiting.turn_id for waiting in state.queue] == ["t4"]
-
-
-def test_a_steering_message_joins_the_run_once_that_is_committed() -> None:
-    state, _ = tell(
-        fresh(), m.TurnAccepted(turn()), m.WorkerStarting("w1"), ready(frozenset({"steer"})), m.RunBegun("r1")
-    )
-    steering = turn(2, on_busy=OnBusy.STEER)
-    state, effects = tell(state, m.TurnAccepted(steering))
-    assert effects == [m.JoinRun("r1", steering)]
-    assert tell(state, m.TurnAccepted(steering))[1] == [], "a second hint meanwhile changes nothing"
-    state, effects = tell(state, m.RunJoined(steering))
-    assert effects == [m.SendFrame(Steer(run_id="r1", message_id="m2", content="hi"))]
-    _, effects = tell(state, frames(Complete(run_id="r1")))
-    [finish] = only(effects, m.FinishTurns)
-    assert isinstance(finish, m.FinishTurns)
-    assert [ended.turn_id for ended in finish.turns] == ["t1", "t2"]
-
-
-def test_a_worker_that_cannot_be_steered_gets_the_message_next() -> None:
-    state, effects = tell(running(), busy(2, OnBusy.STEER))
-    assert effects == []
-    assert [waiting.turn_id for waiting in state.queue] == ["t2"]
-
-
-def test_an_interrupt_cancels_what_runs_and_goes_first() -> None:
-    state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.INTERRUPT))
-    cancel, request = effects
-    assert isinstance(cancel, m.SendFrame)
-    assert request == m.RequestCancel("r1")
-    assert [waiting.turn_id for waiting in state.queue] == ["t3", "t2"]
 
 
 def test_an_agent_that_is_gone_fails_its_turns() -> None:

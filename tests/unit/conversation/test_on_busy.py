@@ -1,0 +1,80 @@
+"""What a message asks for when something runs: each wish of `onBusy`."""
+
+from __future__ import annotations
+
+from lobu_actors.contract.frames import Complete, Steer
+from lobu_actors.contract.states import OnBusy, TurnStatus
+from lobu_actors.conversation import messages as m
+from tests.unit.conversation.test_decide import frames, fresh, only, ready, running, tell, turn
+
+
+def busy(number: int, on_busy: OnBusy) -> m.TurnAccepted:
+    return m.TurnAccepted(turn(number, on_busy=on_busy))
+
+
+def test_merged_messages_share_a_run_and_each_is_processed() -> None:
+    state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.MERGE), busy(4, OnBusy.ENQUEUE))
+    assert effects == []
+    state, effects = tell(state, frames(Complete(run_id="r1")), m.TurnsFinished(("t1",)))
+    [begin] = only(effects, m.BeginRun)
+    assert isinstance(begin, m.BeginRun)
+    assert [joined.turn_id for joined in begin.turns] == ["t2", "t3"]
+    assert [waiting.turn_id for waiting in state.queue] == ["t4"]
+
+
+def test_a_steering_message_joins_the_run_once_that_is_committed() -> None:
+    state, _ = tell(
+        fresh(), m.TurnAccepted(turn()), m.WorkerStarting("w1"), ready(frozenset({"steer"})), m.RunBegun("r1")
+    )
+    steering = turn(2, on_busy=OnBusy.STEER)
+    state, effects = tell(state, m.TurnAccepted(steering))
+    assert effects == [m.JoinRun("r1", steering)]
+    assert tell(state, m.TurnAccepted(steering))[1] == [], "a second hint meanwhile changes nothing"
+    state, effects = tell(state, m.RunJoined(steering))
+    assert effects == [m.SendFrame(Steer(run_id="r1", message_id="m2", content="hi"))]
+    _, effects = tell(state, frames(Complete(run_id="r1")))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert [ended.turn_id for ended in finish.turns] == ["t1", "t2"]
+
+
+def test_a_worker_that_cannot_be_steered_gets_the_message_next() -> None:
+    state, effects = tell(running(), busy(2, OnBusy.STEER))
+    assert effects == []
+    assert [waiting.turn_id for waiting in state.queue] == ["t2"]
+
+
+def test_an_interrupt_cancels_what_runs_and_goes_first() -> None:
+    state, effects = tell(running(), busy(2, OnBusy.ENQUEUE), busy(3, OnBusy.INTERRUPT))
+    cancel, request = effects
+    assert isinstance(cancel, m.SendFrame)
+    assert request == m.RequestCancel("r1")
+    assert [waiting.turn_id for waiting in state.queue] == ["t3", "t2"]
+
+
+def test_an_interrupt_cancels_what_is_about_to_run_and_nothing_behind_it() -> None:
+    """The first one's worker still starts; the second wants to run with it, the third waits by itself."""
+    state, _ = tell(fresh(), m.TurnAccepted(turn()), m.WorkerStarting("w1"))
+    state, _ = tell(state, busy(2, OnBusy.MERGE), busy(3, OnBusy.ENQUEUE))
+    state, effects = tell(state, busy(4, OnBusy.INTERRUPT))
+    [finish] = effects
+    assert isinstance(finish, m.FinishTurns)
+    assert ([ended.turn_id for ended in finish.turns], finish.status) == (["t1", "t2"], TurnStatus.CANCELLED)
+    assert [waiting.turn_id for waiting in state.queue] == ["t4", "t3"]
+
+
+def test_an_interrupt_cancels_what_waits_for_its_next_attempt() -> None:
+    retried = turn(attempt=2)
+    state, _ = tell(running(), m.TurnNotSent("r1"), m.TurnsRequeued((retried,)))
+    state, effects = tell(state, busy(2, OnBusy.INTERRUPT))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.turns == (retried,)
+    assert [waiting.turn_id for waiting in state.queue] == ["t2"]
+
+
+def test_an_interrupt_that_came_first_is_not_overtaken_by_its_late_hint() -> None:
+    state, _ = tell(fresh(), busy(2, OnBusy.ENQUEUE))
+    state, effects = tell(state, busy(1, OnBusy.INTERRUPT))
+    assert only(effects, m.FinishTurns) == []
+    assert [waiting.turn_id for waiting in state.queue] == ["t1", "t2"]
