@@ -44,6 +44,11 @@ class Worker:
         self.output = OutputPipe(launched.output, time.monotonic())
 
     @property
+    def freezes(self) -> bool:
+        """Without a label it works for no conversation: the test of a starting supervisor, or a worker kept ready."""
+        return self.label != ""
+
+    @property
     def descriptors(self) -> tuple[int, int]:
         """What a supervisor is given of it."""
         return self.socket.fileno(), self.pidfd
@@ -152,8 +157,9 @@ class Spawner:
         elif isinstance(request, protocol.Preload):
             self._zygotes.preload(request)
         elif isinstance(request, protocol.Relabel):
-            if request.worker_id in self._workers:
-                self._workers[request.worker_id].label = request.label
+            if (worker := self._workers.get(request.worker_id)) is not None:
+                worker.label = request.label
+                self._keep_frozen(worker)
         elif isinstance(request, protocol.Trust):
             self._trusted_until = request.until
         elif isinstance(request, protocol.Thaw):
@@ -200,8 +206,7 @@ class Spawner:
             self._cgroups.enter(worker.worker_id, worker.pid)
         except OSError as error:
             print(f"spawner: worker {worker.worker_id} is not on record, or in no group: {error}", file=sys.stderr)
-        if self._frozen:
-            _signal_group(worker.pid, signal.SIGSTOP)
+        self._keep_frozen(worker)
 
     def _trust(self) -> float | None:
         """Seconds until the workers are to be frozen; None when nobody said so, or they are."""
@@ -219,6 +224,10 @@ class Spawner:
         self._frozen = True
         self._uplink.reply(protocol.Froze())
         for worker in self._workers.values():
+            self._keep_frozen(worker)
+
+    def _keep_frozen(self, worker: Worker) -> None:
+        if self._frozen and worker.freezes:
             _signal_group(worker.pid, signal.SIGSTOP)
 
     def _thaw(self, until: float | None) -> None:

@@ -32,7 +32,8 @@ class ProtocolError(ValueError):
 class Spawn(NamedTuple):
     """Start a worker. `env` is the whole environment, but for `LOBU_WORKER_FD` and the mark, which the spawner adds.
 
-    `label` is kept for the worker and given to the next supervisor with it; the spawner does not look into it.
+    `label` is kept for the worker and given to the next supervisor with it; the spawner does not look into it. What has
+    none works for no conversation, and is not frozen.
     `kind` is how: EXEC executes `argv`; ZYGOTE forks from the process that was preloaded with the same `argv` and
     `env` but for OWN_VARIABLES, and executes when there is none to fork from. `limits` are resource limits by their
     name in `resource`, in its units; `user` is the (uid, gid) to run as, None for the spawner's own.

@@ -21,6 +21,7 @@ from lobu_actors.contract.ids import ConversationRef
 from supervisor.spawner.launch import started_at
 from supervisor.spawner.link import RECORDS_NAME, SOCKET_NAME
 from supervisor.spawner.protocol import Spawn
+from supervisor.workers.probes import ENVIRONMENT, run_probe
 from tests.integration.workers.lives import PATIENCE, Context, MortalLink, life
 from tests.system.lobu_process import until as until_within
 
@@ -177,6 +178,34 @@ async def test_supervisors_that_follow_within_milliseconds(lives):
     async with lives() as last:
         assert last.adopt(run)
         assert await last.text_until(Complete) == words(300)
+
+
+async def test_the_next_supervisor_can_test_what_it_needs_while_workers_are_frozen(lives, tmp_path):
+    """Where several hosts are, the workers freeze when their supervisor dies, and go on only once the next is a host;
+    what that one tries before, without a label, must not stand still with them."""
+    run = lambda name, label: Spawn(name, ["sleep", "1000"], {}, str(tmp_path), label)  # noqa: E731
+    async with lives() as first:
+        worker = await first.link.spawn(run("a", "of a conversation"))
+        first.link.trust(time.monotonic() + 1000)
+        first.die()
+    await until_within(lambda: psutil.Process(worker.pid).status() == "stopped", "it is frozen", PATIENCE)
+    link = MortalLink(tmp_path / "lives" / "spawner")
+    async with trio.open_nursery() as nursery:
+        context = Context()
+        nursery.start_soon(link.run, context)
+        await context.up.wait()
+        how, said = await run_probe(
+            link, Spawn("b", ["sh", "-c", "sleep 0.3; printf reached >&3"], dict(ENVIRONMENT), str(tmp_path))
+        )
+        assert (how.exit_code, said) == (0, b"reached")
+        later, kept = await link.spawn(run("c", "of another")), await link.spawn(run("d", ""))
+        assert psutil.Process(kept.pid).status() != "stopped"
+        link.relabel("d", "given to a conversation")
+        for process in (worker, later, kept):
+            await until_within(lambda: psutil.Process(process.pid).status() == "stopped", "frozen", PATIENCE)  # noqa: B023
+        for process in (worker, later, kept, *link.take_running()):
+            process.close()
+        context.stopping.set()
 
 
 async def test_what_a_dead_supervisor_had_asked_for_is_done(lives, tmp_path, wait_for_end):
