@@ -1,3 +1,4 @@
+-- oldest: 15
 -- From when to when a host may conclude from another one's expired row that this host is gone. After an outage of the
 -- database all rows have expired, and who comes back first must not take over from those that are about to. Hosts of the
 -- release before write neither, and conclude it at any time.
