@@ -6,6 +6,7 @@ Each part is done by the plainest program that does it: a blocking socket, a pre
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 
 import psycopg
 
@@ -90,17 +92,55 @@ def commit(database_url: str, repeat: int) -> list[float]:
             connection.execute("DROP TABLE bench_floor")
 
 
-def kill_to_wait(repeat: int) -> list[float]:
-    """SIGKILL to the parent's `wait` returning, for a Python process that waits."""
+def pidfd_wake(repeat: int) -> list[float]:
+    """SIGKILL to the moment at which a poll of the process's pidfd returns."""
     taken = []
     for _ in range(repeat):
         program = "import sys; print(flush=True); sys.stdin.read()"
         process = subprocess.Popen([sys.executable, "-S", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
+        descriptor = os.pidfd_open(process.pid)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
         begun = time.perf_counter()
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        poll.poll()
         taken.append(time.perf_counter() - begun)
+        os.close(descriptor)
         process.communicate()
     return taken
+
+
+def start_of(program: str, repeat: int) -> list[float]:
+    """A Python process that imports what `program` says, from its start to its end."""
+    return seconds_of(lambda: subprocess.run([sys.executable, "-c", program], check=True), repeat)
+
+
+Parts = dict[str, Callable[[], list[float]]]
+
+
+class Beside:
+    """Measures the parts when it is entered and again when it is left, since machines change their mind.
+
+    `medians()` is of both; what follows the measurement can use it only behind the `with`.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._taken: dict[str, list[float]] = {part: [] for part in parts}
+
+    def __enter__(self) -> Beside:
+        self._measure()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._measure()
+
+    def _measure(self) -> None:
+        for part, seconds in self._parts.items():
+            self._taken[part] += seconds()
+
+    def medians(self) -> dict[str, float]:
+        return {part: median(taken) for part, taken in self._taken.items()}

@@ -53,9 +53,13 @@ class Connection:
 class Stream:
     """One event stream; gives (event, data, time of arrival)."""
 
-    def __init__(self, port: int, token: str, path: str) -> None:
+    def __init__(self, port: int, token: str, path: str, last_id: str | None = None) -> None:
+        self.last_id = last_id
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n\r\n".encode())
+        resume = "" if last_id is None else f"last-event-id: {last_id}\r\n"
+        self._socket.sendall(
+            f"GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n{resume}\r\n".encode()
+        )
         self._buffer = b""
 
     def events(self) -> Iterator[tuple[str, dict[str, Any], float]]:
@@ -69,6 +73,7 @@ class Stream:
             for frame in frames:
                 fields = dict(line.split(": ", 1) for line in frame.decode().splitlines() if ": " in line)
                 if "data" in fields:
+                    self.last_id = fields.get("id", self.last_id)
                     yield fields.get("event", "message"), json.loads(fields["data"]), arrived
 
     def close(self) -> None:
@@ -84,20 +89,32 @@ class Conversation:
         opened = opener.post("/api/v1/agents", wanted)
         opener.close()
         self.path = f"/api/v1/agents/{opened['agentId']}"
-        self.requests = Connection(port, opened["token"])
-        self._stream = Stream(port, opened["token"], f"{self.path}/events")
+        self.token: str = opened["token"]
+        self.requests = Connection(port, self.token)
+        self._stream = Stream(port, self.token, f"{self.path}/events")
         self.events = self._stream.events()
         next(self.events)  # connected
+
+    def read_at(self, port: int) -> None:
+        """Go on with the stream from its last id, there. Raises OSError when nobody listens."""
+        last_id = self._stream.last_id
+        self._stream.close()
+        self._stream = Stream(port, self.token, f"{self.path}/events", last_id)
+        self.events = self._stream.events()
 
     def send(self, content: str) -> str:
         return str(self.requests.post(f"{self.path}/messages", {"content": content})["messageId"])
 
+    def next_of(self, *names: str) -> tuple[str, dict[str, Any], float]:
+        """The next event with one of these names. Raises ConnectionError when the stream ends before."""
+        for event, data, arrived in self.events:
+            if event in names:
+                return event, data, arrived
+        raise ConnectionError(f"the stream ended before {' or '.join(names)}")
+
     def wait_for(self, *names: str) -> float:
         """The time of arrival of the next event with one of these names."""
-        for name, _, arrived in self.events:
-            if name in names:
-                return arrived
-        raise ConnectionError(f"the stream ended before {' or '.join(names)}")
+        return self.next_of(*names)[2]
 
     def close(self) -> None:
         self.requests.close()

@@ -11,15 +11,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import attrs
 import trio
 
 from benchmarks import floors
-from benchmarks.http import Conversation
-from benchmarks.results import Result, percentile
-from benchmarks.server import FORKED_AGENT, Server
+from benchmarks.histogram import Histogram
+from benchmarks.kinds import Bench
+from benchmarks.results import Figure, Latency, Result
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import WorkerReady, WorkerRequest, WorkerSignal
 from supervisor.spawner.link import SpawnerLink
@@ -29,9 +28,11 @@ from supervisor.workers.service import WorkerProcesses
 from supervisor.workers.types import WorkerLimits, WorkerType
 from supervisor.workspaces.workspace import HostWorkspaces
 
+WHAT = "request to `ready` of a worker, forked from a zygote beside executed; what an idle one occupies"
 COMMAND = ("python", "-m", "lobu_actors.agents.echo")
 KINDS = ("zygote", "exec")
-ALIVE = 300
+ALIVE, FEW_ALIVE = 300, 10
+IMPORTS = "import lobu_actors.agents.echo, lobu_actors.worker.blocking"
 PRELOAD_SECONDS = 30.0
 EVERY_SECONDS = 120.0
 WARM_UP = 3
@@ -40,61 +41,27 @@ FLOOR_REPEAT = 300
 Progress = Callable[[str], None]
 
 
-@attrs.frozen
-class Spawning:
-    """Seconds from request to `ready` by kind; USS in bytes by kind; what `ALIVE` forked workers took together."""
-
-    ready: dict[str, Sequence[float]]
-    fork: float
-    uss: dict[str, int]
-    all_ready_seconds: float
-    all_uss: Sequence[int]
-    cold: dict[str, Result]
-
-    def as_json(self) -> dict[str, Any]:
-        def figures(seconds: Sequence[float]) -> dict[str, float]:
-            return {f"p{part}_ms": round(percentile(seconds, part / 100) * 1e3, 3) for part in (50, 99)}
-
-        return {
-            "name": "spawn",
-            "what": "request to `ready`, worker of the SDK",
-            "repetitions": len(self.ready["zygote"]),
-            **{kind: figures(self.ready[kind]) for kind in KINDS},
-            "bare_fork_ms": round(self.fork * 1e3, 3),
-            "p50_to_bare_fork": round(median(self.ready["zygote"]) / self.fork, 2),
-            "uss_mb": {kind: round(self.uss[kind] / 1e6, 2) for kind in KINDS},
-            "alive_at_once": len(self.all_uss),
-            "all_ready_seconds": round(self.all_ready_seconds, 3),
-            "all_uss_mb": round(sum(self.all_uss) / 1e6, 1),
-            "largest_uss_mb": round(max(self.all_uss) / 1e6, 2),
-            "cold": {kind: result.as_json() for kind, result in self.cold.items()},
-        }
-
-    def as_text(self) -> str:
-        found = self.as_json()
-        cold = "\n".join(result.as_text() for result in self.cold.values())
-        return (
-            f"spawn: {found['what']} ({found['repetitions']} times)\n"
-            f"  zygote p50 {found['zygote']['p50_ms']:.2f} ms   p99 {found['zygote']['p99_ms']:.2f} ms\n"
-            f"  exec   p50 {found['exec']['p50_ms']:.2f} ms   p99 {found['exec']['p99_ms']:.2f} ms\n"
-            f"  bare fork of the same program {found['bare_fork_ms']:.2f} ms; p50 of zygote is "
-            f"{found['p50_to_bare_fork']:.1f} times that\n"
-            f"  memory of its own (USS), idle: zygote {found['uss_mb']['zygote']:.2f} MB   "
-            f"exec {found['uss_mb']['exec']:.2f} MB\n"
-            f"  {found['alive_at_once']} alive at once: all ready after {found['all_ready_seconds']:.2f} s, "
-            f"{found['all_uss_mb']:.0f} MB together, {found['largest_uss_mb']:.2f} MB the largest\n{cold}"
-        )
-
-
-def spawn(server: Server, repeat: int, progress: Progress) -> Spawning:
-    """The server is for the cold conversations; the rest has a spawner of its own, with no database and no HTTP."""
-    ready, uss, all_ready_seconds, all_uss, fork = trio.run(_starts, repeat, progress)
-    cold = {kind: _cold(server, kind, max(10, repeat // 2), progress) for kind in KINDS}
-    return Spawning(ready, fork, uss, all_ready_seconds, all_uss, cold)
+def measure(bench: Bench) -> Result:
+    """A spawner of its own, with no database and no HTTP."""
+    bench.own_only("spawn")
+    repeat, alive = bench.often(100, 5), FEW_ALIVE if bench.quick else ALIVE
+    ready, uss, all_ready_seconds, all_uss, fork = trio.run(_starts, repeat, alive, bench.progress)
+    imported = median(floors.start_of(IMPORTS, 5))
+    latencies = [
+        Latency("zygote, request to ready", Histogram(ready["zygote"]), {"fork": fork}),
+        Latency("exec, request to ready", Histogram(ready["exec"]), {"start with imports": imported}),
+    ]
+    figures = [
+        *(Figure(f"own memory, idle, {kind}", uss[kind] / 1e6, "MB") for kind in KINDS),
+        Figure(f"{alive} at once, all ready after", all_ready_seconds, "s", alive * fork),
+        Figure(f"{alive} at once, own memory together", sum(all_uss) / 1e6, "MB"),
+        Figure(f"{alive} at once, the largest", max(all_uss) / 1e6, "MB"),
+    ]
+    return Result("spawn", WHAT, {"repeat": repeat, "alive": alive}, latencies, figures)
 
 
 async def _starts(
-    repeat: int, progress: Progress
+    repeat: int, alive: int, progress: Progress
 ) -> tuple[dict[str, Sequence[float]], dict[str, int], float, list[int], float]:
     taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
     uss: dict[str, int] = {}
@@ -111,7 +78,7 @@ async def _starts(
             if number % 20 == 0:
                 progress(f"spawn: {number} of {WARM_UP + repeat} starts")
         begun = time.perf_counter()
-        workers = await host.start_all(ALIVE)
+        workers = await host.start_all(alive)
         all_ready_seconds = time.perf_counter() - begun
         all_uss = [uss_of(worker.pid) for worker in workers if worker.pid is not None]
     forks += bare_forks(FLOOR_REPEAT)
@@ -259,33 +226,3 @@ async def _host() -> AsyncIterator[_Host]:
                 of_workers.stopping.set()
             of_link.stopping.set()
         workspaces.close()
-
-
-# --- a conversation without a worker
-
-
-def _cold(server: Server, kind: str, repeat: int, progress: Progress) -> Result:
-    """The first message of a conversation to the first piece of the reply, at the client."""
-    before = floors.loopback_request(FLOOR_REPEAT), floors.commit(server.database_url(), FLOOR_REPEAT)
-    taken = []
-    for number in range(WARM_UP + repeat):
-        conversation = Conversation(
-            server.port, server.key, f"cold-{time.time_ns()}", FORKED_AGENT if kind == "zygote" else None
-        )
-        begun = time.perf_counter()
-        conversation.send("hello")
-        taken.append(conversation.wait_for("output") - begun)
-        conversation.wait_for("complete")
-        conversation.close()
-        if number % 10 == 0:
-            progress(f"spawn: {number} of {WARM_UP + repeat} cold conversations ({kind})")
-    after = floors.loopback_request(FLOOR_REPEAT), floors.commit(server.database_url(), FLOOR_REPEAT)
-    request, commit = (median(one + other) for one, other in zip(before, after, strict=True))
-    path = {
-        "request": request,
-        "3 commits": 3 * commit,
-        "fork": median(bare_forks(FLOOR_REPEAT)),
-        "event to reader": request / 2,
-    }
-    what = "first message to first piece of the reply, no worker yet"
-    return Result(f"cold, {kind}", what, taken[WARM_UP:], path)

@@ -17,15 +17,20 @@ import attrs
 import psycopg
 import trio
 
+from benchmarks import floors
+from benchmarks.histogram import Histogram
 from benchmarks.http import Conversation
-from benchmarks.plot import line_plot
-from benchmarks.server import Server
+from benchmarks.kinds import Bench
+from benchmarks.results import Curve, Figure, Latency, Result
+from benchmarks.server import EXECUTED, Server, own_server
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.postgres import PostgresStore
 from supervisor.workspaces.workspace import HostWorkspaces
 
+WHAT = "a turn of a session that grows from 1 kB to 20 MB: bytes and time; and to put the session in place elsewhere"
 BEGIN_BYTES, END_BYTES = 1000, 20_000_000
-SIZES = (BEGIN_BYTES, 1_000_000, 5_000_000, 10_000_000, 15_000_000, END_BYTES)
+FEW_BYTES = 200_000
+TURNS, FEW_TURNS = 1000, 20
 WINDOW = 20  # turns around a size, of which the median is given
 STEP = 50
 LEAST_BYTES = 10  # of a message
@@ -33,6 +38,17 @@ HYDRATIONS = 9
 SEED = 1
 
 Progress = Callable[[str], None]
+
+
+def measure(bench: Bench) -> Result:
+    bench.own_only("snapshot")
+    turns, end = bench.often(TURNS, FEW_TURNS), FEW_BYTES if bench.quick else END_BYTES
+    with (
+        own_server() as server,
+        floors.Beside({"commit": lambda: floors.commit(server.database_url, bench.floors)}) as beside,
+    ):
+        grown = _grow(server, turns, end, bench.progress)
+    return grown.result(turns, end, beside.medians()["commit"])
 
 
 @attrs.frozen
@@ -50,81 +66,76 @@ class Growth:
     hydrations: Sequence[float]
     compacted: Sequence[float]
 
-    def as_json(self) -> dict[str, Any]:
-        at = [self._at(size) for size in SIZES]
-        return {
-            "name": "snapshot",
-            "what": "a turn of a session that grows",
-            "repetitions": len(self.seconds),
-            "window": self._window,
-            "first_bytes": self.lengths[0] - self.written[0],
-            "last_bytes": self.lengths[-1],
-            "at": at,
-            **{f"{name}_ratio": round(at[-1][name] / at[0][name], 2) for name in ("segment_bytes", "wal_bytes", "ms")},
-            "hydrate_ms": round(median(self.hydrations) * 1e3, 1),
-            "hydrate_segments": len(self.written),
-            "hydrate_compacted_ms": round(median(self.compacted) * 1e3, 1),
-        }
+    def result(self, turns: int, end: int, commit: float) -> Result:
+        first, last = self._at(BEGIN_BYTES), self._at(end)
+        megabytes = self.lengths[-1] / 1e6
+        figures = [
+            Figure("last to first turn, bytes of the segment", last.segment / first.segment, "times"),
+            Figure("last to first turn, bytes of the write-ahead log", last.log / first.log, "times"),
+            Figure("last to first turn, time", last.seconds / first.seconds, "times"),
+            Figure("segment of a turn at the end", last.segment / 1e3, "kB"),
+            Figure("write-ahead log of a turn at the end", last.log / 1e3, "kB"),
+            Figure(f"hydrate {megabytes:.1f} MB from {turns} segments, p50", median(self.hydrations) * 1e3, "ms"),
+            Figure(f"hydrate {megabytes:.1f} MB from one segment, p50", median(self.compacted) * 1e3, "ms"),
+        ]
+        half = len(self.seconds) // 2
+        latencies = [
+            Latency("a turn of the first half", Histogram(self.seconds[:half]), {"3 commits": 3 * commit}),
+            Latency("a turn of the second half", Histogram(self.seconds[half:]), {"3 commits": 3 * commit}),
+        ]
+        return Result("snapshot", WHAT, {"turns": turns, "end_bytes": end}, latencies, figures, self._curves())
 
-    def as_text(self) -> str:
-        found = self.as_json()
-        rows = "".join(
-            f"\n  {one['session_bytes']:>13} {one['segment_bytes']:>14} {one['wal_bytes']:>12} {one['ms']:>10.2f}"
-            for one in found["at"]
-        )
-        return (
-            f"snapshot: {found['what']}, from {found['first_bytes']} to {found['last_bytes']} bytes in "
-            f"{found['repetitions']} turns (medians of {found['window']})\n"
-            f"  session bytes  segment bytes    WAL bytes         ms{rows}\n"
-            f"     last/first {found['segment_bytes_ratio']:>14.2f} {found['wal_bytes_ratio']:>12.2f} "
-            f"{found['ms_ratio']:>10.2f}\n"
-            f"  hydrate {found['last_bytes']} bytes: p50 {found['hydrate_ms']:.0f} ms from "
-            f"{found['hydrate_segments']}+ segments, {found['hydrate_compacted_ms']:.0f} ms from one"
-        )
+    def _curves(self) -> list[Curve]:
+        below = f"length of the session file, MB ({len(self.seconds)} turns, medians of {self._window})"
+        return [
+            Curve(
+                "Bytes written per turn while a session grows",
+                below,
+                "kB per turn",
+                {
+                    "write-ahead log: message, reply, segment, and all else": self._line(self.logged, 1e3),
+                    "snapshot segment": self._line(self.written, 1e3),
+                },
+            ),
+            Curve("Time per turn while a session grows", below, "ms", {"turn": self._line(self.seconds, 1e-3)}),
+        ]
 
-    def as_svg(self) -> str:
-        def line(values: Sequence[float], unit: float) -> list[tuple[float, float]]:
-            """Medians of neighbours: single turns meet a checkpoint or another process."""
-            half = self._window // 2
-            return [
-                (self.lengths[n] / 1e6, median(values[max(n - half, 0) : n + half + 1]) / unit)
-                for n in [*range(0, len(values) - 1, max(half, 1)), len(values) - 1]
-            ]
-
-        return line_plot(
-            f"Bytes written per turn while a session grows to {self.lengths[-1] / 1e6:.0f} MB",
-            f"length of the session file, MB ({len(self.seconds)} turns)",
-            f"kB per turn (medians of {self._window} turns)",
-            {
-                "write-ahead log: message, reply, segment, and all else": line(self.logged, 1e3),
-                "snapshot segment": line(self.written, 1e3),
-            },
-        )
+    def _line(self, values: Sequence[float], unit: float) -> list[tuple[float, float]]:
+        """Medians of neighbours: single turns meet a checkpoint or another process."""
+        half = self._window // 2
+        return [
+            (self.lengths[n] / 1e6, median(values[max(n - half, 0) : n + half + 1]) / unit)
+            for n in [*range(0, len(values) - 1, max(half, 1)), len(values) - 1]
+        ]
 
     @property
     def _window(self) -> int:
-        return min(WINDOW, len(self.seconds) // 2)
+        return max(min(WINDOW, len(self.seconds) // 2), 1)
 
-    def _at(self, size: int) -> dict[str, Any]:
-        """The turns around the one at which the session had this size; `session_bytes` is before the first of them."""
+    def _at(self, size: int) -> Turn:
+        """The turns around the one at which the session had this size."""
         last = len(self.lengths) - self._window
         begin = next((n for n, length in enumerate(self.lengths) if length >= size), len(self.lengths))
         begin = min(max(begin - self._window // 2, 0), last)
         part = slice(begin, begin + self._window)
-        return {
-            "session_bytes": self.lengths[begin] - self.written[begin],
-            "segment_bytes": round(median(self.written[part])),
-            "wal_bytes": round(median(self.logged[part])),
-            "ms": round(median(self.seconds[part]) * 1e3, 3),
-        }
+        return Turn(median(self.written[part]), median(self.logged[part]), median(self.seconds[part]))
 
 
-def snapshot(server: Server, turns: int, progress: Progress) -> Growth:
-    """A conversation from 1 kB to 20 MB in turns of one size: what is written and waited for should not grow."""
-    conversation = Conversation(server.port, server.key, f"snapshot-{time.time_ns()}")
+@attrs.frozen
+class Turn:
+    """Bytes of its segment and of the log, and seconds."""
+
+    segment: float
+    log: float
+    seconds: float
+
+
+def _grow(server: Server, turns: int, end: int, progress: Progress) -> Growth:
+    """A conversation from 1 kB to `end` bytes in turns of one size."""
+    conversation = Conversation(server.port, server.key, f"snapshot-{time.time_ns()}", EXECUTED)
     name = conversation.path.rpartition("/")[2]
     noise = random.Random(SEED)
-    with psycopg.connect(server.database_url(), autocommit=True) as database:
+    with psycopg.connect(server.database_url, autocommit=True) as database:
         conversation.send("hello")
         conversation.wait_for("complete")
         [(hello, _)] = _segments(database, name)
@@ -133,7 +144,7 @@ def snapshot(server: Server, turns: int, progress: Progress) -> Growth:
         conversation.wait_for("complete")
         *_, (filled, length) = before = _segments(database, name)
         overhead = filled - 2 * len(filling)  # of one turn, beside its message, which comes back from the worker
-        size = (END_BYTES - length) // turns - overhead
+        size = (end - length) // turns - overhead
         taken, logged = [], []
         position = _log_position(database)
         for number in range(turns):
@@ -151,7 +162,7 @@ def snapshot(server: Server, turns: int, progress: Progress) -> Growth:
     conversation.close()
     if len(rows) != len(taken):
         raise RuntimeError(f"{len(taken)} turns left {len(rows)} segments; was the session compacted meanwhile?")
-    hydrations, compacted = trio.run(_hydrate, server, ConversationRef("local", "echo", name))
+    hydrations, compacted = trio.run(_hydrate, server, ConversationRef("local", EXECUTED, name))
     return Growth(taken, [row[0] for row in rows], logged, [row[1] for row in rows], hydrations, compacted)
 
 
@@ -175,7 +186,7 @@ def _text(noise: random.Random, size: int) -> str:
 
 async def _hydrate(server: Server, ref: ConversationRef) -> tuple[list[float], list[float]]:
     """As when a conversation comes to a host: the snapshot is read, checked and put in place, fsynced."""
-    store = PostgresStore.connect(server.database_url())
+    store = PostgresStore.connect(server.database_url)
     workspaces = HostWorkspaces(server.folder / "hydrate")
     workspace = workspaces.of(ref)
 
