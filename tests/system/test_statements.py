@@ -1,0 +1,149 @@
+"""How often a turn goes to the database: counted in the server's own log, statement by statement.
+
+What the host says on its own, whatever turns there are, is listed here by name, so that nothing new hides in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from lobu_actors.store.embedded import EmbeddedServer
+from lobu_actors.store.migrate import migrate
+from lobu_actors.store.queries import query, query_names
+from tests.conftest import TEST_SETTINGS, admin
+from tests.system.conftest import client_of
+from tests.system.lobu_process import LobuRun, lobu_run, until
+from tests.system.sse_client import Conversation, Transcript
+
+TURNS = 20
+ON_ITS_OWN = {"find_loads", "find_owed", "find_overdue", "renew_host_unless_dead"}
+_EXECUTED = re.compile(r"^<lobu[^>]*> LOG:  (?:execute \S+|statement): (.*?)(?=^<|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def _plain(statement: str) -> str:
+    """Without what differs between a query's file and the server's log."""
+    return " ".join(re.sub(r"%\(\w+\)s|\$\d+", "?", statement).replace("%%", "%").split())
+
+
+NAMES = {_plain(query(name).decode()): name for name in query_names()}
+
+
+class Log:
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+
+    async def mark(self, word: str) -> None:
+        """A line in the log, behind all that was said before."""
+        admin(self._server.url, f"SELECT '{word}'")
+        await until(lambda: f"SELECT '{word}'" in self._text(), "the log has the mark")
+
+    def between(self, one: str, other: str) -> Counter[str]:
+        """Names of the queries, and the texts of what has no name."""
+        _, _, behind = self._text().partition(f"SELECT '{one}'")
+        part, _, _ = behind.partition(f"SELECT '{other}'")
+        return Counter(NAMES.get(text := _plain(found[1]), text) for found in _EXECUTED.finditer(part))
+
+    async def until_said(self, name: str) -> None:
+        """Once more than until now."""
+        plain = _plain(query(name).decode())
+
+        def count() -> int:
+            return sum(_plain(found[1]) == plain for found in _EXECUTED.finditer(self._text()))
+
+        before = count()
+        await until(lambda: count() > before, name)
+
+    def _text(self) -> str:
+        return Path(self._server.log_path).read_text(errors="replace")
+
+
+@pytest.fixture
+async def log(server_folder: Path) -> AsyncIterator[tuple[LobuRun, Log]]:
+    settings = {**TEST_SETTINGS, "log_statement": "all", "log_line_prefix": "<%a> ", "log_checkpoints": "off"}
+    server = EmbeddedServer(server_folder, settings=settings)
+    await server.start()
+    try:
+        await migrate(server.url)
+        async with lobu_run(database_url=server.url) as run:
+            yield run, Log(server)
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
+            await server.stop("immediate")
+
+
+class Talk:
+    """A conversation with a reader that is attached."""
+
+    def __init__(self, conversation: Conversation, transcript: Transcript) -> None:
+        self._conversation = conversation
+        self._transcript = transcript
+
+    async def turn(self, content: str) -> None:
+        """Until the reader has its end."""
+        message_id = await self._conversation.send(content)
+        with trio.fail_after(30):
+            while message_id not in self._transcript.terminals:
+                await self._transcript.changed()
+
+
+@pytest.fixture
+async def talk(log: tuple[LobuRun, Log]) -> AsyncIterator[Talk]:
+    run, _ = log
+    client = client_of(run, keep=True)
+    conversation, transcript = await client.open(), Transcript()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transcript.follow, conversation, lambda: False)
+        await transcript.changed()
+        yield Talk(conversation, transcript)
+        nursery.cancel_scope.cancel()
+    await client.close()
+
+
+async def test_a_turn_is_three_statements_and_no_notice(log: tuple[LobuRun, Log], talk: Talk) -> None:
+    """Accept, start, terminal: each a round trip and a transaction of its own; pieces of a reply cost none."""
+    _, said = log
+    await talk.turn("hello there")
+    await said.mark("begin")
+    for number in range(TURNS):
+        await talk.turn("hello there" if number % 2 else "stream 30 1")
+    await said.mark("end")
+    counted = said.between("begin", "end")
+    of_turns = {name: count for name, count in counted.items() if name not in ON_ITS_OWN}
+    assert of_turns == {
+        "accept_turn_if_open_and_not_full": TURNS,
+        "start_run_if_lease_held": TURNS,
+        "finish_run_if_lease_held": TURNS,
+    }
+
+
+async def test_the_first_turn_of_a_conversation_adds_the_lease_and_what_an_actor_must_know(
+    log: tuple[LobuRun, Log], talk: Talk
+) -> None:
+    _, said = log
+    await said.mark("begin")
+    await talk.turn("hello there")
+    await said.mark("end")
+    counted = said.between("begin", "end")
+    assert {name: count for name, count in counted.items() if name not in ON_ITS_OWN} == {
+        "find_agent": 1,
+        "accept_turn_if_open_and_not_full": 1,
+        "acquire_lease_unless_held_by_live_host": 1,
+        "load_activation": 1,
+        "load_owed_if_lease_held": 1,
+        "start_run_if_lease_held": 1,
+        "finish_run_if_lease_held": 1,
+    }
+
+
+async def test_what_a_host_says_on_its_own_does_not_depend_on_turns(log: tuple[LobuRun, Log], talk: Talk) -> None:
+    _, said = log
+    await said.mark("begin")
+    await said.until_said("renew_host_unless_dead")
+    await said.mark("end")
+    assert set(said.between("begin", "end")) <= ON_ITS_OWN
