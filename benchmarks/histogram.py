@@ -35,7 +35,7 @@ class Histogram:
 
     def curve(self) -> list[tuple[float, float]]:
         """(percent, seconds), from the least to as far into the tail as there are values for."""
-        known = [percent for percent in PERCENTILES if len(self) * (100.0 - percent) >= 100.0]
+        known = [percent for percent in PERCENTILES if len(self) * (100.0 - percent) >= 100.0 - 1e-6]
         return [(percent, self.percentile(percent)) for percent in known]
 
     def encode(self) -> str:

@@ -38,7 +38,7 @@ def measure(bench: Bench) -> Result:
     bench.own_only("restart")
     repeat = bench.often(REPEAT, FEW)
     found = []
-    for where, make in {"database elsewhere": _elsewhere, "its own database": _embedded}.items():
+    for where, make in list(PLACES.items())[: 1 if bench.quick else None]:
         with make() as server:
             for name, cause in CAUSES.items():
                 with floors.Beside(
@@ -94,3 +94,6 @@ def _elsewhere() -> Iterator[Server]:
 def _embedded() -> Iterator[Server]:
     with own_server(LIMITS + GRACE + AGENTS) as server:
         yield server
+
+
+PLACES = {"database elsewhere": _elsewhere, "its own database": _embedded}

@@ -10,10 +10,10 @@ import click
 from supervisor.cli.options import example, json_option, print_json
 
 try:
-    from benchmarks import compare, report
+    from benchmarks import compare, gate, report
     from benchmarks.kinds import KINDS, Bench, measure, what
     from benchmarks.results import Run, run_of
-    from benchmarks.server import Given
+    from benchmarks.server import Given, own_server
 except ModuleNotFoundError as missing:
     raise click.ClickException(
         f"the benchmarks need {missing.name}; install them with `pip install 'lobu-actors[bench]'`."
@@ -131,3 +131,14 @@ def compare_command(before: Path, after: Path, as_json: bool) -> None:
         print_json([change.as_json() for change in found])
     else:
         click.echo(compare.as_text(found))
+
+
+@command.command("gate", epilog=example("lobu bench gate"))
+def gate_command() -> None:
+    """Fail when a turn costs more than it may, in CPU beside a bare floor and in wakeups: what CI checks."""
+    with own_server() as server:
+        found = gate.gates(server)
+    for one in found:
+        click.echo(str(one))
+    if any(one.broken for one in found):
+        raise click.ClickException("a turn costs too much; see which commit did it, or say in benchmarks/gate.py why.")
