@@ -1,4 +1,4 @@
-"""How often a turn goes to the database: counted in the server's own log, statement by statement.
+"""How often a turn goes to the database, counted in the server's own log, and how often it writes to a socket.
 
 What the host says on its own, whatever turns there are, is listed here by name, so that nothing new hides in it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from lobu_actors.store.embedded import EmbeddedServer
 from lobu_actors.store.migrate import migrate
 from lobu_actors.store.queries import query, query_names
 from tests.conftest import TEST_SETTINGS, admin
-from tests.system.conftest import client_of
+from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import LobuRun, lobu_run, until
 from tests.system.sse_client import Conversation, Transcript
 
@@ -92,16 +93,21 @@ class Talk:
                 await self._transcript.changed()
 
 
-@pytest.fixture
-async def talk(log: tuple[LobuRun, Log]) -> AsyncIterator[Talk]:
-    run, _ = log
-    client = client_of(run, keep=True)
-    conversation, transcript = await client.open(), Transcript()
+@asynccontextmanager
+async def attached(conversation: Conversation) -> AsyncIterator[Talk]:
+    transcript = Transcript()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transcript.follow, conversation, lambda: False)
         await transcript.changed()
         yield Talk(conversation, transcript)
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def talk(log: tuple[LobuRun, Log]) -> AsyncIterator[Talk]:
+    client = client_of(log[0], keep=True)
+    async with attached(await client.open()) as talk:
+        yield talk
     await client.close()
 
 
@@ -147,3 +153,21 @@ async def test_what_a_host_says_on_its_own_does_not_depend_on_turns(log: tuple[L
     await said.until_said("renew_host_unless_dead")
     await said.mark("end")
     assert set(said.between("begin", "end")) <= ON_ITS_OWN
+
+
+async def test_a_turn_is_one_write_to_its_worker_and_few_to_its_client(start_run: Start, tmp_path: Path) -> None:
+    """To the client: head and body of the answer, the text, the end. No thread has a part in it."""
+    counted = tmp_path / "writes"
+    environment = {"COUNTED_WRITES": str(counted), "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = await start_run(program=(str(Path(__file__).with_name("counting_lobu.py")),), environment=environment)
+    client = client_of(run, keep=True)
+    async with attached(await client.open()) as talk:
+        await talk.turn("hello")
+        before = Counter(counted.read_text())
+        for _ in range(TURNS):
+            await talk.turn("hello")
+        writes = Counter(counted.read_text()) - before
+    await client.close()
+    assert writes["w"] == TURNS
+    assert writes["t"] == 0
+    assert 3 * TURNS <= writes["c"] <= 4 * TURNS, "the text and the end may go together when both are there"
