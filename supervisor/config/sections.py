@@ -15,8 +15,8 @@ import attrs
 from lobu_actors.contract.ids import is_id
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy, Guardrail, PolicyError
 from lobu_actors.store.database_url import TcpTimeouts
-from supervisor.config.settings import AgentConfig, Limits, ServerSettings
-from supervisor.config.table import Table
+from supervisor.config.settings import MIB, AgentConfig, Limits, ServerSettings
+from supervisor.config.table import MAX_NUMBER, Table
 from supervisor.config.values import DEFAULT_HOST, DEFAULT_PORT, LOOPBACK_HOSTS
 from supervisor.sandbox.destinations import DISPATCHER, Destination, parse_destination
 from supervisor.workers.types import SANDBOXES, WorkerType
@@ -33,8 +33,17 @@ _WORKER_BOUNDS = {
     "temporary_mb": (1, 1024 * 1024),
 }
 MAX_WHOLE_NUMBER = 2**53
-# Limits that are not just any positive number.
+# Limits that are not just any positive number. Those of callers stand as the edge has them (`edge/settings.py`).
 _LIMIT_BOUNDS = {
+    "message_max_bytes": (1024, 64 * MIB),
+    "session_file_max_bytes": (1024, 1024 * MIB),
+    "queue_max_turns": (1, 100_000),
+    "upload_max_files": (1, 1000),
+    "upload_file_max_bytes": (1, 1024 * 1024 * MIB),
+    "upload_total_max_bytes": (1, 1024 * 1024 * MIB),
+    "streams_per_conversation": (1, 10_000),
+    "streams_per_process": (1, 1_000_000),
+    "stream_buffer_bytes": (16 * 1024, 16 * MIB),
     "ticket_ttl_seconds": (1, 300),
     "session_ttl_seconds": (60, 30 * 86_400),
     "requests_per_second": (0, 1_000_000),
@@ -43,6 +52,7 @@ _LIMIT_BOUNDS = {
     "worker_uid_count": (1, 1_000_000),
     "workspace_max_files": (100, 100_000_000),
 }
+_NUMBER_BOUNDS = {"token_ttl_seconds": (1.0, 366 * 86_400.0), "ping_seconds": (0.01, MAX_NUMBER)}
 _WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
@@ -266,7 +276,8 @@ def read_limits(table: Table) -> Limits:
             least, most = _LIMIT_BOUNDS.get(field.name, (1, MAX_WHOLE_NUMBER))
             values[field.name] = table.integer(field.name, default, least=least, most=most)
         else:
-            values[field.name] = table.number(field.name, default)
+            lowest, highest = _NUMBER_BOUNDS.get(field.name, (0.0, MAX_NUMBER))
+            values[field.name] = table.number(field.name, default, least=lowest, most=highest)
     table.finish()
     limits = Limits(**values)
     if limits.host_renew_seconds * 2 + limits.host_margin_seconds > limits.host_ttl_seconds:

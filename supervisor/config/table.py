@@ -93,8 +93,8 @@ class Table:
             self.fail(name, f"must be from {least} to {most}, not {value}")
         return value
 
-    def number(self, name: str, default: float) -> float:
-        """A finite number above 0."""
+    def number(self, name: str, default: float, *, least: float = 0.0, most: float = MAX_NUMBER) -> float:
+        """A finite number above 0, and within the bounds."""
         value = self.raw(name)
         if value is None:
             return default
@@ -102,6 +102,8 @@ class Table:
             self.fail(name, f"must be a number, not {_kind(value)}")
         if not 0 < value <= MAX_NUMBER:  # false for NaN too
             self.fail(name, f"must be a number above 0 and at most {MAX_NUMBER:.0f}")
+        if not least <= value <= most:
+            self.fail(name, f"must be a number from {least:g} to {most:g}")
         return float(value)
 
     def texts(self, name: str) -> tuple[str, ...] | None:

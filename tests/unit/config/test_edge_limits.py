@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+import attrs
 import pytest
 
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
-from supervisor.config.settings import Settings
+from supervisor.config.settings import Limits, Settings
 from supervisor.everything import edge_settings_of
 
 
@@ -29,6 +31,14 @@ def test_limits_reach_the_edge(tmp_path: Path) -> None:
 def test_defaults_are_the_edges_own(tmp_path: Path) -> None:
     edge = edge_settings_of(load(tmp_path, ""))
     assert (edge.requests_per_second, edge.request_burst, edge.ticket_seconds) == (2000, 5000, 30)
+
+
+@pytest.mark.parametrize("field", attrs.fields(Limits), ids=lambda field: field.name)
+@pytest.mark.parametrize("value", ["1", "1000001", "0.001", "1e15", str(2**53)])
+def test_what_the_file_may_say_the_edge_takes(tmp_path: Path, field: attrs.Attribute[object], value: str) -> None:
+    """A limit that is out of the edge's range is refused with its line, not found out when the edge is made."""
+    with suppress(ConfigError):
+        edge_settings_of(load(tmp_path, f"[limits]\n{field.name} = {value}\n"))
 
 
 @pytest.mark.parametrize(
