@@ -12,9 +12,6 @@ of one state).
 
 from __future__ import annotations
 
-from datetime import datetime
-from itertools import takewhile
-
 import attrs
 
 from lobu_actors.contract.errors import TurnError
@@ -28,6 +25,7 @@ from lobu_actors.conversation.adoption import adopt, can_adopt, run_adopted
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.corrupt import end_corrupt, readable
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
+from lobu_actors.conversation.line import enqueue, enqueue_queued, next_turns
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
     Step,
@@ -43,7 +41,6 @@ from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerP
 from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.gateway.protocol import CancelResult
-from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.records import FILES_KEY, Turn
 
 KEPT_RECENT = 32
@@ -81,7 +78,7 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
         case m.Recovered():
             return _recover(state, message, moment)
         case m.OwedLoaded(owed):
-            return _enqueue_queued(state, owed), end_corrupt(state, owed)
+            return enqueue_queued(state, owed), end_corrupt(state, owed)
         case _:
             return _react_rarely(state, message, moment)
 
@@ -129,12 +126,12 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case about.SnapshotsPurged(number):
             return state, [m.Reply(number)]
         case MarkersMended(owed):
-            return _enqueue_queued(state, owed), []
+            return enqueue_queued(state, owed), []
         case m.TurnsRequeued(turns):
             # Of a run that was put back nothing is left here, also when its turns' rows are gone.
             if state.run is not None and state.run.phase is RunPhase.FINISHING:
                 state = attrs.evolve(state, run=None)
-            return _enqueue(state, readable(turns)), end_corrupt(state, turns)
+            return enqueue(state, readable(turns)), end_corrupt(state, turns)
         case m.LeaseLost():
             return _lose(state), [m.KillWorker(), m.Note("lease lost")]
         case BeginAnew():
@@ -184,7 +181,7 @@ def _go_on(state: State, moment: Moment) -> Step:
 
 
 def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
-    turns = _next_turns(state)
+    turns = next_turns(state)
     queue = state.queue[len(turns) :]
     attempt = max(turn.attempt for turn in turns)
     run = Run(
@@ -198,15 +195,6 @@ def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
     )
     begin = m.BeginRun(run.run_id, turns, attempt, worker.pid, worker.started_at)
     return attrs.evolve(state, run=run, queue=queue), [begin]
-
-
-def _next_turns(state: State) -> tuple[Turn, ...]:
-    """What the next run is of: the first in line and what wants to be merged with it."""
-    return (*state.queue[:1], *takewhile(_merges, state.queue[1:]))
-
-
-def _merges(turn: Turn) -> bool:
-    return turn.on_busy is OnBusy.MERGE and not resetting.is_reset(turn)
 
 
 def _run_begun(state: State, run_id: str, moment: Moment) -> Step:
@@ -253,17 +241,17 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
         return state, []
     run = state.run
     if run is None and turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None:
-        interrupted = tuple(waiting for waiting in _next_turns(state) if waiting.accepted_at < turn.accepted_at)
+        interrupted = tuple(waiting for waiting in next_turns(state) if waiting.accepted_at < turn.accepted_at)
         if interrupted:
             state, effects = cancel_queued(state, interrupted)
-            return _enqueue(state, (turn,)), effects
+            return enqueue(state, (turn,)), effects
     if run is not None and run.phase is RunPhase.LIVE and turn.verdict is None:
         if turn.on_busy is OnBusy.INTERRUPT:
             state, effects = _stop_run(state, run, moment)
-            return _enqueue(state, (turn,)), effects
+            return enqueue(state, (turn,)), effects
         if _can_steer(state, turn):
             return attrs.evolve(state, run=attrs.evolve(run, joining=turn)), [m.JoinRun(run.run_id, turn)]
-    return _enqueue(state, (turn,)), []
+    return enqueue(state, (turn,)), []
 
 
 def _can_steer(state: State, turn: Turn) -> bool:
@@ -282,30 +270,13 @@ def _run_joined(state: State, turn: Turn) -> Step:
     return attrs.evolve(state, run=run), [m.SendFrame(frame)]
 
 
-def _enqueue(state: State, turns: tuple[Turn, ...]) -> State:
-    """Each once. Who interrupts comes first; else the order is the database's: acceptance time, then id."""
-    new = tuple(turn for turn in turns if not state.knows(turn.turn_id))
-    if not new:
-        return state
-    queue = sorted((*state.queue, *new), key=_place_in_line)
-    return attrs.evolve(state, queue=tuple(queue))
-
-
-def _enqueue_queued(state: State, owed: tuple[Turn | CorruptMarker, ...]) -> State:
-    return _enqueue(state, tuple(turn for turn in readable(owed) if turn.status is TurnStatus.QUEUED))
-
-
-def _place_in_line(turn: Turn) -> tuple[bool, datetime, str]:
-    return turn.on_busy is not OnBusy.INTERRUPT, turn.accepted_at, turn.turn_id
-
-
 def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
     """A predecessor's live run goes on if its worker can; else it is lost: run it again if the policy says so, else end
     it with HOST_LOST. One that was being cancelled ends so."""
     owed, record, worker = recovered.owed, recovered.live_run, recovered.worker
     cancelled = state.closing or (record is not None and record.cancel_requested)
     corrupt = end_corrupt(state, owed)
-    state = _enqueue_queued(state, owed)
+    state = enqueue_queued(state, owed)
     if record is not None and worker is not None and can_adopt(worker) and not cancelled:
         step = adopt(state, record, worker, readable(owed), moment)
         if step is not None:

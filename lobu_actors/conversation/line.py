@@ -1,0 +1,41 @@
+"""The line of turns that wait for their run: who comes first, and who goes together. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import takewhile
+
+import attrs
+
+from lobu_actors.contract.states import OnBusy, TurnStatus
+from lobu_actors.conversation import resetting
+from lobu_actors.conversation.corrupt import readable
+from lobu_actors.conversation.state import State
+from lobu_actors.store.corrupt import CorruptMarker
+from lobu_actors.store.records import Turn
+
+
+def enqueue(state: State, turns: tuple[Turn, ...]) -> State:
+    """Each once. Who interrupts comes first; else the order is the database's: acceptance time, then id."""
+    new = tuple(turn for turn in turns if not state.knows(turn.turn_id))
+    if not new:
+        return state
+    queue = sorted((*state.queue, *new), key=_place)
+    return attrs.evolve(state, queue=tuple(queue))
+
+
+def enqueue_queued(state: State, owed: tuple[Turn | CorruptMarker, ...]) -> State:
+    return enqueue(state, tuple(turn for turn in readable(owed) if turn.status is TurnStatus.QUEUED))
+
+
+def next_turns(state: State) -> tuple[Turn, ...]:
+    """What the next run is of: the first in line and what wants to be merged with it."""
+    return (*state.queue[:1], *takewhile(_merges, state.queue[1:]))
+
+
+def _place(turn: Turn) -> tuple[bool, datetime, str]:
+    return turn.on_busy is not OnBusy.INTERRUPT, turn.accepted_at, turn.turn_id
+
+
+def _merges(turn: Turn) -> bool:
+    return turn.on_busy is OnBusy.MERGE and not resetting.is_reset(turn)
