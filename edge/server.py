@@ -4,7 +4,7 @@ Why not Hypercorn's own `serve`: it sends with an unbounded shield, so one reade
 until the kernel gives the reader up, and it knows no way to cut. Here every accepted socket is known, a fault in one
 connection ends that connection only, and a stop is a short list of bounded steps:
 
-1. streams say `drain` and end, the listeners close, idle connections close;
+1. the listeners close, streams say `drain` and end one after the other, idle connections close;
 2. requests under way get `stop_grace_seconds`;
 3. what is left is cut at its socket, which ends even a shielded send; then it is cancelled.
 
@@ -144,10 +144,10 @@ class _Connections:
                 self._all_gone.set()
 
     async def stop(self, listeners: Sequence[trio.SocketListener]) -> None:
-        """Have everything end by itself; takes at most `stop_grace_seconds`."""
+        """Have everything end by itself; takes at most `drain_seconds` and `stop_grace_seconds`."""
         for listener in listeners:
             listener.socket.close()
-        self._services.streams.stop()
+        await self._services.streams.stop()
         await self._context.terminated.set()
         with trio.move_on_after(self._settings.stop_grace_seconds):
             while self._open:

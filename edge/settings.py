@@ -79,6 +79,8 @@ class EdgeSettings:
     stream_buffer_bytes: int = _limit(256 << 10, 16 << 10, 16 << 20)
     ping_seconds: float = _seconds(10.0, 0.01, MAX_PING_SECONDS)
     retry_ms: int = _limit(1000, 100, 60_000)
+    drain_spacing_seconds: float = _seconds(0.02, 0.0, 1.0)  # between the ends of two streams when the edge stops
+    drain_seconds: float = _seconds(2.0, 0.0, 60.0)  # for the ends of all of them
     drain_reconnect_ms: int = _limit(100, 0, 60_000)  # to readers whose server begins to drain: others are there
     drain_again_ms: int = _limit(500, 0, 60_000)  # to those that come to one which drains, or is without its store
     replay_page_events: int = _limit(32, 1, 1000)

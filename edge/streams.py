@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import trio
+
 from edge import metrics
 from edge.errors import Refusal
 from edge.settings import EdgeSettings
@@ -19,58 +21,73 @@ from lobu_actors.gateway.feed import Feed
 _RETRY_SECONDS = 5
 
 
+class Place:
+    """One open stream's. `over`: it is to say `drain` and end."""
+
+    def __init__(self, over: bool) -> None:
+        self.over = over
+        self.feed: Feed | None = None  # what it waits on
+
+    def end(self) -> None:
+        self.over = True
+        if self.feed is not None:
+            self.feed.wake()
+
+
 class Streams:
     """Counts of open streams, bounded in the process and per conversation."""
 
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
         self._by_conversation: Counter[ConversationRef] = Counter()
-        self._feeds: Counter[Feed] = Counter()
-        self._open = 0
+        self._places: dict[Place, None] = {}  # oldest first
         self.stopping = False
 
     def __len__(self) -> int:
-        return self._open
+        return len(self._places)
 
     def of(self, ref: ConversationRef) -> int:
         return self._by_conversation.get(ref, 0)
 
     @contextmanager
-    def place(self, ref: ConversationRef) -> Iterator[None]:
+    def place(self, ref: ConversationRef) -> Iterator[Place]:
         """Raises Refusal 429 when there is no room."""
         limit = self.settings.max_streams_per_conversation
         if self.of(ref) >= limit:
             raise _too_many(f"This conversation has {limit} open streams already; close one.")
-        if self._open >= self.settings.max_streams:
+        if len(self) >= self.settings.max_streams:
             raise _too_many("This server has as many open streams as it takes; try again later.")
+        place = Place(over=self.stopping)
         self._by_conversation[ref] += 1
-        self._open += 1
+        self._places[place] = None
         metrics.STREAMS_OPEN.inc()
         try:
-            yield
+            yield place
         finally:
-            self._open -= 1
+            del self._places[place]
             metrics.STREAMS_OPEN.dec()
             self._by_conversation[ref] -= 1
             if not self._by_conversation[ref]:
                 del self._by_conversation[ref]
 
-    @contextmanager
-    def waking(self, feed: Feed) -> Iterator[None]:
-        """While a stream waits on `feed`, `stop` wakes it."""
-        self._feeds[feed] += 1
-        try:
-            yield
-        finally:
-            self._feeds[feed] -= 1
-            if not self._feeds[feed]:
-                del self._feeds[feed]
+    async def stop(self) -> None:
+        """Have every open stream, and at once every later one, say `drain` and end.
 
-    def stop(self) -> None:
-        """Have every open stream, and every later one, say `drain` and end."""
+        One after the other, at most `drain_seconds` long: all their readers come to another edge next, and whoever is
+        not last in a line there has a shorter pause. Those that are not ended yet go on as before. Cancelled, or ended
+        by the host's own drain, the rest ends at once.
+        """
         self.stopping = True
-        for feed in list(self._feeds):
-            feed.wake()
+        places = list(self._places)
+        pause = min(self.settings.drain_spacing_seconds, self.settings.drain_seconds / max(1, len(places)))
+        try:
+            for place in places:
+                if place in self._places:
+                    place.end()
+                    await trio.sleep(pause)
+        finally:
+            for place in list(self._places):
+                place.end()
 
 
 def _too_many(sentence: str) -> Refusal:

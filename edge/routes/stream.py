@@ -63,9 +63,9 @@ def routes(services: Services) -> Blueprint:
         if _is_over(conversation, start):
             return Response(status=204)
         held = services.held()
-        held.enter_context(services.streams.place(conversation.ref))
+        place = held.enter_context(services.streams.place(conversation.ref))
         feed = held.enter_context(services.gateway.open_feed(conversation.ref))
-        held.enter_context(services.streams.waking(feed))
+        place.feed = feed
         subscription = Subscription(
             conversation,
             services.store,
@@ -73,7 +73,7 @@ def routes(services: Services) -> Blueprint:
             services.settings,
             start=start,
             turn=turn,
-            draining=services.draining,
+            draining=lambda: place.over or services.gateway.draining,
         )
         return _stream_response(StreamBody(subscription))
 
