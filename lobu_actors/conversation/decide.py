@@ -24,7 +24,8 @@ from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.adoption import adopt, can_adopt, run_adopted
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.corrupt import end_corrupt, readable
-from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
+from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased
+from lobu_actors.conversation.leaving import leave, left, lose
 from lobu_actors.conversation.line import enqueue, enqueue_queued, next_turns
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
@@ -133,11 +134,11 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
                 state = attrs.evolve(state, run=None)
             return enqueue(state, readable(turns)), end_corrupt(state, turns)
         case m.LeaseLost():
-            return _lose(state), [m.KillWorker(), m.Note("lease lost")]
+            return lose(state), [m.KillWorker(), m.Note("lease lost")]
         case BeginAnew():
             return attrs.evolve(state, renewing=True), []
         case LeaseReleased():
-            return attrs.evolve(_lose(state), renewing=state.renewing and bool(state.queue)), []
+            return left(state), []
         case m.ConversationClosed():
             over = attrs.evolve(ending(state), over=True)
             return over, [m.Reply(True), *([] if state.worker else [m.RemoveWorkspace()])]
@@ -150,19 +151,9 @@ def _go_on(state: State, moment: Moment) -> Step:
         return state, []
     if state.closing:
         return cancel_queued(state, state.queue) if state.queue else (state, [m.CloseConversation()])
+    if state.draining or state.renewing:
+        return leave(state)
     worker = state.worker
-    if state.draining:
-        release = ReleaseLease(owes=bool(state.queue))
-        if worker is None or worker.phase is WorkerPhase.ENDING:
-            return state, [release]
-        return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds), release]
-    if state.renewing:
-        # Here, unlike in a drain, the next one may begin in this workspace: its worker must be gone before.
-        if worker is None:
-            return state, [ReleaseLease(owes=bool(state.queue))]
-        if worker.phase is WorkerPhase.ENDING:
-            return state, []
-        return ending(state), [m.ShutdownWorker(state.limits.cancel_grace_seconds)]
     if not state.queue:
         return state, []
     if resetting.reset_is_next(state):
@@ -369,7 +360,3 @@ def _without_run(state: State, turn_ids: tuple[str, ...]) -> State:
 
 def _turn_ids(state: State) -> tuple[str, ...]:
     return state.run.turn_ids if state.run else ()
-
-
-def _lose(state: State) -> State:
-    return attrs.evolve(ending(state), run=None, queue=(), over=True)

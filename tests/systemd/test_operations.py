@@ -85,6 +85,21 @@ async def test_a_rollout_brings_the_number_of_instances_that_is_installed(lobu: 
     assert (await (await lobu.client.open()).ask("one is enough")).event == "complete"
 
 
+async def test_a_rollout_that_drains_brings_a_new_spawner_too(lobu: Lobu) -> None:
+    units = (*EDGES, SPAWNER, SUPERVISOR)
+    talk = await lobu.client.open()
+    assert (await talk.ask("before")).event == "complete"
+    before = [await lobu.pid(unit) for unit in units]
+    message_id = await talk.send("stream 100 30")
+    said = await lobu.machine.run(LOBU, "rollout", "run", "--drain")
+    assert "lobu-supervisor.service has handed everything over" in said
+    assert "4/4 lobu-supervisor.service is ready" in said
+    assert not set(before) & {await lobu.pid(unit) for unit in units}
+    assert (await talk.terminal_of(message_id)).event == "complete"
+    assert turn_of(lobu.database_url, message_id) == ("completed", 1, 0), "within the grace of the drain"
+    assert broken_promises(lobu.database_url) == []
+
+
 async def test_a_sandbox_holds_under_the_unit_and_each_worker_has_a_group_of_its_own(off: Machine) -> None:
     config = CONFIG.replace("zygote = true", 'sandbox = "bwrap"')
     async with installed(off, config) as lobu:
