@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,16 @@ def test_sockets_that_are_meant_for_another_process_are_left_alone() -> None:
     assert passed_sockets(variables) == []
     assert passed_sockets({}) == []
     assert variables == {}
+
+
+def test_a_reload_has_a_beginning_with_its_time_and_an_end(manager: socket.socket) -> None:
+    """systemd ignores a RELOADING=1 whose time is older than the reload it asked for."""
+    notifier = Notifier(environment(manager))
+    before = time.monotonic_ns() // 1000
+    notifier.reloading("reads")
+    notifier.ready("serves")
+    begun, ended = said(manager)
+    first, clock, status = begun.split("\n")
+    assert (first, status) == ("RELOADING=1", "STATUS=reads")
+    assert before <= int(clock.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+    assert ended == "READY=1\nSTATUS=serves"
