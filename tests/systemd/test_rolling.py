@@ -26,7 +26,7 @@ async def test_a_rollout_stops_at_the_first_unit_that_is_not_ready_again(off: Ma
     async with installed(off) as lobu:
         before = [await lobu.pid(unit) for unit in (EDGES[1], SUPERVISOR)]
         folder = off.path(f"/etc/systemd/system/{EDGES[0]}.d")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "broken.conf").write_text("[Service]\nExecStartPre=/bin/false\n")
         await off.run("systemctl", "daemon-reload")
         with pytest.raises(Failed) as failed:
@@ -42,7 +42,7 @@ async def test_the_start_of_an_edge_does_not_make_the_shared_socket_block(off: M
     """An edge that lost the race for a connection would then stand still in accept(2)."""
     async with installed(off) as lobu:
         folder = off.path(f"/etc/systemd/system/{EDGES[1]}.d")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "holds.conf").write_text("[Service]\nType=exec\nExecStart=\nExecStart=/bin/sleep 1000\n")
         await off.run("systemctl", "daemon-reload")
         await off.run("systemctl", "restart", EDGES[1])  # holds the socket, as systemd passed it, and leaves it so
