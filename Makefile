@@ -49,7 +49,7 @@ database-away: $(STAMP)
 	$(BIN)/python -m tests.database_away $(ARGS)
 
 bench: $(STAMP)
-	$(BIN)/lobu bench $(ARGS)
+	$(BIN)/lobu bench $(or $(ARGS),all)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import attrs
 import psycopg
 
-from benchmarks.server import CONFIG, START_SECONDS, STOP_SECONDS, Server
+from benchmarks.server import own_server
 
-ENVIRONMENT = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"bench:{'b' * 40}", "LOBU_ADMIN_KEY": f"lobu_{'b' * 40}"}
+ENVIRONMENT = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"bench:{'b' * 40}"}
 LINK_SECONDS = 30.0
 SETTLE_SECONDS = 11.0  # an idle session hands its counters to pg_stat_database within ten
 
@@ -78,12 +72,12 @@ class Cluster:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self.hosts = [stack.enter_context(_host(None))]
-        self.url = self.hosts[0].database_url()
+        self.hosts = [stack.enter_context(own_server(environment=ENVIRONMENT))]
+        self.url = self.hosts[0].database_url
 
     def add(self) -> None:
         """One more, linked with all others when this returns."""
-        self.hosts.append(self._stack.enter_context(_host(self.url)))
+        self.hosts.append(self._stack.enter_context(own_server(database_url=self.url, environment=ENVIRONMENT)))
         wanted = len(self.hosts) - 1
         deadline = time.monotonic() + LINK_SECONDS
         with psycopg.connect(self.url, autocommit=True) as database:
@@ -101,35 +95,3 @@ def cluster() -> Iterator[Cluster]:
     """With one host; all are stopped at the end, that with the database last."""
     with ExitStack() as stack:
         yield Cluster(stack)
-
-
-@contextmanager
-def _host(database_url: str | None) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="lobu-bench-") as name:
-        folder = Path(name).resolve()
-        (folder / "lobu.toml").write_text(CONFIG)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("LOBU_", "DATABASE_"))}
-        here = {"PYTHONPATH": str(Path(__file__).parents[1])} | ({"DATABASE_URL": database_url} if database_url else {})
-        command = [sys.executable, "-m", "supervisor.cli.main", "run", "--port", "0", "--data-dir", str(folder)]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=kept | ENVIRONMENT | here)
-        try:
-            yield _when_ready(process, folder)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
-
-
-def _when_ready(process: subprocess.Popen[bytes], folder: Path) -> Server:
-    url = folder / ".lobu" / "gateway_url"
-    deadline = time.monotonic() + START_SECONDS
-    while not url.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"a host to measure did not start:\n{(folder / 'log').read_text()[-2000:]}")
-        time.sleep(0.02)
-    return Server(int(url.read_text().strip().rpartition(":")[2]), ENVIRONMENT["LOBU_ADMIN_KEY"], folder)

@@ -11,36 +11,29 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Any
 
 import attrs
 
 from benchmarks import floors
 from benchmarks.cluster import Cluster, Meter, Spent, cluster
+from benchmarks.histogram import Histogram
 from benchmarks.http import Conversation
-from benchmarks.results import Result, percentile
+from benchmarks.kinds import Bench
+from benchmarks.results import Figure, Latency, Result
 from benchmarks.server import Server
 
-FLOOR_REPEAT = 300
+WHAT = "hosts over one Postgres: readers at another host, turns of one to three hosts, what Postgres spends"
+REPEAT, FEW = 100, 5
 WARM_UP = 10
 WORDS, EVERY_MS = 20, 5  # of a reply that is streamed
 CLIENTS = 8  # of each host, in the throughput
-PHASE_SECONDS = 10.0
+PHASE_SECONDS, FEW_PHASE_SECONDS = 10.0, 1.0
 EVENT_SECONDS = 60.0
 HOSTS = 3
 KINDS = ("local", "cross-host")
 TERMINALS = frozenset({"complete", "agent-error", "cancelled"})
 
 Progress = Callable[[str], None]
-
-
-def _figures(seconds: Sequence[float]) -> dict[str, float]:
-    return {
-        "times": len(seconds),
-        **{f"p{part}_ms": round(percentile(seconds, part / 100) * 1e3, 3) for part in (50, 99)},
-        "max_ms": round(max(seconds) * 1e3, 3),
-    }
 
 
 @attrs.frozen
@@ -53,94 +46,39 @@ class Throughput:
     turn_seconds: Sequence[float]  # message to terminal event, under this load
     spent: Spent
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "hosts": self.hosts,
-            "clients": self.hosts * CLIENTS,
-            "accepted_per_second": round(self.accepted / self.seconds, 1),
-            "completed_per_second": round(self.completed / self.seconds, 1),
-            "failed": self.failed,
-            "turn": _figures(self.turn_seconds),
-            "commits_per_turn": round(self.spent.commits / self.completed, 2),
-            "wal_bytes_per_turn": round(self.spent.wal_bytes / self.completed),
-        }
+    def figures(self) -> list[Figure]:
+        which = f"{self.hosts} hosts, {self.hosts * CLIENTS} clients"
+        return [
+            Figure(f"{which}, accepted a second", self.accepted / self.seconds, "1/s", more_is_better=True),
+            Figure(f"{which}, completed a second", self.completed / self.seconds, "1/s", more_is_better=True),
+            Figure(f"{which}, failed", self.failed, "turns"),
+            Figure(f"{which}, commits a turn", self.spent.commits / self.completed, ""),
+            Figure(f"{which}, write-ahead log a turn", self.spent.wal_bytes / self.completed, "bytes"),
+        ]
 
 
-@attrs.frozen
-class Hosts:
-    """`turns` by kind; `added_…`: how much later the other host's reader had the same delta or terminal event than the
-    owner's."""
-
-    turns: dict[str, Result]
-    added_delta: Sequence[float]
-    added_terminal: Sequence[float]
-    hop: float  # median of a bare loopback message, one way
-    throughput: Sequence[Throughput]
-    idle: Spent
-    spent: dict[str, tuple[Spent, int]]  # with the number of turns
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "name": "hosts",
-            "what": f"{HOSTS} hosts over one Postgres, all on this machine: they share its {os.cpu_count()} cores",
-            "turn": {kind: self.turns[kind].as_json() for kind in KINDS},
-            "added_by_the_link": {
-                "delta": _figures(self.added_delta),
-                "terminal": _figures(self.added_terminal),
-                "floor_ms": round(self.hop * 1e3, 3),
-                "delta_p50_to_floor": round(percentile(self.added_delta, 0.5) / self.hop, 2),
-                "terminal_p50_to_floor": round(percentile(self.added_terminal, 0.5) / self.hop, 2),
-            },
-            "throughput": [one.as_json() for one in self.throughput],
-            "postgres_per_turn": {kind: spent.per_turn(self.idle, n) for kind, (spent, n) in self.spent.items()},
-            "postgres_idle_per_second": {"hosts": HOSTS, **self.idle.per_second()},
-        }
-
-    def as_text(self) -> str:
-        found = self.as_json()
-        added, idle = found["added_by_the_link"], found["postgres_idle_per_second"]
-        lines = [f"hosts: {found['what']}", *(self.turns[kind].as_text() for kind in KINDS)]
-        for name in ("delta", "terminal"):
-            one = added[name]
-            lines.append(
-                f"added by the link, {name}: p50 {one['p50_ms']:.2f} ms   p99 {one['p99_ms']:.2f} ms   max "
-                f"{one['max_ms']:.2f} ms   ({one['times']} times); p50 is {added[f'{name}_p50_to_floor']:.1f} times a "
-                f"bare message between two processes ({added['floor_ms']:.3f} ms)"
-            )
-        for one in found["throughput"]:
-            lines.append(
-                f"{one['hosts']} hosts, {one['clients']} clients: {one['accepted_per_second']:.0f} accepted/s   "
-                f"{one['completed_per_second']:.0f} completed/s   {one['failed']} failed   turn p50 "
-                f"{one['turn']['p50_ms']:.1f} ms   p99 {one['turn']['p99_ms']:.1f} ms   "
-                f"{one['commits_per_turn']:.2f} commits and {one['wal_bytes_per_turn']} bytes of WAL a turn"
-            )
-        for kind, one in found["postgres_per_turn"].items():
-            lines.append(
-                f"Postgres, a {kind} turn: {one['transactions']:.2f} statements, each a transaction; "
-                f"{one['commits']:.2f} of them write; {one['wal_bytes']:.0f} bytes of WAL"
-            )
-        lines.append(
-            f"Postgres, {idle['hosts']} idle hosts: {idle['transactions']:.1f} statements, {idle['commits']:.1f} "
-            f"commits and {idle['wal_bytes']:.0f} bytes of WAL a second"
-        )
-        return "\n".join(lines)
-
-
-def hosts(repeat: int, progress: Progress) -> Hosts:
-    """`repeat` turns of each kind, where not said otherwise; starts its own hosts."""
+def measure(bench: Bench) -> Result:
+    """Starts its own hosts. What Postgres spends takes a minute of waiting, and is left out of the short form."""
+    bench.own_only("hosts")
+    repeat, seconds = bench.often(REPEAT, FEW), FEW_PHASE_SECONDS if bench.quick else PHASE_SECONDS
+    latencies: list[Latency] = []
+    figures: list[Figure] = []
     with cluster() as found:
         meter = Meter(found.url)
-        throughput = []
         for number in range(1, HOSTS + 1):
             if number > 1:
                 found.add()
-            progress(f"hosts: throughput with {number}")
-            throughput.append(_throughput(found, meter))
-        measured = _latency(found, repeat, progress)
-        progress("hosts: what Postgres spends")
-        idle, spent = _spending(found, meter, repeat)
+            bench.progress(f"hosts: throughput with {number}")
+            one = _throughput(found, meter, seconds)
+            figures += one.figures()
+            latencies.append(Latency(f"busy, {number} hosts", Histogram(one.turn_seconds)))
+        latencies += _latency(found, repeat, bench)
+        if not bench.quick:
+            bench.progress("hosts: what Postgres spends")
+            figures += _spending(found, meter, repeat)
         meter.close()
-    return Hosts(*measured, throughput, idle, spent)
+    settings = {"hosts": HOSTS, "repeat": repeat, "shared cores": os.cpu_count()}
+    return Result("hosts", WHAT, settings, latencies, figures)
 
 
 # --- readers
@@ -182,19 +120,42 @@ class Reader:
 # --- the other host's reader
 
 
-def _latency(
-    found: Cluster, repeat: int, progress: Progress
-) -> tuple[dict[str, Result], list[float], list[float], float]:
+def _latency(found: Cluster, repeat: int, bench: Bench) -> list[Latency]:
     """A conversation of host B, read at B and at A all the time; messages are posted at B and at A in turn."""
 
-    def parts() -> tuple[list[float], list[float], list[float]]:
-        return floors.loopback_request(FLOOR_REPEAT), floors.commit(found.url, FLOOR_REPEAT), floors.process_hop(300)
+    with floors.Beside(
+        {
+            "request": lambda: floors.loopback_request(bench.floors),
+            "commit": lambda: floors.commit(found.url, bench.floors),
+            "worker hop": lambda: floors.process_hop(bench.floors),
+        }
+    ) as beside:
+        taken, added = _turns(found, repeat, bench.progress)
+    parts = beside.medians()
+    request = parts["request"]
+    path = {
+        "request": request,
+        "3 commits": 3 * parts["commit"],
+        "worker hop": parts["worker hop"],
+        "event": request / 2,
+    }
+    link = {"one way over loopback": request / 2}
+    return [
+        Latency("message to terminal event, reader at the owner", Histogram(taken["local"]), path),
+        Latency(
+            "the same, posted and read at another host",
+            Histogram(taken["cross-host"]),
+            path | {"hint there, event back": request},
+        ),
+        Latency("added by the link, delta", Histogram(added["delta"]), link),
+        Latency("added by the link, terminal event", Histogram(added["terminal"]), link),
+    ]
 
-    before = parts()
+
+def _turns(found: Cluster, repeat: int, progress: Progress) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     readers = _readers(found)
     taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    added_delta: list[float] = []
-    added_terminal: list[float] = []
+    added: dict[str, list[float]] = {"delta": [], "terminal": []}
     for number in range(WARM_UP + repeat):
         for kind in KINDS:
             begun = time.perf_counter()
@@ -202,7 +163,7 @@ def _latency(
             ends = {of: _complete(reader, message_id) for of, reader in readers.items()}
             if number >= WARM_UP:
                 taken[kind].append(ends[kind] - begun)
-                added_terminal.append(ends["cross-host"] - ends["local"])
+                added["terminal"].append(ends["cross-host"] - ends["local"])
         if number % 2 == 0:
             message_id = readers[KINDS[number // 2 % 2]].conversation.send(f"stream {WORDS} {EVERY_MS}")
             for reader in readers.values():
@@ -210,20 +171,12 @@ def _latency(
             near, far = readers["local"].deltas, readers["cross-host"].deltas
             both = [key for key in near.keys() & far.keys() if key[0] == message_id]
             if number >= WARM_UP:
-                added_delta += [far[key] - near[key] for key in both]
+                added["delta"] += [far[key] - near[key] for key in both]
         if number % 20 == 0:
             progress(f"hosts: {number} of {WARM_UP + repeat} turns of each kind")
     for reader in readers.values():
         reader.conversation.close()
-    request, commit, hop = (median(one + other) for one, other in zip(before, parts(), strict=True))
-    path = {"request": request, "3 commits": 3 * commit, "worker hop": hop, "event to reader": request / 2}
-    paths = {"local": path, "cross-host": path | {"hint there, event back": request}}
-    what = {
-        "local": "message to terminal event, reader at the owner",
-        "cross-host": "the same, posted and read at another host",
-    }
-    results = {kind: Result(kind, what[kind], taken[kind], paths[kind]) for kind in KINDS}
-    return results, added_delta, added_terminal, request / 2
+    return taken, added
 
 
 def _readers(found: Cluster) -> dict[str, Reader]:
@@ -248,7 +201,7 @@ def _complete(reader: Reader, message_id: str) -> float:
 # --- all hosts busy
 
 
-def _throughput(found: Cluster, meter: Meter) -> Throughput:
+def _throughput(found: Cluster, meter: Meter, phase: float) -> Throughput:
     """Each client has a conversation at its host and sends its next message when the last one is answered."""
     accepted, ends, failed = list[str](), list[float](), list[str]()
     begin = threading.Barrier(len(found.hosts) * CLIENTS + 1)
@@ -280,10 +233,10 @@ def _throughput(found: Cluster, meter: Meter) -> Throughput:
     begin.wait(EVENT_SECONDS)
     meter.spent()
     started = time.perf_counter()
-    until[0] = started + PHASE_SECONDS
+    until[0] = started + phase
     begin.wait(EVENT_SECONDS)
     for thread in threads:
-        thread.join(PHASE_SECONDS + EVENT_SECONDS)
+        thread.join(phase + EVENT_SECONDS)
     seconds = time.perf_counter() - started
     return Throughput(len(found.hosts), len(accepted), len(ends), len(failed), seconds, ends, meter.spent())
 
@@ -291,18 +244,20 @@ def _throughput(found: Cluster, meter: Meter) -> Throughput:
 # --- what Postgres spends
 
 
-def _spending(found: Cluster, meter: Meter, turns: int) -> tuple[Spent, dict[str, tuple[Spent, int]]]:
+def _spending(found: Cluster, meter: Meter, turns: int) -> list[Figure]:
     readers = _readers(found)
     meter.settle()
     meter.spent()
     meter.settle()
     idle = meter.spent()
-    spent = {}
+    figures = [Figure(f"{HOSTS} idle hosts, {name}", value, "1/s") for name, value in idle.per_second().items()]
     for kind in KINDS:
         for _ in range(turns):
             _complete(readers[kind], readers[kind].conversation.send("hello"))
         meter.settle()
-        spent[kind] = meter.spent(), turns
+        figures += [
+            Figure(f"a {kind} turn, {name}", value, "") for name, value in meter.spent().per_turn(idle, turns).items()
+        ]
     for reader in readers.values():
         reader.conversation.close()
-    return idle, spent
+    return figures

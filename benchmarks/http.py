@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 RECEIVE_BYTES = 65536
+EVENT_SECONDS = 90.0
+TERMINALS = ("complete", "agent-error", "cancelled")
 
 
 class Connection:
@@ -71,6 +73,9 @@ class Stream:
             self._buffer += data
             *frames, self._buffer = self._buffer.split(b"\n\n")
             for frame in frames:
+                if frame.lstrip(b"0123456789abcdefABCDEF\r\n").startswith(b":"):
+                    yield "ping", {}, arrived
+                    continue
                 fields = dict(line.split(": ", 1) for line in frame.decode().splitlines() if ": " in line)
                 if "data" in fields:
                     self.last_id = fields.get("id", self.last_id)
@@ -106,10 +111,14 @@ class Conversation:
         return str(self.requests.post(f"{self.path}/messages", {"content": content})["messageId"])
 
     def next_of(self, *names: str) -> tuple[str, dict[str, Any], float]:
-        """The next event with one of these names. Raises ConnectionError when the stream ends before."""
+        """The next event with one of these names. Raises ConnectionError when the stream ends before, RuntimeError when
+        it goes on for long without one, or the turn ends in another way."""
+        deadline = time.perf_counter() + EVENT_SECONDS
         for event, data, arrived in self.events:
             if event in names:
                 return event, data, arrived
+            if event in TERMINALS or arrived > deadline:
+                raise RuntimeError(f"the client waited for {' or '.join(names)}, and was told {event}: {data}")
         raise ConnectionError(f"the stream ended before {' or '.join(names)}")
 
     def wait_for(self, *names: str) -> float:

@@ -28,6 +28,7 @@ KINDS = {
     "idle": "benchmarks.idle",
     "snapshot": "benchmarks.snapshot",
     "resume": "benchmarks.resume",
+    "hosts": "benchmarks.hosts",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def command() -> None:
     `terminal`, `accept`, `stream` and `resume` can be measured on any (`accept` and `stream` where an agent's worker
     is `python -m benchmarks.agent`).
     """
+    signal.signal(signal.SIGTERM, _interrupted)  # so that what was started is ended
 
 
 def _command(name: str, kinds: tuple[str, ...], text: str) -> click.Command:
@@ -91,6 +93,10 @@ def _command(name: str, kinds: tuple[str, ...], text: str) -> click.Command:
         click.echo(found.as_json() if as_json else found.as_text())
 
     return run
+
+
+def _interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _progress(line: str) -> None:

@@ -1,0 +1,45 @@
+"""A benchmark that is told to end takes all that it started with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from tests.system.lobu_process import until
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_benchmark_that_is_ended(number: signal.Signals) -> None:
+    with tempfile.TemporaryDirectory(prefix="lobu-test-") as name:
+        environment = {one: value for one, value in os.environ.items() if not one.startswith(("LOBU_", "DATABASE_"))}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.cli.main", "bench", "hang", "--repeat", "1000"],
+            env={**environment, "TMPDIR": name},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            trio.run(until, lambda: list(Path(name).glob("*/.lobu/gateway_url")), "the measured server is up", 90)
+            process.send_signal(number)
+            process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == 130
+        assert [one for one in psutil.process_iter() if _is_of(one, name)] == []
+        assert list(Path(name).iterdir()) == []
+
+
+def _is_of(process: psutil.Process, folder: str) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and folder in (process.cwd() + str(process.environ()))
+    except (psutil.Error, OSError):
+        return False
