@@ -36,8 +36,9 @@ NAMES = {_plain(query(name).decode()): name for name in query_names()}
 
 
 class Log:
-    def __init__(self, server: EmbeddedServer) -> None:
+    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
         self._server = server
+        self._file = folder / ".lobu" / "postgres.log"
 
     async def mark(self, word: str) -> None:
         """A line in the log, behind all that was said before."""
@@ -61,7 +62,7 @@ class Log:
         await until(lambda: count() > before, name)
 
     def _text(self) -> str:
-        return Path(self._server.log_path).read_text(errors="replace")
+        return self._file.read_text(errors="replace")
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def log(server_folder: Path) -> AsyncIterator[tuple[LobuRun, Log]]:
     try:
         await migrate(server.url)
         async with lobu_run(database_url=server.url) as run:
-            yield run, Log(server)
+            yield run, Log(server, server_folder)
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
             await server.stop("immediate")
