@@ -26,7 +26,7 @@ from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerSignal
 from lobu_actors.runtime.actor import Actor
-from lobu_actors.runtime.errors import MailboxFull
+from lobu_actors.runtime.errors import ActorStopped, MailboxFull
 from lobu_actors.runtime.timers import Timer
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Activation, HeldElsewhere, Lease
@@ -186,8 +186,10 @@ class ConversationActor(Actor[m.Message]):
         self._env.owners.took(self._ref, activation.lease.epoch)
 
     async def _deliver(self, signal: WorkerSignal) -> None:
+        """Once this actor has ended, or its host stops, nobody is left to be told: what is owed is on record."""
         if not self._ended:
-            await self._put_self(signal)
+            with suppress(ActorStopped):
+                await self._put_self(signal)
 
     def _set_timer(self) -> None:
         """One timer an actor, at the earliest deadline. One that only moved later is found out when it fires."""
