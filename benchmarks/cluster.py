@@ -1,20 +1,50 @@
-"""Several complete hosts on this machine, over the one embedded Postgres of the first, and what that server spends."""
+"""Several complete hosts on this machine, over one Postgres, and what that server spends."""
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import attrs
 import psycopg
 
-from benchmarks.server import own_server
+from benchmarks.server import Server, own_server
 
-ENVIRONMENT = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"bench:{'b' * 40}"}
+# What hosts of one cluster must have in common.
+SHARED = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"bench:{'s' * 40}"}
 LINK_SECONDS = 30.0
-SETTLE_SECONDS = 11.0  # an idle session hands its counters to pg_stat_database within ten
+
+
+def links_made(host: Server) -> int:
+    """How many links to others it has made since its first start."""
+    return host.log().count("link is up")
+
+
+def wait_for_links(host: Server, number: int) -> None:
+    """Until it has made so many since its first start. Raises RuntimeError with the end of its log."""
+    deadline = time.monotonic() + LINK_SECONDS
+    while links_made(host) < number:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the hosts are not linked:\n{host.log()[-2000:]}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def cluster(database_url: str, number: int) -> Iterator[Sequence[Server]]:
+    """So many hosts, each linked with all others; at the end they leave as hosts do that are told to (SIGTERM), so that
+    the next ones on this database do not wait for them."""
+    with ExitStack() as stack:
+        hosts = [stack.enter_context(own_server(database_url=database_url, environment=SHARED)) for _ in range(number)]
+        for host in hosts:
+            wait_for_links(host, number - 1)
+        yield hosts
+        for host in hosts:
+            host.signal(signal.SIGTERM)
+        for host in hosts:
+            host.wait()
 
 
 @attrs.frozen
@@ -30,24 +60,25 @@ class Spent:
     def per_turn(self, idle: Spent, turns: int) -> dict[str, float]:
         """Less what the hosts do in that time without any turn."""
         return {
-            name: round((getattr(self, name) - getattr(idle, name) * self.seconds / idle.seconds) / turns, digits)
-            for name, digits in (("transactions", 2), ("commits", 2), ("wal_bytes", 0))
+            name: (getattr(self, name) - getattr(idle, name) * self.seconds / idle.seconds) / turns
+            for name in ("transactions", "commits", "wal_bytes")
         }
 
     def per_second(self) -> dict[str, float]:
-        return {name: round(getattr(self, name) / self.seconds, 2) for name in ("transactions", "commits", "wal_bytes")}
+        return {name: getattr(self, name) / self.seconds for name in ("transactions", "commits", "wal_bytes")}
 
 
 class Meter:
-    """Reads the server's counters."""
+    """Reads the server's counters. `settle_seconds`: how long sessions may keep what they counted to themselves."""
 
-    def __init__(self, url: str) -> None:
-        self._database: psycopg.Connection[Any] = psycopg.connect(url, autocommit=True)
+    def __init__(self, database_url: str, settle_seconds: float) -> None:
+        self._database: psycopg.Connection[Any] = psycopg.connect(database_url, autocommit=True)
+        self._settle_seconds = settle_seconds
         self._last = self._read()
 
     def settle(self) -> None:
         """Wait until every session has handed in what it counted; what comes then is in `spent`."""
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(self._settle_seconds)
 
     def spent(self) -> Spent:
         """Since the last call; its transactions are complete when it settled before both."""
@@ -65,33 +96,3 @@ class Meter:
             "pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8"
         ).fetchall()
         return time.perf_counter(), row[0], row[1], row[2]
-
-
-class Cluster:
-    """The first host has the database; `add` starts one more."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self.hosts = [stack.enter_context(own_server(environment=ENVIRONMENT))]
-        self.url = self.hosts[0].database_url
-
-    def add(self) -> None:
-        """One more, linked with all others when this returns."""
-        self.hosts.append(self._stack.enter_context(own_server(database_url=self.url, environment=ENVIRONMENT)))
-        wanted = len(self.hosts) - 1
-        deadline = time.monotonic() + LINK_SECONDS
-        with psycopg.connect(self.url, autocommit=True) as database:
-            while True:
-                rows = database.execute("SELECT (links ->> 'up')::int FROM host WHERE state = 'active'").fetchall()
-                if [row[0] for row in rows] == [wanted] * len(self.hosts):
-                    return
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"the hosts are not linked: {rows} links are up, of {wanted} each")
-                time.sleep(0.1)
-
-
-@contextmanager
-def cluster() -> Iterator[Cluster]:
-    """With one host; all are stopped at the end, that with the database last."""
-    with ExitStack() as stack:
-        yield Cluster(stack)

@@ -19,6 +19,7 @@ import attrs
 import psycopg
 
 from benchmarks import floors
+from benchmarks.cluster import SHARED, links_made, wait_for_links
 from benchmarks.histogram import Histogram
 from benchmarks.http import Conversation
 from benchmarks.kinds import Bench
@@ -30,8 +31,6 @@ WHAT = "a host killed, paused, cut off from database and links: to the turn's ne
 REPEAT, FEW = 5, 1
 PIECES, DELAY_MS = 20, 50.0
 TTL_SECONDS, QUICK_TTL_SECONDS = 6.0, 2.0
-LINK_SECONDS = 30.0
-SHARED = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"bench:{'s' * 40}"}
 
 
 @attrs.frozen
@@ -54,13 +53,9 @@ class Pair:
         self.works.kill_all()
         if self.cable is not None:
             self.cable.heal()
-        seen = self.works.log().count("link is up")
+        seen = links_made(self.works)
         self.works.start()
-        deadline = time.monotonic() + LINK_SECONDS
-        while self.works.log().count("link is up") == seen:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the hosts are not linked:\n{self.works.log()[-2000:]}")
-            time.sleep(0.05)
+        wait_for_links(self.works, seen + 1)
 
 
 def _kill(pair: Pair) -> None:

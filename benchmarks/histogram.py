@@ -22,6 +22,9 @@ class Histogram:
     def record(self, seconds: float) -> None:
         self._counts.record_value(min(max(int(seconds * 1e9), LEAST_NS), MOST_NS))
 
+    def add(self, other: Histogram) -> None:
+        self._counts.add(other._counts)
+
     def __len__(self) -> int:
         return int(self._counts.get_total_count())
 

@@ -1,263 +1,215 @@
 """Three complete hosts on one machine over one Postgres: what it costs that a reader is at another host than the
 worker, how many turns one, two and three hosts end together, and what Postgres spends on a turn.
 
-All hosts, their workers, Postgres and this client share this machine's cores, so more hosts cannot be faster here than
+All hosts, their workers, Postgres and the clients share this machine's cores, so more hosts cannot be faster here than
 one that keeps them busy: the throughput says what a host more costs, not what it brings on a machine of its own.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Any
 
 import attrs
+import psycopg
 
-from benchmarks import floors
-from benchmarks.cluster import Cluster, Meter, Spent, cluster
+from benchmarks import floors, terminal
+from benchmarks.accept import commits_a_second
+from benchmarks.cluster import Meter, Spent, cluster
+from benchmarks.generator import generate
 from benchmarks.histogram import Histogram
-from benchmarks.http import Conversation
-from benchmarks.kinds import Bench
+from benchmarks.kinds import Bench, Target
 from benchmarks.results import Figure, Latency, Result
-from benchmarks.server import Server
+from benchmarks.server import FORKED, Server, own_database
 
-WHAT = "hosts over one Postgres: readers at another host, turns of one to three hosts, what Postgres spends"
-REPEAT, FEW = 100, 5
-WARM_UP = 10
-WORDS, EVERY_MS = 20, 5  # of a reply that is streamed
-CLIENTS = 8  # of each host, in the throughput
-PHASE_SECONDS, FEW_PHASE_SECONDS = 10.0, 1.0
-EVENT_SECONDS = 60.0
-HOSTS = 3
-KINDS = ("local", "cross-host")
-TERMINALS = frozenset({"complete", "agent-error", "cancelled"})
-
-Progress = Callable[[str], None]
-
-
-@attrs.frozen
-class Throughput:
-    hosts: int
-    accepted: int
-    completed: int
-    failed: int
-    seconds: float
-    turn_seconds: Sequence[float]  # message to terminal event, under this load
-    spent: Spent
-
-    def figures(self) -> list[Figure]:
-        which = f"{self.hosts} hosts, {self.hosts * CLIENTS} clients"
-        return [
-            Figure(f"{which}, accepted a second", self.accepted / self.seconds, "1/s", more_is_better=True),
-            Figure(f"{which}, completed a second", self.completed / self.seconds, "1/s", more_is_better=True),
-            Figure(f"{which}, failed", self.failed, "turns"),
-            Figure(f"{which}, commits a turn", self.spent.commits / self.completed, ""),
-            Figure(f"{which}, write-ahead log a turn", self.spent.wal_bytes / self.completed, "bytes"),
-        ]
+WHAT = "1 to 3 hosts on one Postgres: an event at another host's reader, turns a second, what Postgres spends"
+TURNS, FEW_TURNS = 1000, 20
+SPENDING_TURNS = 200  # at most, for what Postgres spends
+TURNS_A_STREAM = 20  # one reply that is streamed for so many turns
+PIECES, DELAY_MS = 20, 5.0
+CLIENTS, FEW_CLIENTS = 8, 2  # of each host, in the throughput
+SECONDS, FEW_SECONDS = 10.0, 1.0
+# An idle session hands its counters to pg_stat_database within ten; the short form does not wait for them.
+SETTLE_SECONDS, FEW_SETTLE_SECONDS = 11.0, 1.0
+# How many hosts are busy, phase by phase. Each number is first, second and third once: a drift favours none.
+ROUNDS = ((1, 3, 2), (3, 2, 1), (2, 1, 3))
+COUNTED = {"transactions": ("statements", 1.0), "commits": ("commits", 1.0), "wal_bytes": ("kB of WAL", 1e3)}
+POSTED = {"near": "at the owner", "far": "at another host"}
+WARM_UP = 5
+CONTENT = "hello"
 
 
 def measure(bench: Bench) -> Result:
-    """Starts its own hosts. What Postgres spends takes a minute of waiting, and is left out of the short form."""
     bench.own_only("hosts")
-    repeat, seconds = bench.often(REPEAT, FEW), FEW_PHASE_SECONDS if bench.quick else PHASE_SECONDS
-    latencies: list[Latency] = []
-    figures: list[Figure] = []
-    with cluster() as found:
-        meter = Meter(found.url)
-        for number in range(1, HOSTS + 1):
-            if number > 1:
-                found.add()
-            bench.progress(f"hosts: throughput with {number}")
-            one = _throughput(found, meter, seconds)
-            figures += one.figures()
-            latencies.append(Latency(f"busy, {number} hosts", Histogram(one.turn_seconds)))
-        latencies += _latency(found, repeat, bench)
-        if not bench.quick:
-            bench.progress("hosts: what Postgres spends")
-            figures += _spending(found, meter, repeat)
+    turns = bench.often(TURNS, FEW_TURNS)
+    clients, seconds = (FEW_CLIENTS, FEW_SECONDS) if bench.quick else (CLIENTS, SECONDS)
+    rounds = ROUNDS[:1] if bench.quick else ROUNDS
+    with own_database() as database:
+        meter = Meter(database, FEW_SETTLE_SECONDS if bench.quick else SETTLE_SECONDS)
+        with cluster(database, 3) as hosts:
+            bench.progress("hosts: a reader at another host")
+            latencies = _apart(bench, hosts, turns)
+            figures = _spending(bench, hosts, meter, min(turns, SPENDING_TURNS))
+        under_load, rates = _throughput(bench, database, meter, rounds, clients, seconds)
         meter.close()
-    settings = {"hosts": HOSTS, "repeat": repeat, "shared cores": os.cpu_count()}
-    return Result("hosts", WHAT, settings, latencies, figures)
-
-
-# --- readers
-
-
-class Reader:
-    """Follows one stream in a thread of its own, and keeps when each text length and each terminal event came."""
-
-    def __init__(self, conversation: Conversation) -> None:
-        self.conversation = conversation
-        self.deltas: dict[tuple[str, int], float] = {}  # by message, and length of the text with it
-        self.terminals: dict[str, tuple[str, float]] = {}
-        self._changed = threading.Condition()
-        threading.Thread(target=self._follow, daemon=True).start()
-
-    def ended(self, message_id: str) -> tuple[str, float]:
-        """The terminal event and its time. Raises ConnectionError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: message_id in self.terminals, EVENT_SECONDS):
-                raise ConnectionError(f"no terminal event within {EVENT_SECONDS:g} s")
-            return self.terminals[message_id]
-
-    def _follow(self) -> None:
-        lengths: dict[str, int] = {}
-        try:
-            for name, data, arrived in self.conversation.events:
-                message_id = str(data.get("messageId"))
-                if name == "output":
-                    lengths[message_id] = lengths.get(message_id, 0) + len(data["content"])
-                    self.deltas[message_id, lengths[message_id]] = arrived
-                elif name in TERMINALS:
-                    with self._changed:
-                        self.terminals[message_id] = name, arrived
-                        self._changed.notify_all()
-        except OSError:
-            pass  # it was closed; who waits hears of that by its bound
-
-
-# --- the other host's reader
-
-
-def _latency(found: Cluster, repeat: int, bench: Bench) -> list[Latency]:
-    """A conversation of host B, read at B and at A all the time; messages are posted at B and at A in turn."""
-
-    with floors.Beside(
-        {
-            "request": lambda: floors.loopback_request(bench.floors),
-            "commit": lambda: floors.commit(found.url, bench.floors),
-            "worker hop": lambda: floors.process_hop(bench.floors),
-        }
-    ) as beside:
-        taken, added = _turns(found, repeat, bench.progress)
-    parts = beside.medians()
-    request = parts["request"]
-    path = {
-        "request": request,
-        "3 commits": 3 * parts["commit"],
-        "worker hop": parts["worker hop"],
-        "event": request / 2,
+    settings = {
+        "turns": turns,
+        "clients_a_host": clients,
+        "seconds": seconds,
+        "phases": "".join(map(str, sum(rounds, ()))),
     }
-    link = {"one way over loopback": request / 2}
+    return Result("hosts", WHAT, settings, [*latencies, *under_load], [*rates, *figures])
+
+
+# --- a reader at another host
+
+
+def _plan(hosts: Sequence[Server], turns: int, posted_at: Sequence[str], streams: int) -> dict[str, Any]:
+    return {
+        "agent": FORKED,
+        "other": hosts[1].url,
+        "turns": turns,
+        "posted_at": posted_at,
+        "streams": streams,
+        "pieces": PIECES,
+        "delay_ms": DELAY_MS,
+        "warm": WARM_UP,
+        "content": CONTENT,
+    }
+
+
+def _apart(bench: Bench, hosts: Sequence[Server], turns: int) -> list[Latency]:
+    """A conversation of the first host, read there and at the second all the time, posted to at each in turn."""
+    owner = hosts[0]
+    with floors.Beside(terminal.parts(_target(owner), bench.floors)) as beside:
+        streams = max(turns // TURNS_A_STREAM, 1)
+        told = generate(owner.url, owner.key, "apart", **_plan(hosts, turns, list(POSTED), streams))
+    _check_owner(owner, told["conversation"])
+    parts = beside.medians()
+    path = terminal.path_of(parts)
+    paths = {"near": path, "far": path | {"hint there, event back": parts["request"]}}
+    message = {"message to a process": parts["request"] / 2}
     return [
-        Latency("message to terminal event, reader at the owner", Histogram(taken["local"]), path),
-        Latency(
-            "the same, posted and read at another host",
-            Histogram(taken["cross-host"]),
-            path | {"hint there, event back": request},
-        ),
-        Latency("added by the link, delta", Histogram(added["delta"]), link),
-        Latency("added by the link, terminal event", Histogram(added["terminal"]), link),
+        *(Latency(f"turn, posted and read {POSTED[at]}", Histogram.decode(told[at]), paths[at]) for at in POSTED),
+        Latency("a piece, later at the other host's reader", Histogram.decode(told["piece_later"]), message),
+        Latency("a terminal event, later at the other host's reader", Histogram.decode(told["end_later"]), message),
     ]
 
 
-def _turns(found: Cluster, repeat: int, progress: Progress) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    readers = _readers(found)
-    taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    added: dict[str, list[float]] = {"delta": [], "terminal": []}
-    for number in range(WARM_UP + repeat):
-        for kind in KINDS:
-            begun = time.perf_counter()
-            message_id = readers[kind].conversation.send("hello")
-            ends = {of: _complete(reader, message_id) for of, reader in readers.items()}
-            if number >= WARM_UP:
-                taken[kind].append(ends[kind] - begun)
-                added["terminal"].append(ends["cross-host"] - ends["local"])
-        if number % 2 == 0:
-            message_id = readers[KINDS[number // 2 % 2]].conversation.send(f"stream {WORDS} {EVERY_MS}")
-            for reader in readers.values():
-                _complete(reader, message_id)
-            near, far = readers["local"].deltas, readers["cross-host"].deltas
-            both = [key for key in near.keys() & far.keys() if key[0] == message_id]
-            if number >= WARM_UP:
-                added["delta"] += [far[key] - near[key] for key in both]
-        if number % 20 == 0:
-            progress(f"hosts: {number} of {WARM_UP + repeat} turns of each kind")
-    for reader in readers.values():
-        reader.conversation.close()
-    return taken, added
+def _target(host: Server) -> Target:
+    return Target(host.url, host.key, FORKED, host.database_url, host)
 
 
-def _readers(found: Cluster) -> dict[str, Reader]:
-    """Of one conversation that the second host owns, since it had its first message: there, and at the first."""
-    name = f"hosts-{time.time_ns()}"
-    far, near = (Conversation(host.port, host.key, name) for host in found.hosts[:2])
-    readers = {"local": Reader(near), "cross-host": Reader(far)}
-    for _ in range(WARM_UP):
-        message_id = near.send("hello")
-        for reader in readers.values():
-            _complete(reader, message_id)
-    return readers
-
-
-def _complete(reader: Reader, message_id: str) -> float:
-    name, arrived = reader.ended(message_id)
-    if name != "complete":
-        raise RuntimeError(f"a turn to measure ended with {name}")
-    return arrived
-
-
-# --- all hosts busy
-
-
-def _throughput(found: Cluster, meter: Meter, phase: float) -> Throughput:
-    """Each client has a conversation at its host and sends its next message when the last one is answered."""
-    accepted, ends, failed = list[str](), list[float](), list[str]()
-    begin = threading.Barrier(len(found.hosts) * CLIENTS + 1)
-    until = [0.0]
-
-    def client(host: Server, number: int) -> None:
-        conversation = Conversation(host.port, host.key, f"busy-{len(found.hosts)}-{host.port}-{number}")
-        for _ in range(WARM_UP):
-            conversation.send("hello")
-            conversation.wait_for(*TERMINALS)
-        begin.wait()
-        begin.wait()
-        while (begun := time.perf_counter()) < until[0]:
-            accepted.append(conversation.send("hello"))
-            name, arrived = next((name, arrived) for name, _, arrived in conversation.events if name in TERMINALS)
-            if name == "complete":
-                ends.append(arrived - begun)
-            else:
-                failed.append(name)
-        conversation.close()
-
-    threads = [
-        threading.Thread(target=client, args=(host, number), daemon=True)
-        for host in found.hosts
-        for number in range(CLIENTS)
-    ]
-    for thread in threads:
-        thread.start()
-    begin.wait(EVENT_SECONDS)
-    meter.spent()
-    started = time.perf_counter()
-    until[0] = started + phase
-    begin.wait(EVENT_SECONDS)
-    for thread in threads:
-        thread.join(phase + EVENT_SECONDS)
-    seconds = time.perf_counter() - started
-    return Throughput(len(found.hosts), len(accepted), len(ends), len(failed), seconds, ends, meter.spent())
+def _check_owner(host: Server, conversation: str) -> None:
+    """RuntimeError when the conversation is not this host's: then near was far."""
+    host_id = (host.folder / ".lobu" / "host_id").read_text()
+    with psycopg.connect(host.database_url, autocommit=True) as database:
+        statement = "SELECT host_id FROM actor_lease WHERE position(%s in key) > 0"
+        owners = database.execute(statement, (conversation,)).fetchall()
+    if owners != [(host_id,)]:
+        raise RuntimeError(f"the conversation to measure was not at the host {host_id} where it began: {owners}")
 
 
 # --- what Postgres spends
 
 
-def _spending(found: Cluster, meter: Meter, turns: int) -> list[Figure]:
-    readers = _readers(found)
+def _spending(bench: Bench, hosts: Sequence[Server], meter: Meter, turns: int) -> list[Figure]:
+    bench.progress("hosts: what Postgres spends on idle hosts")
     meter.settle()
     meter.spent()
     meter.settle()
     idle = meter.spent()
-    figures = [Figure(f"{HOSTS} idle hosts, {name}", value, "1/s") for name, value in idle.per_second().items()]
-    for kind in KINDS:
-        for _ in range(turns):
-            _complete(readers[kind], readers[kind].conversation.send("hello"))
-        meter.settle()
-        figures += [
-            Figure(f"a {kind} turn, {name}", value, "") for name, value in meter.spent().per_turn(idle, turns).items()
-        ]
-    for reader in readers.values():
-        reader.conversation.close()
-    return figures
+    figures = []
+    for at, where in POSTED.items():
+        bench.progress(f"hosts: what Postgres spends on a turn that is posted {where}")
+        spent: list[Spent] = []
+
+        def look(said: str, spent: list[Spent] = spent) -> None:
+            meter.settle()
+            spent.append(meter.spent())
+
+        generate(hosts[0].url, hosts[0].key, "apart", look, **_plan(hosts, turns, [at], 0))
+        figures += _counted(f"of a turn posted {where}", "a turn", spent[1].per_turn(idle, turns))
+    return figures + _counted(f"of {len(hosts)} idle hosts", "1/s", idle.per_second())
+
+
+def _counted(whose: str, per: str, found: Mapping[str, float]) -> list[Figure]:
+    return [Figure(f"{what} {whose}", found[name] / unit, per) for name, (what, unit) in COUNTED.items()]
+
+
+# --- all hosts busy
+
+
+@attrs.frozen
+class Phase:
+    """`turns` from message to terminal event, of all clients together."""
+
+    turns: Histogram
+    rate: float
+    spent: Spent
+
+
+def _throughput(
+    bench: Bench, database: str, meter: Meter, rounds: Sequence[Sequence[int]], clients: int, seconds: float
+) -> tuple[list[Latency], list[Figure]]:
+    phases: dict[int, list[Phase]] = {number: [] for number in sorted(rounds[0])}
+    bare: dict[int, list[float]] = {number: [] for number in phases}
+    paths: list[dict[str, float]] = []
+    for numbers in rounds:
+        for number in numbers:
+            bench.progress(f"hosts: {number} busy")
+            with cluster(database, number) as hosts:
+                with floors.Beside(terminal.parts(_target(hosts[0]), bench.floors)) as beside:
+                    phases[number].append(_busy(hosts, meter, clients, seconds))
+                paths.append(terminal.path_of(beside.medians()))
+            bare[number].append(commits_a_second(database, number * clients, 1.0))
+    path = {part: median(one[part] for one in paths) for part in paths[0]}
+    latencies, figures = [], []
+    for number, found in phases.items():
+        turns = Histogram()
+        for phase in found:
+            turns.add(phase.turns)
+        name, rates = f"{number} hosts, {number * clients} clients", [phase.rate for phase in found]
+        beside_it = {
+            "turns a second, least": min(rates),
+            "turns a second, most": max(rates),
+            "commits a turn": sum(phase.spent.commits for phase in found) / len(turns),
+            "kB of WAL a turn": sum(phase.spent.wal_bytes for phase in found) / len(turns) / 1e3,
+        }
+        latencies.append(Latency(f"turn, {name}", turns, path, beside_it))
+        floor = median(bare[number]) / 3  # commits of a turn
+        figures.append(Figure(f"turns a second, {name}", median(rates), "1/s", floor, more_is_better=True))
+    return latencies, figures
+
+
+def _busy(hosts: Sequence[Server], meter: Meter, clients: int, seconds: float) -> Phase:
+    """`clients` at each host, one process of them for each; they begin together."""
+    spent: list[Spent] = []
+    together = threading.Barrier(len(hosts), lambda: spent.append(meter.spent()), timeout=60.0 + seconds)
+
+    def meet(said: str) -> None:
+        together.wait()
+
+    def load(host: Server) -> dict[str, Any]:
+        plan = {"agent": FORKED, "conversations": clients, "seconds": seconds, "content": CONTENT}
+        try:
+            return generate(host.url, host.key, "busy", meet, **plan)
+        except BaseException:
+            together.abort()
+            raise
+
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        loads = [pool.submit(load, host) for host in hosts]
+    problems = [problem for one in loads if (problem := one.exception()) is not None]
+    if problems:  # who only waited for the one that failed says nothing of use
+        raise min(problems, key=lambda problem: isinstance(problem, threading.BrokenBarrierError))
+    told = [one.result() for one in loads]
+    turns = Histogram()
+    for one in told:
+        turns.add(Histogram.decode(one["histogram"]))
+        if one["ends"].keys() != {"complete"}:
+            raise RuntimeError(f"{len(hosts)} busy hosts: not every turn was completed: {one['ends']}")
+    return Phase(turns, len(turns) / max(one["wall"] for one in told), spent[1])

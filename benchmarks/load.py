@@ -10,135 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any
 from uuid import uuid4
 
-import attrs
-
 from benchmarks.histogram import Histogram
-from benchmarks.wire import Caller, Place, Reader
-
-AT_ONCE = 32  # connections that are being made
-WAIT_SECONDS = 120.0
-TERMINALS = {b"complete", b"agent-error", b"cancelled"}
-_EVENT = re.compile(rb"^event: (\S+)", re.MULTILINE)
-_MESSAGE_ID = re.compile(rb'"messageId": ?"([^"]+)"')
-_CONTENT = re.compile(rb'"content": ?"([^"]*)"')
-
-Json = dict[str, Any]
-
-
-def _event(frame: bytes) -> bytes:
-    found = _EVENT.search(frame)
-    return found[1] if found else b"message"
-
-
-def tell(**what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-async def agree(word: str) -> None:
-    """Say it, and go on when the caller has answered."""
-    tell(said=word)
-    await asyncio.to_thread(sys.stdin.readline)
-
-
-@attrs.define
-class Talk:
-    """A conversation with its poster and one reader, which is attached when it is open."""
-
-    place: Place
-    path: str
-    token: str
-    caller: Caller
-    on_end: Callable[[str, bytes, float], None] = lambda message_id, event, at: None
-    reader: Reader | None = None
-    waiting: dict[str, asyncio.Future[float]] = attrs.field(factory=dict)
-    attached: asyncio.Event = attrs.field(factory=asyncio.Event)
-
-    @classmethod
-    async def open(cls, place: Place, agent: str | None, *, reads: bool = True) -> Talk:
-        opener = await Caller.open(place, place.key)
-        opened = await opener.ask(
-            "/api/v1/agents", {"thread": uuid4().hex} if agent is None else {"thread": uuid4().hex, "agentId": agent}
-        )
-        opener.token = opened["token"]
-        talk = cls(place, f"/api/v1/agents/{opened['agentId']}", opened["token"], opener)
-        if reads:
-            talk.reader = Reader(talk._frame)
-            await talk.reader.open(place, f"{talk.path}/events", talk.token)
-            async with asyncio.timeout(WAIT_SECONDS):
-                await talk.attached.wait()
-        return talk
-
-    def send(self, content: str, message_id: str) -> asyncio.Future[tuple[int, bytes]]:
-        return self.caller.post(f"{self.path}/messages", {"content": content, "messageId": message_id})
-
-    async def ask(self, content: str) -> float:
-        """The time of the terminal event. RuntimeError when the message is refused."""
-        message_id = uuid4().hex
-        ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self.waiting[message_id] = ended
-        status, body = await self.send(content, message_id)
-        if status != 200:
-            raise RuntimeError(f"a message was answered with {status}: {body[:300].decode(errors='replace')}")
-        async with asyncio.timeout(WAIT_SECONDS):
-            return await ended
-
-    def close(self) -> None:
-        self.caller.close()
-        if self.reader is not None:
-            self.reader.close()
-
-    def _frame(self, frame: bytes, arrived: float) -> None:
-        event = _event(frame)
-        if event == b"connected":
-            self.attached.set()
-        elif event in TERMINALS and (found := _MESSAGE_ID.search(frame)):
-            message_id = found[1].decode()
-            self.on_end(message_id, event, arrived)
-            waiting = self.waiting.pop(message_id, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(arrived)
-
-
-async def all_of(makers: list[Callable[[], Awaitable[Any]]], at_once: int = AT_ONCE) -> list[Any]:
-    """Their results in order, `at_once` of them under way."""
-    bound = asyncio.Semaphore(at_once)
-
-    async def one(make: Callable[[], Awaitable[Any]]) -> Any:
-        async with bound:
-            return await make()
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(make)) for make in makers]
-    return [task.result() for task in tasks]
-
-
-@attrs.define
-class Share:
-    """How much of a CPU this process used between `begin` and `end`."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-    async def __aenter__(self) -> Share:
-        await agree("begin")
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        await agree("end")
-
-    def found(self) -> Json:
-        return {"wall": self.wall, "client_cpu": self.cpu / self.wall}
+from benchmarks.talk import TERMINALS, WAIT_SECONDS, Json, Share, Talk, all_of, event_of, stamps_of, tell
+from benchmarks.wire import Place, Reader
 
 
 async def turns(place: Place, plan: Json) -> Json:
@@ -163,6 +42,70 @@ async def turns(place: Place, plan: Json) -> Json:
     for talk in talks:
         talk.close()
     return {"histogram": found.encode(), "late": late.encode(), "ends": dict(ends), **share.found()}
+
+
+async def busy(place: Place, plan: Json) -> Json:
+    """For `seconds`, each of `conversations` sends its next message when it has the end of the one before."""
+    talks = await all_of([lambda: Talk.open(place, plan["agent"])] * plan["conversations"])
+    await all_of([lambda talk=talk: talk.ask(plan["content"]) for talk in talks], 8)  # type: ignore[misc]
+    found, ends, share = Histogram(), Counter[str](), Share()
+
+    async def go_on(talk: Talk) -> None:
+        talk.on_end = lambda message_id, event, at: ends.update([event.decode()])
+        end = time.perf_counter() + plan["seconds"]
+        while (begun := time.perf_counter()) < end:
+            found.record(await talk.ask(plan["content"]) - begun)
+
+    async with share:
+        await asyncio.gather(*(go_on(talk) for talk in talks))
+    for talk in talks:
+        talk.close()
+    return {"histogram": found.encode(), "ends": dict(ends), **share.found()}
+
+
+async def apart(place: Place, plan: Json) -> Json:
+    """One conversation, begun at `place` and read there (`near`) and at `other` (`far`) all the time. `turns` messages
+    are posted at each of `posted_at` in turn, then `streams` replies of `pieces`, `delay_ms` apart.
+
+    Gives how long each turn took where it was posted, and how much later the far reader had an event than the near one;
+    where it had it earlier, that counts as the least that a histogram has."""
+    near = await Talk.open(place, plan["agent"])
+    talks = {"near": near, "far": await near.at(Place(plan["other"], place.key))}
+    taken = {name: Histogram() for name in ("near", "far", "end_later", "piece_later")}
+    stamps: dict[str, dict[bytes, float]] = {name: {} for name in talks}
+
+    async def turn(name: str, content: str) -> tuple[float, float]:
+        """Seconds at the poster, and how much later than at the near reader the far one had the end."""
+        message_id, begun = uuid4().hex, time.perf_counter()
+        ends = {at: talk.end_of(message_id) for at, talk in talks.items()}
+        status, body = await talks[name].send(content, message_id)
+        if status != 200:
+            raise RuntimeError(f"a message was answered with {status}: {body[:300].decode(errors='replace')}")
+        async with asyncio.timeout(WAIT_SECONDS):
+            arrived = {at: await end for at, end in ends.items()}
+        return arrived[name] - begun, arrived["far"] - arrived["near"]
+
+    for _ in range(plan["warm"]):
+        for name in talks:
+            await turn(name, plan["content"])
+    share = Share()
+    async with share:
+        for _ in range(plan["turns"]):
+            for name in plan["posted_at"]:
+                seconds, later = await turn(name, plan["content"])
+                taken[name].record(seconds)
+                taken["end_later"].record(later)
+        for name, talk in talks.items():
+            talk.on_stamp = stamps[name].__setitem__
+        for _ in range(plan["streams"]):
+            for name in plan["posted_at"]:
+                await turn(name, f"stamp {plan['pieces']} {plan['delay_ms']}")
+    for stamp in stamps["near"].keys() & stamps["far"].keys():
+        taken["piece_later"].record(stamps["far"][stamp] - stamps["near"][stamp])
+    for talk in talks.values():
+        talk.close()
+    conversation = near.path.rpartition("/")[2]
+    return {"conversation": conversation, **{name: one.encode() for name, one in taken.items()}, **share.found()}
 
 
 async def cold(place: Place, plan: Json) -> Json:
@@ -256,7 +199,7 @@ async def stream(place: Place, plan: Json) -> Json:
 
     def on_frame(frame: bytes, arrived: float, kind: str) -> None:
         nonlocal attached, stamps, frames
-        event = _event(frame)
+        event = event_of(frame)
         if event == b"connected":
             attached += 1
             if attached == total:
@@ -267,9 +210,9 @@ async def stream(place: Place, plan: Json) -> Json:
                 finished.set()
             if ends["slow"] == plan["slow"]:
                 slow_finished.set()
-        elif kind == "fast" and event == b"output" and (content := _CONTENT.search(frame)):
+        elif kind == "fast" and event == b"output":
             frames += 1
-            for stamp in content[1].split():
+            for stamp in stamps_of(frame):
                 stamps += 1
                 found.record(arrived - int(stamp) / 1e9)
 
@@ -305,7 +248,7 @@ async def resume(place: Place, plan: Json) -> Json:
         caught_up: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
         def on_frame(frame: bytes, arrived: float) -> None:
-            if _event(frame) in TERMINALS and not caught_up.done():
+            if event_of(frame) in TERMINALS and not caught_up.done():
                 caught_up.set_result(arrived)
 
         reader = Reader(on_frame)
@@ -345,7 +288,16 @@ async def hold(place: Place, plan: Json) -> Json:
     return share.found()
 
 
-PLANS = {"turns": turns, "cold": cold, "accept": accept, "stream": stream, "resume": resume, "hold": hold}
+PLANS = {
+    "turns": turns,
+    "busy": busy,
+    "apart": apart,
+    "cold": cold,
+    "accept": accept,
+    "stream": stream,
+    "resume": resume,
+    "hold": hold,
+}
 
 
 def main() -> None:

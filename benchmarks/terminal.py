@@ -48,7 +48,7 @@ def parts(target: Target, repeat: int) -> floors.Parts:
     return found
 
 
-def _path(found: dict[str, float]) -> dict[str, float]:
+def path_of(found: dict[str, float]) -> dict[str, float]:
     """In the order in which they happen."""
     path = {"request": found["request"]}
     if "commit" in found:
@@ -80,7 +80,7 @@ def warm(bench: Bench, target: Target, name: str, *, conversations: int, turns: 
     if rate:
         figures["sent late, p99 ms"] = Histogram.decode(told["late"]).percentile(99) * 1e3
         figures["turns a second"] = turns / told["wall"]
-    return Latency(name, Histogram.decode(told["histogram"]), _path(beside.medians()), figures | use.per(turns))
+    return Latency(name, Histogram.decode(told["histogram"]), path_of(beside.medians()), figures | use.per(turns))
 
 
 def _cold(bench: Bench, target: Target, agent: str, turns: int) -> Latency:
@@ -93,7 +93,7 @@ def _cold(bench: Bench, target: Target, agent: str, turns: int) -> Latency:
         settings: dict[str, Any] = {"agent": agent, "turns": turns, "content": CONTENT}
         told = generate(target.url, target.key, "cold", use.look, **settings)
     figures = {"client CPU share": told["client_cpu"]}
-    return Latency(f"cold, {agent}", Histogram.decode(told["histogram"]), _path(beside.medians()), figures)
+    return Latency(f"cold, {agent}", Histogram.decode(told["histogram"]), path_of(beside.medians()), figures)
 
 
 class Use:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.hosts import PIECES
 from benchmarks.kinds import KINDS
 from benchmarks.results import Run
 from tests.benchmarks.lobu_bench import bench
@@ -24,11 +25,17 @@ LATENCIES = {
     "idle": (),
     "snapshot": ("first half", "second half"),
     "resume": ("1 at once", "20 at once"),
-    "hosts": ("busy, 3 hosts", "reader at the owner", "at another host", "link, delta", "link, terminal"),
+    "hosts": ("read at the owner", "read at another host", "a piece, later", "a terminal event, later", "3 hosts"),
 }
 FIGURES = {
     "hang": ("TURN_TIMEOUT, beyond",),
     "failover": ("killed, to its new begin, beyond",),
+    "hosts": (
+        "turns a second, 1 hosts",
+        "turns a second, 2 hosts",
+        "turns a second, 3 hosts",
+        "commits of 3 idle hosts",
+    ),
     "stream": ("pieces a second",),
     "accept": ("durable accepts a second",),
     "spawn": ("own memory, idle, zygote", "at once, all ready after"),
@@ -49,7 +56,7 @@ def test_a_kind_in_its_short_form(kind: str, tmp_path: Path) -> None:
     for latency in result.latencies:
         assert len(latency.histogram) > 0
         assert 0 < latency.histogram.percentile(50) <= latency.histogram.percentile(99) <= latency.histogram.most
-        assert latency.floor or latency.name.startswith("busy"), latency.name
+        assert latency.floor, latency.name
         assert all(seconds > 0 for seconds in latency.floor.values()), latency
         assert latency.name in shown
         assert latency.figures.get("client CPU share", 0.0) < 1.5, "of one CPU; else it measures itself"
@@ -84,7 +91,15 @@ def _failover(result: Any) -> None:
         assert latency.histogram.percentile(50) >= latency.floor["rest of the lease"] * 0.9, latency.name
 
 
-CHECKS = {"terminal": _terminal, "snapshot": _snapshot, "hang": _hang, "failover": _failover}
+def _hosts(result: Any) -> None:
+    pieces, ends = result.latencies[2:4]
+    assert len(pieces.histogram) == 2 * PIECES, "one reply posted at each of two hosts, each piece read at both"
+    assert len(ends.histogram) == 2 * result.settings["turns"]
+    for latency in result.latencies[4:]:
+        assert 2.5 < latency.figures["commits a turn"] < 4, "each is one write to the disk: accept, start, end"
+
+
+CHECKS = {"terminal": _terminal, "snapshot": _snapshot, "hang": _hang, "failover": _failover, "hosts": _hosts}
 
 
 def test_every_kind_that_is_registered_loads() -> None:
