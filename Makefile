@@ -11,7 +11,7 @@ run: $(STAMP)
 	$(BIN)/lobu run
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .
