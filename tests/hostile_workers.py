@@ -23,7 +23,7 @@ import trio
 
 from lobu_actors.contract.ids import new_id
 from tests.hostile_attacks import ATTACKS, CRASHES, TURN_SECONDS, Attack, Scene
-from tests.sandbox_world import PYTHON, UIDS
+from tests.sandbox_world import PYTHON, UIDS, UIDS_APART
 from tests.system.audit import broken_promises
 from tests.system.lobu_process import LobuRun, lobu_run
 from tests.system.sse_client import Client, Conversation, Transcript
@@ -48,8 +48,9 @@ upload_file_max_bytes = 1000000
 upload_total_max_bytes = 1000000
 workspace_max_bytes = 200000000
 workspace_max_files = 2000
+worker_uid_first = {UIDS.first}
 """
-_DEADLINES = "{ heartbeat_seconds = 3, first_output_seconds = 3, progress_seconds = 3, turn_seconds = 6 }"
+_DEADLINES = "{ heartbeat_seconds = 3, first_output_seconds = 5, progress_seconds = 5, turn_seconds = 10 }"
 
 
 class Neighbours:
@@ -188,7 +189,7 @@ def _workers() -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["uids", "cmdline"])
-        if (process.info["uids"] and UIDS.first <= process.info["uids"].real < UIDS.first + 100_000)
+        if (process.info["uids"] and UIDS.first <= process.info["uids"].real < UIDS.first + UIDS_APART)
         or any(part.endswith("/hostile.py") for part in process.info["cmdline"] or ())
     ]
 

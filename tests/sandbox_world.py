@@ -29,7 +29,9 @@ from tests.integration.workers.conftest import PATIENCE, ChildContext, Client, H
 
 PROGRAM = Path(__file__).parent / "workers" / "runs_python.py"
 PYTHON = next((path for path in ("/usr/bin/python3",) if os.access(path, os.X_OK)), "python")
-UIDS = UidRange(1_900_000_000, 64)
+# The kernel counts a user's processes on the whole machine: tests that run side by side have users of their own.
+UIDS_APART = 10_000
+UIDS = UidRange(1_910_000_000 + UIDS_APART * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), 64)
 
 
 @cache

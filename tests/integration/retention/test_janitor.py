@@ -231,6 +231,7 @@ async def test_a_conversation_that_is_written_to_is_skipped(talks, store, databa
         for statement in (b"BEGIN", b"UPDATE conversation SET model = 'm'"):
             await connection.fetch(statement, None, timeout_seconds=5, write=True)
         assert not (await janitor(store).walk(trio.Event()))["events"]
+        await connection.fetch(b"ROLLBACK", None, timeout_seconds=5, write=True)
     assert (await janitor(store).walk(trio.Event()))["events"] == 2
 
 

@@ -135,10 +135,10 @@ async def test_a_worker_that_ended_while_nobody_was_there_is_no_more(lives, tmp_
         first.die()
     os.kill(run.worker_pid, signal.SIGKILL)
     await wait_for_end(run.worker_pid)
+    records = tmp_path / "lives" / "spawner" / RECORDS_NAME
+    await until(lambda: os.listdir(records) == ["spawner"])  # the spawner, too, has seen it
     async with lives() as second:
         assert not second.adopt(run)
-        records = tmp_path / "lives" / "spawner" / RECORDS_NAME
-        await until(lambda: os.listdir(records) == ["spawner"])
 
 
 async def test_another_process_with_the_workers_number_is_not_adopted(lives, wait_for_end):
