@@ -23,7 +23,8 @@ def begin(run: Run) -> None:
 def complete(run: Run, usage: dict[str, Any] | None) -> None:
     """Put the reply into the session file, then report it. Raises OSError, with nothing reported."""
     model = run.hello["settings"].get("model")
-    run.session.finish("".join(run.text), model if isinstance(model, str) else "", usage)
+    text = "".join(run.text)[run.recorded_chars :]
+    run.session.finish(text, model if isinstance(model, str) else "", usage, run.recorded)
     frame: Wire = {"type": "complete", "runId": run.run_id}
     if usage is not None:
         frame["usage"] = usage

@@ -8,6 +8,7 @@ so that nothing is unwritten when the turn's end is reported.
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 VERSION = 3
@@ -56,11 +57,13 @@ class SessionFile:
     def begin(self, texts: list[str], *, again: bool) -> None:
         """Add the user's messages. `again`: first cut those that an attempt before this one left unanswered."""
         self._catch_up(again=again)
-        for text in texts:
-            self._append({"role": "user", "content": [{"type": "text", "text": text}]})
+        self._append([{"role": "user", "content": [{"type": "text", "text": text}]} for text in texts])
 
-    def finish(self, text: str, model: str, usage: Entry | None) -> None:
-        """Add the assistant's reply."""
+    def finish(self, text: str, model: str, usage: Entry | None, recorded: Sequence[Entry] = ()) -> None:
+        """Add what the turn recorded and the assistant's reply, which may be empty if something was recorded."""
+        if not text and recorded:
+            self._append(recorded)
+            return
         provider, _, name = model.rpartition("/")
         message: Entry = {
             "role": "assistant",
@@ -72,19 +75,24 @@ class SessionFile:
         }
         if usage is not None:
             message["usage"] = usage
-        self._append(message)
+        self._append([*recorded, message])
 
-    def _append(self, message: Entry) -> None:
-        identifier = os.urandom(4).hex()
-        entry = {
-            "type": "message",
-            "id": identifier,
-            "parentId": self._last_id,
-            "timestamp": _now(),
-            "message": message | {"timestamp": int(time.time() * 1000)},
-        }
-        self._write(_line(entry))
-        self._last_id = identifier
+    def _append(self, messages: Sequence[Entry]) -> None:
+        """In one piece: a worker that dies leaves all of them or, but for a full disk, none."""
+        lines, parent = b"", self._last_id
+        for message in messages:
+            identifier = os.urandom(4).hex()
+            entry = {
+                "type": "message",
+                "id": identifier,
+                "parentId": parent,
+                "timestamp": _now(),
+                "message": message | {"timestamp": int(time.time() * 1000)},
+            }
+            lines += _line(entry)
+            parent = identifier
+        self._write(lines)
+        self._last_id = parent
 
     def _write(self, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -44,6 +44,8 @@ class Run:
         self.hello = hello
         self.session = session
         self.text: list[str] = []
+        self.recorded: list[Wire] = []  # messages for the session file, which stand for the text up to `recorded_chars`
+        self.recorded_chars = 0
         self.terminal: Wire | None = None
         self.cancel_reason: str | None = None
         self.changed = threading.Condition()
@@ -64,6 +66,10 @@ class Run:
 
     def send(self, frame: Wire) -> None:
         self._channel.send(frame)
+
+    def record(self, message: Wire) -> None:
+        self.recorded.append(message)
+        self.recorded_chars = sum(map(len, self.text))
 
     def end(self, frame: Wire) -> None:
         with self._channel.lock:
@@ -144,6 +150,12 @@ class _BaseTurn:
         return "\n\n".join(text_of(message.get("content")) for message in self.messages)
 
     @property
+    def summary(self) -> str | None:
+        """What was said in the session before this one, as long as this one has nothing of its own."""
+        summary = self._run.frame.get("summary")
+        return summary if isinstance(summary, str) else None
+
+    @property
     def cancelled(self) -> bool:
         return self._run.cancel_reason is not None
 
@@ -156,13 +168,25 @@ class _BaseTurn:
         """Add to the reply, as a generator's `yield` does."""
         self._run.send_text(text)
 
-    def status(self, status: str, phase: str | None = None, tool: str | None = None) -> None:
-        """Tell what is being done; `phase` is `model`, `tool` or `waiting`."""
+    def record(self, message: dict[str, Any]) -> None:
+        """Note a message, with its `role` and `content`, for the session file, which gets it if the turn succeeds.
+
+        It stands for all text that was sent before it: the file's last message of the assistant has what came after.
+        """
+        self._run.record(message)
+
+    def status(self, status: str, phase: str | None = None, tool: str | None = None, code: str | None = None) -> None:
+        """Tell what is being done; `phase` is `model`, `tool` or `waiting`.
+
+        `code`: a failure of the provider that the worker may yet get over; if it does not in time, it is the turn's.
+        """
         frame: Wire = {"type": "status", "runId": self.run_id, "status": status}
         if phase is not None:
             frame["phase"] = phase
         if tool is not None:
             frame["tool"] = tool
+        if code is not None:
+            frame["code"] = code
         self._run.send(frame)
 
     def ephemeral(self, text: str) -> None:

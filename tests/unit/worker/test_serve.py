@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from lobu_actors.contract.frames import (
     Steer,
 )
 from lobu_actors.worker import channel
+from lobu_actors.worker.session import text_of
 
 HANDLERS = {
     "plain": "def reply(turn):\n    return f'you said {turn.content}'",
@@ -72,6 +74,49 @@ def test_status_ephemeral_log_and_usage(program):
         Delta(run_id=run, text="x"),
         Complete(run_id=run, usage={"inputTokens": 3}),
     ]
+
+
+def test_a_failure_of_the_provider_that_may_pass(program):
+    worker = program(
+        "def reply(turn):\n    turn.status('busy', phase='waiting', code='PROVIDER_QUOTA')\n    return 'x'"
+    )
+    worker.greet()
+    run = worker.turn("x")
+    assert worker.until(Complete)[0] == Status(run_id=run, status="busy", phase="waiting", code="PROVIDER_QUOTA")
+
+
+RECORDING = """
+def reply(turn):
+    yield "let me see"
+    turn.record({"role": "assistant", "content": [{"type": "text", "text": "let me see"}], "stopReason": "toolUse"})
+    turn.record({"role": "toolResult", "content": []})
+    if turn.content == "fail":
+        raise Fail("NO")
+    yield turn.content
+"""
+
+
+def test_what_a_turn_records_stands_between_question_and_reply(program):
+    worker = program(RECORDING)
+    worker.greet()
+    assert worker.reply("hi") == "let me seehi"
+    assert worker.reply("") == "let me see"
+    worker.turn("fail")
+    worker.until(Fail)
+    messages = [json.loads(line).get("message") for line in worker.session_file.read_bytes().splitlines()][1:]
+    assert [(message["role"], text_of(message["content"])) for message in messages] == [
+        ("user", "hi"), ("assistant", "let me see"), ("toolResult", ""), ("assistant", "hi"),
+        ("user", ""), ("assistant", "let me see"), ("toolResult", ""),
+        ("user", "fail"),
+    ]  # fmt: skip
+
+
+def test_a_turn_knows_the_summary_of_the_session_before(program):
+    worker = program("def reply(turn):\n    return str(turn.summary)")
+    worker.greet()
+    assert worker.reply("x") == "None"
+    worker.say(frames.TurnFrame(run_id="s", attempt=1, messages=[], run_token="t", extra={"summary": "before"}))
+    assert worker.until(Complete)[0].text == "before"
 
 
 ASKING = {
