@@ -39,6 +39,7 @@ class TurnError(StrEnum):
     PROVIDER_AUTH = "PROVIDER_AUTH"
     PROVIDER_QUOTA = "PROVIDER_QUOTA"
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
+    PROVIDER_REFUSED = "PROVIDER_REFUSED"
     GUARDRAIL_REJECTED = "GUARDRAIL_REJECTED"
     GUARDRAIL_FAILED = "GUARDRAIL_FAILED"
     NO_MODEL_CONFIGURED = "NO_MODEL_CONFIGURED"
@@ -112,6 +113,7 @@ TURN_ERRORS: dict[TurnError, tuple[Fault, str]] = {
     TurnError.PROVIDER_AUTH: (Fault.PROVIDER, "The model provider refused the credentials; check the provider key."),
     TurnError.PROVIDER_QUOTA: (Fault.PROVIDER, "The model provider's quota is used up; wait or raise it."),
     TurnError.PROVIDER_UNAVAILABLE: (Fault.PROVIDER, "The model provider did not answer; try again later."),
+    TurnError.PROVIDER_REFUSED: (Fault.PROVIDER, "The model provider refused the request; change it or the model."),
     TurnError.GUARDRAIL_REJECTED: (Fault.CALLER, "A guardrail of this agent refused the message."),
     TurnError.GUARDRAIL_FAILED: (Fault.OPERATOR, "A guardrail could not be run, so the message was refused."),
     TurnError.NO_MODEL_CONFIGURED: (Fault.OPERATOR, "This agent has no model configured."),

@@ -5,6 +5,8 @@ Knows the store, workers and feed by their protocols only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import structlog
 
@@ -23,7 +25,7 @@ from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerRequest
 from lobu_actors.conversation.writes import Writes
 from lobu_actors.gateway.feed import Feed
 from lobu_actors.gateway.writer import FeedWriter
-from lobu_actors.store.records import Activation
+from lobu_actors.store.records import Activation, Agent
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +138,7 @@ class Effects:
         request = WorkerRequest(
             ref=self._lease.ref,
             worker=self._agent.worker,
-            settings=self._agent.settings,
+            settings=_settings_of(self._agent),
             deadlines=attrs.asdict(self._deadlines),
             startup_seconds=self._deadlines.startup_seconds,
         )
@@ -158,3 +160,8 @@ class Effects:
             return m.RunRefused(effect.run_id, str(error))
         assert self._worker is not None, "decide begins a run with a ready worker only"
         return None if self._worker.send(frame) else m.TurnNotSent(effect.run_id)
+
+
+def _settings_of(agent: Agent) -> dict[str, Any]:
+    """What a worker is told of its agent: the settings, and its model among them unless they name one."""
+    return agent.settings if agent.model is None else {"model": agent.model, **agent.settings}
