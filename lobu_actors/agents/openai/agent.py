@@ -1,0 +1,96 @@
+"""A turn: the model is asked, its tools are called, it is asked again, until it has nothing more to call.
+
+Owns the loop and what of it is kept in the session file.
+"""
+
+from typing import Any
+
+from lobu_actors.agents.openai import history, settings
+from lobu_actors.agents.openai.dialect import Answer, Call, Usage, request_body
+from lobu_actors.agents.openai.provider import Provider
+from lobu_actors.agents.openai.settings import Settings
+from lobu_actors.agents.openai.tools import Toolbox
+from lobu_actors.contract.errors import TurnError
+from lobu_actors.worker import Fail, Turn
+
+Json = dict[str, Any]
+TOO_MANY_STEPS = "TOO_MANY_STEPS"
+SUMMARY = "What was said in the conversation before:\n\n"
+
+
+class Agent:
+    """What lives as long as the worker: connections to the provider, and the MCP servers."""
+
+    def __init__(self, provider: Provider, toolbox: Toolbox) -> None:
+        self._provider = provider
+        self._toolbox = toolbox
+
+    async def reply(self, turn: Turn) -> None:
+        await _Conversation(turn, self._provider, self._toolbox).run()
+
+
+class _Conversation:
+    """One turn of it."""
+
+    def __init__(self, turn: Turn, provider: Provider, toolbox: Toolbox) -> None:
+        self._turn = turn
+        self._ask = provider.ask
+        self._toolbox = toolbox
+        self._settings: Settings = settings.read(turn.settings)
+        self._provider, self._model = settings.model_of(turn.settings, turn.messages)
+        self._messages = [
+            *_instructions(self._settings.system_prompt, turn.summary),
+            *history.to_chat(turn.history()),
+            {"role": "user", "content": turn.content},
+        ]
+        self._usage = Usage()
+
+    async def run(self) -> None:
+        """Raises Fail."""
+        tools = await self._toolbox.offer(self._settings.mcp, self._settings.tool_start_seconds)
+        said = False
+        for _ in range(self._settings.max_steps):
+            body = request_body(self._model, self._messages, tools, self._settings.parameters)
+            answer = await self._ask(self._turn, body, self._settings, follows=said)
+            said = said or bool(answer.text)
+            self._usage.add(answer.usage)
+            self._turn.usage = self._usage.total()
+            if answer.calls:
+                self._take(answer, usage=None)
+                for call in answer.calls:
+                    await self._call(call)
+                self._take_steers(self._turn.take_steers())
+                self._turn.status("thinking", phase="model")  # the tool's clock ends here
+            elif steers := self._turn.take_steers():
+                self._take(answer, usage=None)
+                self._take_steers(steers)
+            else:
+                if not said and answer.finish_reason == "content_filter":
+                    raise Fail(TurnError.PROVIDER_REFUSED, "The model provider's content filter took the whole reply.")
+                self._take(answer, usage=self._turn.usage)
+                return
+        raise Fail(TOO_MANY_STEPS, f"The model was asked {self._settings.max_steps} times and wants to go on.")
+
+    async def _call(self, call: Call) -> None:
+        self._turn.status(f"calling {call.name}", phase="tool", tool=call.name)
+        result = await self._toolbox.call(
+            call, start_seconds=self._settings.tool_start_seconds, max_chars=self._settings.tool_result_chars
+        )
+        self._messages.append(history.tool_result(call.id, result.text))
+        self._turn.record(history.entry_of_result(call, result.text, result.is_error))
+
+    def _take(self, answer: Answer, usage: Json | None) -> None:
+        for number, call in enumerate(answer.calls):
+            call.id = call.id or f"call_{len(self._messages)}_{number}"
+        self._messages.append(history.assistant(answer.text, answer.calls))
+        self._turn.record(history.entry_of_answer(answer, self._provider, self._model, usage))
+
+    def _take_steers(self, steers: list[str]) -> None:
+        for text in steers:
+            self._messages.append({"role": "user", "content": text})
+            self._turn.record(history.entry_of_user(text))
+
+
+def _instructions(system_prompt: str, summary: str | None) -> list[Json]:
+    text = "\n\n".join(part for part in (system_prompt, summary and SUMMARY + summary) if part)
+    return [{"role": "system", "content": text}] if text else []
