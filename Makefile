@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts rolling-hosts \
-	stale-writers database-away bench clean
+	stale-writers database-away bench bench-rivals clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -50,6 +50,9 @@ database-away: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/lobu bench $(or $(ARGS),all)
+
+bench-rivals: $(STAMP)
+	$(BIN)/python -m benchmarks.rivals $(ARGS)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -55,9 +55,11 @@ class Connection:
 class Stream:
     """One event stream; gives (event, data, time of arrival)."""
 
-    def __init__(self, port: int, token: str, path: str, last_id: str | None = None) -> None:
+    def __init__(
+        self, port: int, token: str, path: str, last_id: str | None = None, timeout_seconds: float = 60.0
+    ) -> None:
         self.last_id = last_id
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_seconds)
         resume = "" if last_id is None else f"last-event-id: {last_id}\r\n"
         self._socket.sendall(
             f"GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n{resume}\r\n".encode()
@@ -100,11 +102,12 @@ class Conversation:
         self.events = self._stream.events()
         next(self.events)  # connected
 
-    def read_at(self, port: int) -> None:
-        """Go on with the stream from its last id, there. Raises OSError when nobody listens."""
+    def read_at(self, port: int, timeout_seconds: float = 60.0) -> None:
+        """Go on with the stream from its last id, there. Raises OSError when nobody listens; its events raise
+        TimeoutError when nothing comes in `timeout_seconds`."""
         last_id = self._stream.last_id
         self._stream.close()
-        self._stream = Stream(port, self.token, f"{self.path}/events", last_id)
+        self._stream = Stream(port, self.token, f"{self.path}/events", last_id, timeout_seconds)
         self.events = self._stream.events()
 
     def send(self, content: str) -> str:

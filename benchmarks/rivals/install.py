@@ -1,0 +1,50 @@
+"""Each rival's own environment under `.venv-rivals/NAME`, from pinned versions. The only place that downloads."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.rivals.places import ROOT
+
+ENVIRONMENTS = ROOT / ".venv-rivals"
+REQUIREMENTS = Path(__file__).with_name("requirements")
+INSTALL_SECONDS = 900
+
+
+class NotToBeHad(Exception):
+    """A rival's packages cannot be installed here; says why in one line."""
+
+
+def python_of(name: str) -> str:
+    """The interpreter of that rival's venv, which is made when it is not there or its pins have changed."""
+    wanted = (REQUIREMENTS / f"{name}.txt").read_text()
+    folder, stamp = ENVIRONMENTS / name, ENVIRONMENTS / name / ".installed"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        run(name, [sys.executable, "-m", "venv", str(folder)])
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run(name, [*pip, "--requirement", str(REQUIREMENTS / f"{name}.txt")])
+        stamp.write_text(wanted)
+    return str(folder / "bin" / "python")
+
+
+def versions(name: str) -> str:
+    """The pins, in one line; empty when there are none."""
+    file = REQUIREMENTS / f"{name}.txt"
+    return ", ".join(line for line in file.read_text().splitlines() if line) if file.exists() else ""
+
+
+def run(name: str, command: Sequence[str], cwd: Path | None = None) -> str:
+    """What it printed. Raises NotToBeHad with its last line when it fails or takes too long."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS, cwd=cwd)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotToBeHad(f"{name}: {error}") from None
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise NotToBeHad(f"{name}: `{' '.join(command[:4])} …` failed: {last}")
+    return done.stdout
