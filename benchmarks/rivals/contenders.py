@@ -26,4 +26,5 @@ def _service(name: str, module: str) -> Callable[[], Make]:
 CONTENDERS: Mapping[str, Callable[[], Make]] = {
     "lobu": lambda: Ours,
     "asyncio": _service("asyncio", "plain"),
+    "pgqueuer": _service("pgqueuer", "queued"),
 }
