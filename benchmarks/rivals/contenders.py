@@ -27,4 +27,5 @@ CONTENDERS: Mapping[str, Callable[[], Make]] = {
     "lobu": lambda: Ours,
     "asyncio": _service("asyncio", "plain"),
     "pgqueuer": _service("pgqueuer", "queued"),
+    "dbos": _service("dbos", "durable"),
 }
