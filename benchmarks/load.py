@@ -272,7 +272,7 @@ async def resume(place: Place, plan: Json) -> Json:
 
 async def hold(place: Place, plan: Json) -> Json:
     """`conversations` opened, with a reader each (`reads`), and one message each (`content`), and kept so until the
-    caller has looked."""
+    caller has looked. `rest_seconds`: what the server is given before, to close what was left and to go to sleep."""
     share = Share()
     await asyncio.sleep(0)
     async with share:
@@ -282,7 +282,7 @@ async def hold(place: Place, plan: Json) -> Json:
         if not plan["reads"]:
             for talk in talks:
                 talk.close()
-        await asyncio.sleep(0.5)  # the server closes what was left
+        await asyncio.sleep(plan.get("rest_seconds", 0.5))
     for talk in talks:
         talk.close()
     return share.found()

@@ -70,7 +70,7 @@ def _prepare(wanted: list[str], problems: list[str]) -> dict[str, Make]:
 
 def _one(make: Make, plan: Plan, prefix: str) -> Found:
     with new_place() as (folder, database):
-        contender = make(folder, database.url)
+        contender = make(folder, database)
         try:
             contender.start()
             return measure(contender, database, plan, lambda line: _progress(prefix + line))

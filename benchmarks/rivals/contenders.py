@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.rivals import install
-from benchmarks.rivals.places import Contender, Ours, Rival
+from benchmarks.rivals.places import ROOT, WORKER, Contender, Ours, Postgres, Rival
 
-Make = Callable[[Path, str], Contender]  # in a folder, with a database's URL
+Make = Callable[[Path, Postgres], Contender]  # in a folder
 
 
 def _service(name: str, module: str) -> Callable[[], Make]:
@@ -17,14 +18,25 @@ def _service(name: str, module: str) -> Callable[[], Make]:
     def prepare() -> Make:
         python = install.python_of(name)
         command = [python, "-m", f"benchmarks.rivals.{module}"]
-        return lambda folder, database_url: Rival(name, folder, database_url, command, {})
+        return lambda folder, database: Rival(name, folder, database, command, {})
 
     return prepare
 
 
+def _otp() -> Make:
+    folder = install.erlang(Path(__file__).with_name("otp"))
+    command = [*install.erlang_command(folder), *BEAM, "-noinput", "-pa", str(folder / "ebin"), "-s", "turns", "main"]
+    environment = {"RIVAL_PYTHON": sys.executable, "RIVAL_WORKER": str(ROOT / WORKER)}
+    return lambda place, database: Rival("otp", place, database, command, environment)
+
+
+# Schedulers that spin when idle take the CPUs from Postgres and the client; this is the switch for shared machines.
+BEAM = ("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
+
 # Each installs what it needs (NotToBeHad when it cannot), and gives a way to make one.
 CONTENDERS: Mapping[str, Callable[[], Make]] = {
     "lobu": lambda: Ours,
+    "otp": _otp,
     "asyncio": _service("asyncio", "plain"),
     "pgqueuer": _service("pgqueuer", "queued"),
     "dbos": _service("dbos", "durable"),

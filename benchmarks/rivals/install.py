@@ -13,6 +13,11 @@ from benchmarks.rivals.places import ROOT
 ENVIRONMENTS = ROOT / ".venv-rivals"
 REQUIREMENTS = Path(__file__).with_name("requirements")
 INSTALL_SECONDS = 900
+COMPILE = (
+    "[Into | Files] = init:get_plain_arguments(),"
+    "Done = [compile:file(File, [report, warnings_as_errors, {outdir, Into}]) || File <- Files],"
+    "halt(case lists:member(error, Done) of true -> 1; false -> 0 end)."
+)
 
 
 class NotToBeHad(Exception):
@@ -30,6 +35,38 @@ def python_of(name: str) -> str:
         run(name, [*pip, "--requirement", str(REQUIREMENTS / f"{name}.txt")])
         stamp.write_text(wanted)
     return str(folder / "bin" / "python")
+
+
+def erlang(sources: Path) -> Path:
+    """The folder of an Erlang out of Debian's packages, unpacked, not installed; `sources` are compiled in `ebin`."""
+    name = "otp"
+    pins, folder = (REQUIREMENTS / f"{name}.txt").read_text(), ENVIRONMENTS / name
+    stamp, debs = folder / ".installed", folder / "debs"
+    if not stamp.exists() or stamp.read_text() != pins:
+        shutil.rmtree(folder, ignore_errors=True)
+        debs.mkdir(parents=True)
+        download = ["apt-get", "download", "--quiet", *pins.split()]
+        try:
+            run(name, download, debs)
+        except NotToBeHad:  # the package lists may be old, or not there yet
+            run(name, ["apt-get", "update"])
+            run(name, download, debs)
+        for file in debs.glob("*.deb"):
+            run(name, ["dpkg", "-x", str(file), str(folder)])
+        stamp.write_text(pins)
+    ebin = folder / "ebin"
+    ebin.mkdir(exist_ok=True)
+    files = [str(path) for path in sorted(sources.glob("*.erl"))]
+    run(name, [*erlang_command(folder), "-noshell", "-eval", COMPILE, "-extra", str(ebin), *files])
+    return folder
+
+
+def erlang_command(folder: Path) -> list[str]:
+    """What `erl` does, for one that was moved."""
+    root = folder / "usr" / "lib" / "erlang"
+    [programs] = root.glob("erts-*/bin")
+    where = {"ROOTDIR": root, "BINDIR": programs, "EMU": "beam", "PROGNAME": "erl"}
+    return ["env", *(f"{key}={value}" for key, value in where.items()), str(programs / "erlexec")]
 
 
 def versions(name: str) -> str:

@@ -20,6 +20,7 @@ from benchmarks.rivals.places import Contender, Postgres, cpu_seconds, own_memor
 TERMINALS = ("complete", "agent-error", "cancelled")
 CONTENT = "hello"
 POLL_SECONDS = 0.002
+REST_SECONDS = 3.0  # some systems shrink what has been idle for a second
 
 # What happened to the turn that was under way when its server was killed.
 SAME, TWICE, FAILED, LOST = "same run went on", "run twice", "failed", "no end"
@@ -109,7 +110,7 @@ def _at_once(contender: Contender, plan: Plan) -> dict[str, float]:
 def _idle_stream(contender: Contender, plan: Plan) -> float:
     """Bytes that the servers grew by for each open stream of a conversation with no worker."""
     own: list[int] = []
-    settings: dict[str, Any] = {"agent": contender.agent, "reads": True, "content": ""}
+    settings: dict[str, Any] = {"agent": contender.agent, "reads": True, "content": "", "rest_seconds": REST_SECONDS}
     generate(contender.url, contender.key, "hold", conversations=plan.streams // 4, **settings)  # pools, caches
     look = lambda word: own.append(own_memory(contender.servers()))  # noqa: E731
     generate(contender.url, contender.key, "hold", look, conversations=plan.streams, **settings)
