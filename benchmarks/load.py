@@ -272,16 +272,19 @@ async def resume(place: Place, plan: Json) -> Json:
 
 async def hold(place: Place, plan: Json) -> Json:
     """`conversations` opened, with a reader each (`reads`), and one message each (`content`), and kept so until the
-    caller has looked. `rest_seconds`: what the server is given before, to close what was left and to go to sleep."""
+    caller has looked. `rest_seconds`: what the server is given before, to close what was left and to go to sleep.
+    Without `posters` the connections that messages would be posted on are closed."""
     share = Share()
     await asyncio.sleep(0)
     async with share:
         talks = await all_of([lambda: Talk.open(place, plan["agent"], reads=plan["reads"])] * plan["conversations"])
         if plan["content"]:
             await all_of([lambda talk=talk: talk.ask(plan["content"]) for talk in talks], 8)  # type: ignore[misc]
-        if not plan["reads"]:
-            for talk in talks:
+        for talk in talks:
+            if not plan["reads"]:
                 talk.close()
+            elif not plan.get("posters", True):
+                talk.caller.close()
         await asyncio.sleep(plan.get("rest_seconds", 0.5))
     for talk in talks:
         talk.close()

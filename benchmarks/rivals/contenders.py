@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.rivals import install
-from benchmarks.rivals.places import ROOT, WORKER, Contender, Ours, Postgres, Rival
+from benchmarks.rivals.places import ROOT, WORKER, Contender, Engine, Ours, Postgres, Rival
+from benchmarks.server import free_port
 
 Make = Callable[[Path, Postgres], Contender]  # in a folder
 
@@ -30,6 +31,31 @@ def _otp() -> Make:
     return lambda place, database: Rival("otp", place, database, command, environment)
 
 
+def _restate() -> Make:
+    python = install.python_of("restate")
+    program = install.node_package("restate", "@restatedev/restate-server-linux-x64") / "bin" / "restate-server"
+
+    def make(folder: Path, database: Postgres) -> Rival:
+        node, ingress, admin, endpoint = (free_port() for _ in range(4))
+        environment = {
+            "RIVAL_INGRESS": f"http://127.0.0.1:{ingress}",
+            "RIVAL_ADMIN": f"http://127.0.0.1:{admin}",
+            "RIVAL_ENDPOINT_PORT": str(endpoint),
+            "RESTATE_BIND_ADDRESS": f"127.0.0.1:{node}",
+            "RESTATE_ADVERTISED_ADDRESS": f"http://127.0.0.1:{node}",
+            "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{ingress}",
+            "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{admin}",
+            "RESTATE_LISTEN_MODE": "tcp",
+            "RESTATE_DISABLE_TELEMETRY": "true",
+            "RESTATE_LOG_FILTER": "warn",
+        }
+        command = [python, "-m", "benchmarks.rivals.journalled"]
+        engine = [str(program), "--no-logo", "--base-dir", str(folder / "restate"), "--node-name", "rival"]
+        return Rival("restate", folder, database, command, environment, Engine(engine, ingress))
+
+    return make
+
+
 # Schedulers that spin when idle take the CPUs from Postgres and the client; this is the switch for shared machines.
 BEAM = ("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
 
@@ -40,4 +66,5 @@ CONTENDERS: Mapping[str, Callable[[], Make]] = {
     "asyncio": _service("asyncio", "plain"),
     "pgqueuer": _service("pgqueuer", "queued"),
     "dbos": _service("dbos", "durable"),
+    "restate": _restate,
 }

@@ -24,28 +24,32 @@ class NotToBeHad(Exception):
     """A rival's packages cannot be installed here; says why in one line."""
 
 
+def installed(name: str) -> bool:
+    """Whether that rival is there, with the pins of now."""
+    stamp = ENVIRONMENTS / name / ".installed"
+    return stamp.exists() and stamp.read_text() == _pins(name)
+
+
 def python_of(name: str) -> str:
     """The interpreter of that rival's venv, which is made when it is not there or its pins have changed."""
-    wanted = (REQUIREMENTS / f"{name}.txt").read_text()
-    folder, stamp = ENVIRONMENTS / name, ENVIRONMENTS / name / ".installed"
-    if not stamp.exists() or stamp.read_text() != wanted:
+    folder = ENVIRONMENTS / name
+    if not installed(name):
         shutil.rmtree(folder, ignore_errors=True)
         run(name, [sys.executable, "-m", "venv", str(folder)])
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         run(name, [*pip, "--requirement", str(REQUIREMENTS / f"{name}.txt")])
-        stamp.write_text(wanted)
+        _stamp(name)
     return str(folder / "bin" / "python")
 
 
 def erlang(sources: Path) -> Path:
     """The folder of an Erlang out of Debian's packages, unpacked, not installed; `sources` are compiled in `ebin`."""
     name = "otp"
-    pins, folder = (REQUIREMENTS / f"{name}.txt").read_text(), ENVIRONMENTS / name
-    stamp, debs = folder / ".installed", folder / "debs"
-    if not stamp.exists() or stamp.read_text() != pins:
+    folder, debs = ENVIRONMENTS / name, ENVIRONMENTS / name / "debs"
+    if not installed(name):
         shutil.rmtree(folder, ignore_errors=True)
         debs.mkdir(parents=True)
-        download = ["apt-get", "download", "--quiet", *pins.split()]
+        download = ["apt-get", "download", "--quiet", *_pins(name).split()]
         try:
             run(name, download, debs)
         except NotToBeHad:  # the package lists may be old, or not there yet
@@ -53,7 +57,7 @@ def erlang(sources: Path) -> Path:
             run(name, download, debs)
         for file in debs.glob("*.deb"):
             run(name, ["dpkg", "-x", str(file), str(folder)])
-        stamp.write_text(pins)
+        _stamp(name)
     ebin = folder / "ebin"
     ebin.mkdir(exist_ok=True)
     files = [str(path) for path in sorted(sources.glob("*.erl"))]
@@ -69,10 +73,28 @@ def erlang_command(folder: Path) -> list[str]:
     return ["env", *(f"{key}={value}" for key, value in where.items()), str(programs / "erlexec")]
 
 
+def node_package(name: str, package: str) -> Path:
+    """The folder of a package of npm's registry that is one of that rival's parts; its scripts are not run."""
+    folder = ENVIRONMENTS / name
+    pinned = (REQUIREMENTS / f"{name}-npm.txt").read_text().split()
+    place = folder / "node_modules" / package
+    if not place.exists():
+        run(name, ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), *pinned])
+    return place
+
+
 def versions(name: str) -> str:
     """The pins, in one line; empty when there are none."""
-    file = REQUIREMENTS / f"{name}.txt"
-    return ", ".join(line for line in file.read_text().splitlines() if line) if file.exists() else ""
+    files = sorted(REQUIREMENTS.glob(f"{name}*.txt"))
+    return ", ".join(pin for file in files for pin in file.read_text().split())
+
+
+def _pins(name: str) -> str:
+    return (REQUIREMENTS / f"{name}.txt").read_text()
+
+
+def _stamp(name: str) -> None:
+    (ENVIRONMENTS / name / ".installed").write_text(_pins(name))
 
 
 def run(name: str, command: Sequence[str], cwd: Path | None = None) -> str:

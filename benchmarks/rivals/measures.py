@@ -110,7 +110,8 @@ def _at_once(contender: Contender, plan: Plan) -> dict[str, float]:
 def _idle_stream(contender: Contender, plan: Plan) -> float:
     """Bytes that the servers grew by for each open stream of a conversation with no worker."""
     own: list[int] = []
-    settings: dict[str, Any] = {"agent": contender.agent, "reads": True, "content": "", "rest_seconds": REST_SECONDS}
+    settings: dict[str, Any] = {"agent": contender.agent, "reads": True, "content": ""}
+    settings |= {"rest_seconds": REST_SECONDS, "posters": False}
     generate(contender.url, contender.key, "hold", conversations=plan.streams // 4, **settings)  # pools, caches
     look = lambda word: own.append(own_memory(contender.servers()))  # noqa: E731
     generate(contender.url, contender.key, "hold", look, conversations=plan.streams, **settings)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+import attrs
 import psutil
 import trio
 
@@ -53,6 +54,14 @@ class Contender(Protocol):
     def log(self) -> str: ...
 
 
+@attrs.frozen
+class Engine:
+    """A process that a rival's service needs beside it; it is up when it listens on `port`."""
+
+    command: Sequence[str]
+    port: int
+
+
 class Rival:
     """A process that is started with a command line; its children are its workers if they run `worker.py`."""
 
@@ -60,7 +69,13 @@ class Rival:
     key = KEY
 
     def __init__(
-        self, name: str, folder: Path, database: Postgres, command: Sequence[str], environment: Mapping[str, str]
+        self,
+        name: str,
+        folder: Path,
+        database: Postgres,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        engine: Engine | None = None,
     ) -> None:
         self.name = name
         self.port = free_port()  # the same one again after a restart
@@ -79,21 +94,30 @@ class Rival:
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._engine = engine
+        self._engine_process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        if self._engine is not None and (self._engine_process is None or self._engine_process.poll() is not None):
+            self._engine_process = self._run(self._engine.command, self._engine.port)
+        self._process = self._run(self._command, self.port)
+
+    def _run(self, command: Sequence[str], port: int) -> subprocess.Popen[bytes]:
+        """When it listens."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, env=self._environment
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, env=self._environment
             )
         deadline = time.monotonic() + START_SECONDS
-        while not _listens(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.name} did not start:\n{self.log()[-3000:]}")
             time.sleep(POLL_SECONDS)
+        return process
 
     def kill_server(self) -> None:
         assert self._process is not None
@@ -101,15 +125,16 @@ class Rival:
         self._process.wait()
 
     def kill_all(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        mine = [process for process in (self._process, self._engine_process) if process is not None]
+        for child in mine:
+            child.kill()
         while found := self._processes():
             for process in found:
                 with suppress(psutil.Error):
                     process.kill()
             time.sleep(POLL_SECONDS)
-        if self._process is not None:
-            self._process.wait()
+        for child in mine:
+            child.wait()
 
     def servers(self) -> Processes:
         return [process for process in self._processes() if not _is_worker(process)]
