@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,6 +57,30 @@ def _restate() -> Make:
     return make
 
 
+def _langgraph() -> Make:
+    python = install.python_of("langgraph")
+
+    def make(folder: Path, database: Postgres) -> Rival:
+        module = "benchmarks.rivals.graphed"
+        config = {
+            "dependencies": ["."],
+            "graphs": {"turn": f"{module}:graph"},
+            "http": {"app": f"{module}:application"},
+        }
+        (folder / "langgraph.json").write_text(json.dumps(config))
+        environment = {
+            "LANGGRAPH_CLI_NO_ANALYTICS": "1",
+            "LANGSMITH_TRACING": "false",
+            "HTTPS_PROXY": "http://127.0.0.1:9",  # it asks for newer versions and reports itself; nothing leaves
+        }
+        rival = Rival("langgraph", folder, database, [], environment)
+        rival.command = [python, "-m", "langgraph_cli", "dev", "--no-browser", "--no-reload", "--port", str(rival.port)]
+        rival.command += ["--n-jobs-per-worker", "32", "--server-log-level", "WARNING"]
+        return rival
+
+    return make
+
+
 # Schedulers that spin when idle take the CPUs from Postgres and the client; this is the switch for shared machines.
 BEAM = ("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
 
@@ -67,4 +92,5 @@ CONTENDERS: Mapping[str, Callable[[], Make]] = {
     "pgqueuer": _service("pgqueuer", "queued"),
     "dbos": _service("dbos", "durable"),
     "restate": _restate,
+    "langgraph": _langgraph,
 }

@@ -20,6 +20,7 @@ from benchmarks.rivals.places import Contender, Postgres, cpu_seconds, own_memor
 TERMINALS = ("complete", "agent-error", "cancelled")
 CONTENT = "hello"
 POLL_SECONDS = 0.002
+PROBES = 3
 REST_SECONDS = 3.0  # some systems shrink what has been idle for a second
 
 # What happened to the turn that was under way when its server was killed.
@@ -35,10 +36,20 @@ class Plan:
     streams: int = 1000
     run_seconds: float = 2.0  # of the turn whose server is killed
     wait_seconds: float = 90.0  # for its end, from the kill on
+    most_seconds: float = 60.0  # about, of turns in a row: who takes a second for each is asked for fewer
 
     @classmethod
     def quick(cls) -> Plan:
-        return cls(turns=60, turns_at_once=160, at_once=4, kills=3, streams=40, run_seconds=0.5, wait_seconds=8.0)
+        return cls(
+            turns=60,
+            turns_at_once=160,
+            at_once=4,
+            kills=3,
+            streams=40,
+            run_seconds=0.5,
+            wait_seconds=8.0,
+            most_seconds=10.0,
+        )
 
 
 @attrs.frozen
@@ -78,6 +89,13 @@ def _turns(contender: Contender, look: Callable[[str], None], conversations: int
     return told
 
 
+def _how_many(contender: Contender, conversations: int, wanted: int, plan: Plan) -> int:
+    """Turns for a measurement, by what a few take."""
+    told = _turns(contender, lambda word: None, conversations, PROBES * conversations)
+    rate = PROBES * conversations / told["wall"]
+    return max(min(wanted, int(rate * plan.most_seconds)), PROBES * conversations)
+
+
 def _one_by_one(contender: Contender, database: Postgres, plan: Plan) -> dict[str, float]:
     seen: list[dict[str, float]] = []
 
@@ -85,9 +103,10 @@ def _one_by_one(contender: Contender, database: Postgres, plan: Plan) -> dict[st
         parts = {"server": contender.servers(), "worker": contender.workers(), "Postgres": database.processes()}
         seen.append({part: cpu_seconds(processes) for part, processes in parts.items()})
 
-    told = _turns(contender, look, 1, plan.turns)
+    turns = _how_many(contender, 1, plan.turns, plan)
+    told = _turns(contender, look, 1, turns)
     taken = Histogram.decode(told["histogram"])
-    used = {f"CPU ms a turn, {part}": (seen[1][part] - seen[0][part]) / plan.turns * 1e3 for part in seen[0]}
+    used = {f"CPU ms a turn, {part}": (seen[1][part] - seen[0][part]) / turns * 1e3 for part in seen[0]}
     return {
         "one turn p50, ms": taken.percentile(50) * 1e3,
         "one turn p99, ms": taken.percentile(99) * 1e3,
@@ -97,7 +116,8 @@ def _one_by_one(contender: Contender, database: Postgres, plan: Plan) -> dict[st
 
 
 def _at_once(contender: Contender, plan: Plan) -> dict[str, float]:
-    told = _turns(contender, lambda word: None, plan.at_once, plan.turns_at_once)
+    turns = _how_many(contender, plan.at_once, plan.turns_at_once, plan)
+    told = _turns(contender, lambda word: None, plan.at_once, turns)
     taken = Histogram.decode(told["histogram"])
     return {
         "at once, turns/s": len(taken) / told["wall"],

@@ -80,7 +80,7 @@ class Rival:
         self.name = name
         self.port = free_port()  # the same one again after a restart
         self._folder = folder
-        self._command = command
+        self.command = command
         self._log = folder / "log"
         self._environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -104,7 +104,7 @@ class Rival:
     def start(self) -> None:
         if self._engine is not None and (self._engine_process is None or self._engine_process.poll() is not None):
             self._engine_process = self._run(self._engine.command, self._engine.port)
-        self._process = self._run(self._command, self.port)
+        self._process = self._run(self.command, self.port)
 
     def _run(self, command: Sequence[str], port: int) -> subprocess.Popen[bytes]:
         """When it listens."""
