@@ -27,7 +27,7 @@ init(Name) ->
 
 handle_call(read, {Reader, _}, State = #state{readers = Readers}) ->
     monitor(process, Reader),
-    {reply, ok, State#state{readers = [Reader | Readers]}}.
+    {reply, ok, State#state{readers = [Reader | Readers]}, hibernate}.
 
 handle_cast({run, Id, Text}, State = #state{running = undefined}) ->
     {noreply, begin_turn(Id, Text, State)};

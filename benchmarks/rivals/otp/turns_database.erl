@@ -1,7 +1,7 @@
 %% Connections to Postgres with prepared statements. All of them go with this process, which its supervisor starts again.
 -module(turns_database).
 -behaviour(gen_server).
--export([start_link/0, accept/3, finish/3, ended/2]).
+-export([start_link/0, accept/3, finish/3, ended/2, prepare/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(CONNECTIONS, 16).
@@ -47,10 +47,12 @@ rows(Name, Parameters) ->
 init([]) ->
     [First | _] = Connections = [connect() || _ <- lists:seq(1, ?CONNECTIONS)],
     [{ok, [_]} = pgsql:squery(First, Query) || Query <- ?SCHEMA],
-    [{ok, _, _, _} = pgsql:prepare(Connection, Name, Query)
-     || Connection <- Connections, {Name, Query} <- ?STATEMENTS],
+    rpc:pmap({?MODULE, prepare}, [], Connections),  % side by side: the driver's small writes wait for each other
     persistent_term:put(?KEY, {list_to_tuple(Connections), atomics:new(1, [])}),
     {ok, none}.
+
+prepare(Connection) ->
+    [{ok, _, _, _} = pgsql:prepare(Connection, Name, Query) || {Name, Query} <- ?STATEMENTS].
 
 connect() ->
     {ok, Connection} = pgsql:connect([

@@ -91,7 +91,7 @@ answer('GET', [_, <<"api">>, <<"v1">>, <<"agents">>, Name, <<"events">>], Header
                          {Id, Event, Number} <- turns_database:ended(Name, Behind)],
             ok = gen_tcp:send(Socket, [Head, chunk([Connected | Missed])]),
             ok = inet:setopts(Socket, [{packet, raw}, {active, once}]),
-            stream(Socket);
+            proc_lib:hibernate(?MODULE, stream, [Socket]);
         false ->
             refuse(Socket)
     end;
