@@ -60,4 +60,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-rivals build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -6,6 +6,7 @@ Downloads what is pinned, the first time. Exits with 1 when somebody could not b
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ PAGE = ROOT / "docs" / "benchmarks" / "rivals.md"
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Keep all figures there, as JSON.")
 @click.option("--write-page", is_flag=True, help=f"Put the table into {PAGE.relative_to(ROOT)}.")
 def main(only: str | None, quick: bool, rounds: int | None, output: Path | None, write_page: bool) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     wanted = list(CONTENDERS) if only is None else ["lobu", *(name for name in only.split(",") if name != "lobu")]
     if unknown := [name for name in wanted if name not in CONTENDERS]:
         raise click.UsageError(f"--only: no {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -165,7 +166,7 @@ def _server_crash(contender: Contender, kill: Callable[[], None], plan: Plan) ->
     conversation = Conversation(contender.port, contender.key, f"killed-{time.time_ns()}", contender.agent)
     conversation.send(CONTENT)
     conversation.wait_for("complete")
-    runs = Path(f"/tmp/rival-runs-{os.getpid()}-{time.time_ns()}")
+    runs = Path(tempfile.gettempdir()) / f"rival-runs-{os.getpid()}-{time.time_ns()}"
     try:
         conversation.send(f"runs {runs} {plan.run_seconds}")
         while not runs.exists() or not runs.read_text():

@@ -15,25 +15,29 @@ import trio
 
 from tests.system.lobu_process import until
 
+BENCH = ("supervisor.cli.main", "bench", "hang", "--repeat", "1000")
+RIVALS = ("benchmarks.rivals", "--only", "lobu")
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_benchmark_that_is_ended(number: signal.Signals) -> None:
+@pytest.mark.parametrize(("words", "status"), [(BENCH, 130), (RIVALS, 1)], ids=["bench", "rivals"])
+def test_a_benchmark_that_is_ended(words: tuple[str, ...], status: int, number: signal.Signals) -> None:
     with tempfile.TemporaryDirectory(prefix="lobu-test-") as name:
         environment = {one: value for one, value in os.environ.items() if not one.startswith(("LOBU_", "DATABASE_"))}
         process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.cli.main", "bench", "hang", "--repeat", "1000"],
+            [sys.executable, "-m", *words],
             env={**environment, "TMPDIR": name},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
-            trio.run(until, lambda: list(Path(name).glob("*/.lobu/gateway_url")), "the measured server is up", 90)
+            trio.run(until, lambda: list(Path(name).rglob(".lobu/gateway_url")), "the measured server is up", 90)
             process.send_signal(number)
             process.wait(60)
         finally:
             process.kill()
             process.wait()
-        assert process.returncode == 130
+        assert process.returncode == status
         assert [one for one in psutil.process_iter() if _is_of(one, name)] == []
         assert list(Path(name).iterdir()) == []
 
