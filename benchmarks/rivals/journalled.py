@@ -76,7 +76,7 @@ async def life(_: Starlette) -> AsyncIterator[None]:
     global client
     config = Endpoint()
     config.bind = [f"127.0.0.1:{ENDPOINT_PORT}"]
-    config.h2_max_concurrent_streams = 2147483647  # as Restate's guide says
+    config.h2_max_concurrent_streams = 2147483647  # one connection has all invocations
     config.keep_alive_max_requests = 2147483647
     asgi = restate.app([conversations])
     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""PgQueuer: a message is a job, and the consumer is a task in the service's own loop, as in its FastAPI guide.
+"""PgQueuer: a message is a job, and the consumer is a task in the service's own loop.
 
 Its part: the job is kept until it was done, and given to another consumer when its heartbeat stops for 30 s (its
 default). Ours here: the terminal event, one more statement, once for each message. A failed worker fails the turn; the
