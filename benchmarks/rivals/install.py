@@ -69,7 +69,7 @@ def erlang_command(folder: Path) -> list[str]:
     """What `erl` does, for one that was moved."""
     root = folder / "usr" / "lib" / "erlang"
     [programs] = root.glob("erts-*/bin")
-    where = {"ROOTDIR": root, "BINDIR": programs, "EMU": "beam", "PROGNAME": "erl"}
+    where = {"ROOTDIR": root, "BINDIR": programs, "EMU": "beam", "PROGNAME": "erl", "ERL_CRASH_DUMP_BYTES": 0}
     return ["env", *(f"{key}={value}" for key, value in where.items()), str(programs / "erlexec")]
 
 
