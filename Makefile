@@ -11,7 +11,7 @@ run: $(STAMP)
 	$(BIN)/lobu run
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

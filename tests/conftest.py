@@ -35,8 +35,8 @@ TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "
 UNWIND_SECONDS = 60.0  # to kill processes and take databases down
 _hung = pytest.StashKey[float]()
 
-MACHINES = "systemd"  # folders
-LONG_ONES = (MACHINES, "system", "cluster", "benchmarks", "singletons", "workers")
+# Folders.
+LONG_ONES = ("systemd", "system", "cluster", "benchmarks", "singletons", "workers")
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool:
@@ -78,11 +78,7 @@ pytest_runtest_call = pytest.hookimpl(_failing_when_hung, wrapper=True, tryfirst
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What may not run side by side: the tests of one file, which share fixtures, and those that boot a machine. Side
-    by side, what takes long begins first, so that no process is left alone with it at the end."""
-    for item in items:
-        group = MACHINES if MACHINES in item.path.parts else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Side by side, what takes long begins first, so that no process is left alone with it at the end."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: next((n for n, part in enumerate(LONG_ONES) if part in item.path.parts), 9))
 
