@@ -191,6 +191,7 @@ class Reader:
         self._host: Host | None = None
         self._wait_seconds = 0.0
         self._lost_at: float | None = None
+        self._streaming = False  # the host answered the request for the stream at hand
 
     async def follow(self, message_id: str) -> None:
         """To its terminal event, over as many streams as it takes."""
@@ -203,34 +204,35 @@ class Reader:
             try:
                 await self._read(host, message_id)
             except Broken as error:
-                if self._lost_at is None or self._heard:
-                    self._cut(host, restarting, str(error))
+                if self._streaming:
+                    self._cut(str(error))
                 else:
                     self._campaign.turned_away(host, restarting, str(error))
 
     async def _read(self, host: Host, message_id: str) -> None:
-        self._heard, lost_at = False, self._lost_at
+        self._streaming, heard, lost_at = False, False, self._lost_at
         paused = lost_at is not None
         async with self._conversation.through(host.client).events(last_event_id=self.transcript.last_id) as stream:
             if stream.status != 200:
                 raise Broken(f"status {stream.status}")
+            self._streaming = True
             self.transcript.connections += 1
             while message_id not in self.transcript.terminals and (frame := await stream.next()) is not None:
                 now = time.monotonic()
                 if frame.event == "drain":
                     self._wait_seconds = frame.data["reconnectInMs"] / 1000
                     continue
-                if not self._heard and lost_at is not None:
+                if not heard and lost_at is not None:
                     self._campaign.report.resumes.append(now - lost_at)
-                self._heard = True
+                heard = True
                 if paused and lost_at is not None and frame.data.get("messageId") == message_id:
                     self._campaign.report.pauses.append(now - lost_at)
                     paused = False
                 self.transcript.take(frame)
-        if self._heard or self._lost_at is None:
+        if heard or self._lost_at is None:
             self._lost_at = time.monotonic()
 
-    def _cut(self, host: Host, restarting: bool, why: str) -> None:
+    def _cut(self, why: str) -> None:
         self._campaign.report.cut += 1
         self._campaign.report.faults.append(f"a stream was cut off without `drain`: {why}")
         self._lost_at = time.monotonic()
