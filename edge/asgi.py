@@ -19,6 +19,8 @@ import trio
 
 from edge.services import HELD
 
+_LAST_PARTS = frozenset({"http.response.body", "websocket.http.response.body", "websocket.close"})
+
 
 class Outermost:
     """Wraps an ASGI app. `end_seconds` bounds the sending of a response's last part."""
@@ -31,13 +33,16 @@ class Outermost:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if scope["type"] == "websocket" and scope["http_version"] != "1.1":
+            await send({"type": "websocket.close"})  # its messages would have no bound; see `edge.ws_stream`
+            return
         scope["path"] = _path(scope["path"])
         with ExitStack() as held:
             scope[HELD] = held
             await self._app(scope, receive, partial(self._send, send))
 
     async def _send(self, send: Any, message: Any) -> None:
-        if message["type"] != "http.response.body" or message.get("more_body", False):
+        if message["type"] not in _LAST_PARTS or message.get("more_body", False):
             await send(message)
             return
         with trio.move_on_after(self._end_seconds, shield=True):

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import attrs
 import trio
-from quart import request
 
 from edge.errors import unauthorized
 from edge.origins import require_own_origin
 from edge.rates import Rates
+from edge.request import opening
 from edge.settings import EdgeSettings
 from edge.tickets import KeySession, TicketClaims, verify_session, verify_ticket
 from edge.tokens import API_KEY_PREFIX, ExpiredToken, InvalidToken, JwtKeys, TokenClaims, api_key_hash
@@ -79,8 +79,8 @@ class Authenticator:
 
         Raises Refusal 401; 403 for a cookie from another's page; 429. StoreUnavailable.
         """
-        ticket = request.args.get(TICKET_ARGUMENT) if ticket_for is not None else None
-        cookie = request.cookies.get(SESSION_COOKIE)
+        ticket = opening().args.get(TICKET_ARGUMENT) if ticket_for is not None else None
+        cookie = opening().cookies.get(SESSION_COOKIE)
         if ticket is not None and ticket_for is not None and bearer_credential() is None:
             return await self._by_ticket(ticket, ticket_for)
         if cookie and bearer_credential() is None:
@@ -89,6 +89,10 @@ class Authenticator:
             self._rates.take(principal.rate_key)
             return principal
         return (await self.bearer())[0]
+
+    def again(self, principal: Principal) -> None:
+        """Count a further call of one whose ticket was used up at its opening. Raises Refusal 429."""
+        self._rates.take(principal.rate_key)
 
     async def bearer(self) -> tuple[Principal, float]:
         """The principal of the request's Bearer credential alone, and when that ends (epoch seconds).
@@ -188,7 +192,7 @@ class Authenticator:
 
 def bearer_credential() -> str | None:
     """The Bearer credential; None for another scheme, as a proxy's Basic, which is none of ours."""
-    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, credential = opening().headers.get("Authorization", "").partition(" ")
     return (credential.strip() or None) if scheme.lower() == "bearer" else None
 
 

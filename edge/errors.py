@@ -53,11 +53,14 @@ class Refusal(Exception):
         if retry_after_seconds is not None:
             self.headers["Retry-After"] = str(retry_after_seconds)
 
-    def response(self) -> Response:
+    def body(self) -> dict[str, Any]:
         body: dict[str, Any] = {"success": False, "error": self.sentence, "code": self.code.value}
         if self.details:
             body["details"] = dict(self.details)
-        return json_response(body, self.status, self.headers)
+        return body
+
+    def response(self) -> Response:
+        return json_response(self.body(), self.status, self.headers)
 
 
 def invalid_field(field: str, sentence: str) -> Refusal:

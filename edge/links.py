@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from quart import request
-
+from edge.request import opening
 from edge.settings import EdgeSettings
 
 ALIAS_PREFIX = "/lobu"
@@ -18,12 +17,14 @@ def conversation_url(settings: EdgeSettings, key: str, tail: str = "") -> str:
 
     A Host that is no host name gives a path alone: nothing of it is repeated.
     """
-    prefix = ALIAS_PREFIX if request.path.startswith(ALIAS_PREFIX + "/") else ""
+    asked = opening()
+    prefix = ALIAS_PREFIX if asked.path.startswith(ALIAS_PREFIX + "/") else ""
     path = f"{prefix}/api/v1/agents/{quote(key, safe='@:')}{tail}"
     if settings.public_url is not None:
         return settings.public_url.rstrip("/").removesuffix(prefix) + path
-    host = request.headers.get("Host", "")
-    return f"{request.scheme}://{host}{path}" if _HOST.match(host) else path
+    host = asked.headers.get("Host", "")
+    scheme = {"ws": "http", "wss": "https"}.get(asked.scheme, asked.scheme)
+    return f"{scheme}://{host}{path}" if _HOST.match(host) else path
 
 
 def agent_settings_url(settings: EdgeSettings, agent_id: str) -> str:

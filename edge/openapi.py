@@ -15,6 +15,7 @@ Json = dict[str, Any]
 _KEY = "/api/v1/agents/{key}"
 
 _STATUS_TEXT = {
+    101: "The connection is a WebSocket now.",
     200: "Done.",
     201: "Opened.",
     202: "Accepted; what follows is told by events.",
@@ -26,6 +27,7 @@ _STATUS_TEXT = {
     409: "Not in this state.",
     413: "The body is too large.",
     415: "The body is not JSON.",
+    426: "This address takes WebSockets.",
     429: "Too many; see Retry-After.",
     503: "Not now; see Retry-After.",
 }
@@ -158,6 +160,13 @@ def _files() -> Json:
     }
 
 
+_FOLLOWING = [
+    _query("since", "Where to go on: an id of an earlier event."),
+    _query("messageId", "End the stream behind this message's terminal event."),
+    _query("Last-Event-ID", "As `since`, which it overrules.", where="header"),
+]
+
+
 def _stream() -> Json:
     stream = {"description": _events_text(), "content": {"text/event-stream": {"schema": {"type": "string"}}}}
     return {
@@ -168,21 +177,29 @@ def _stream() -> Json:
                 "summary": "Read the event stream",
                 "description": "Server-Sent Events. From any id ever sent, a reader gets exactly what it lacks.",
                 "security": [{"bearer": []}, {"cookie": []}, {"ticket": []}],
-                "parameters": [
-                    _query("since", "Where to go on: an id of an earlier event."),
-                    _query("messageId", "End the stream behind this message's terminal event."),
-                    _query("Last-Event-ID", "As `since`, which it overrules.", where="header"),
-                ],
+                "parameters": _FOLLOWING,
                 "responses": {"200": stream, "204": {"description": _STATUS_TEXT[204]}}
                 | _refusals(400, 401, 403, 404, 429, 503),
             },
+        },
+        f"{_KEY}/socket": {
+            "parameters": [_KEY_PARAMETER],
+            "get": _operation(
+                "openSocket",
+                "Follow a conversation, send and answer over a WebSocket",
+                "Text messages: `{event, id?, data}` out, `{call, ref?, ...}` in. See docs/websocket.md.",
+                {"101": {"description": _STATUS_TEXT[101]}} | _refusals(400, 401, 403, 404, 426, 503),
+                parameters=_FOLLOWING,
+                security=[{"bearer": []}, {"cookie": []}, {"ticket": []}],
+            ),
         },
         f"{_KEY}/events/ticket": {
             "parameters": [_KEY_PARAMETER],
             "post": _operation(
                 "getTicket",
                 "Get a ticket for the event stream",
-                "For readers that cannot send headers: open `events?ticket=` with it, once and within seconds. What "
+                "For readers that cannot send headers: open `events?ticket=` or `socket?ticket=` with it, once and "
+                "within seconds. What "
                 "was used or has expired is a 401; a reader that lost its stream asks for another.",
                 _answer("Ticket") | _refusals(401, 403, 404, 503),
             ),
@@ -298,41 +315,17 @@ def _operations() -> Json:
     def plain(kind: str, description: str, of: str = "string") -> Json:
         return {"200": {"description": description, "content": {kind: {"schema": {"type": of}}}}}
 
+    def anybody(name: str, summary: str, responses: Json) -> Json:
+        return {"get": {**_OPEN, "operationId": name, "summary": summary, "responses": responses}}
+
     ok = _answer("Health")
+    described = plain("application/json", "OpenAPI 3.1.", "object")
     return {
-        "/health/live": {"get": {**_OPEN, "operationId": "live", "summary": "Is the process alive?", "responses": ok}},
-        "/health/ready": {
-            "get": {
-                **_OPEN,
-                "operationId": "ready",
-                "summary": "Does it take messages?",
-                "responses": ok | _refusals(503),
-            }
-        },
-        "/metrics": {
-            "get": {
-                **_OPEN,
-                "operationId": "metrics",
-                "summary": "Metrics",
-                "responses": plain("text/plain", "Prometheus text."),
-            }
-        },
-        "/openapi.json": {
-            "get": {
-                **_OPEN,
-                "operationId": "openapi",
-                "summary": "This document",
-                "responses": plain("application/json", "OpenAPI 3.1.", "object"),
-            }
-        },
-        "/docs": {
-            "get": {
-                **_OPEN,
-                "operationId": "docs",
-                "summary": "This document, to be read",
-                "responses": plain("text/html", "A page."),
-            }
-        },
+        "/health/live": anybody("live", "Is the process alive?", ok),
+        "/health/ready": anybody("ready", "Does it take messages?", ok | _refusals(503)),
+        "/metrics": anybody("metrics", "Metrics", plain("text/plain", "Prometheus text.")),
+        "/openapi.json": anybody("openapi", "This document", described),
+        "/docs": anybody("docs", "This document, to be read", plain("text/html", "A page.")),
     }
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from quart import request
-
 from edge.errors import Refusal
+from edge.request import opening
 from edge.settings import EdgeSettings
 from lobu_actors.contract.errors import ApiError
 
@@ -26,9 +25,9 @@ def require_own_origin(settings: EdgeSettings) -> None:
 
     Browsers send no Origin when a page reads from its own site, but Sec-Fetch-Site, which no page can forge.
     """
-    origin = request.headers.get("Origin")
+    origin = opening().headers.get("Origin")
     if origin is None:
-        if request.method in _READING and request.headers.get("Sec-Fetch-Site") == "same-origin":
+        if opening().method in _READING and opening().headers.get("Sec-Fetch-Site") == "same-origin":
             return
     elif _is_own(origin, settings):
         return
@@ -46,7 +45,7 @@ def _is_own(origin: str, settings: EdgeSettings) -> bool:
     if is_https(settings) and scheme != "https":
         return False  # a page that anybody on the way could have changed
     # Behind something that ends TLS our own scheme is not the page's, so the Host is read by the scheme of the Origin.
-    own = _place(f"{scheme}://{request.headers.get('Host', '')}")
+    own = _place(f"{scheme}://{opening().headers.get('Host', '')}")
     return own is not None and own[1:] == (host, port)
 
 

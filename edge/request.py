@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from quart import request
+from quart import has_websocket_context, request, websocket
+from quart.wrappers.base import BaseRequestWebsocket
 
 from edge.errors import Refusal, invalid_field
 from edge.settings import EdgeSettings
 from edge.wire import BadJson, BadShape, BadText, Json, decode_object
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_message_id
+
+
+def opening() -> BaseRequestWebsocket:
+    """The current request, or the handshake of the current WebSocket: both have headers, cookies and arguments."""
+    return websocket if has_websocket_context() else request
 
 
 async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json:

@@ -22,19 +22,20 @@ from functools import partial
 
 import structlog
 import trio
-from hypercorn.config import Config
 from hypercorn.events import Event, Updated
 from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
+from hypercorn.utils import parse_socket_addr, wrap_app
 from quart_trio import QuartTrio
 
 from edge import metrics
 from edge.app import services_of
 from edge.listening import bind, configure
 from edge.settings import EdgeSettings
+from edge.ws_stream import EdgeConfig, EdgeProtocol, SocketLimits
 
 _log = structlog.get_logger(__name__)
 
@@ -87,10 +88,28 @@ async def serve(
 
 
 class _Connection(TCPServer):
-    """Hypercorn's, but its idle clock ends with its reader: otherwise a connection whose other end hung up behind a
-    keep-alive response stays open until the clock has run out."""
+    """Hypercorn's for plain connections, with WebSockets of ours, and an idle clock that ends with its reader:
+    otherwise a connection whose other end hung up behind a keep-alive response stays open until the clock has run out.
+    """
 
     _hung_up = False
+
+    async def run(self) -> None:
+        raw = self.stream.socket
+        try:
+            client, server = (parse_socket_addr(raw.family, name()) for name in (raw.getpeername, raw.getsockname))
+            async with TaskGroup() as tasks:
+                self._task_group = tasks
+                self.protocol = EdgeProtocol(
+                    self.app, self.config, self.context, tasks, self.state, False, client, server, self.protocol_send
+                )
+                await self.protocol.initiate()
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass
+        finally:
+            await self._close()
 
     async def _read_data(self) -> None:
         await super()._read_data()
@@ -172,13 +191,17 @@ def _cut(stream: trio.SocketStream) -> None:
         stream.socket.close()  # it is gone already; whoever waits on it hears so now
 
 
-def _hypercorn_config(settings: EdgeSettings) -> Config:
-    config = Config()
+def _hypercorn_config(settings: EdgeSettings) -> EdgeConfig:
+    config = EdgeConfig()
     config.accesslog = None
     config.errorlog = logging.getLogger("lobu.edge.connection")
     config.include_server_header = False
     config.keep_alive_timeout = settings.keep_alive_seconds
     config.keep_alive_max_requests = settings.keep_alive_max_requests
     config.h11_max_incomplete_size = settings.max_header_bytes
+    config.websocket_ping_interval = settings.ping_seconds
+    config.sockets = SocketLimits(
+        lambda _: settings.max_message_bytes, settings.socket_silence_seconds, settings.linger_seconds
+    )
     config.startup_timeout = config.shutdown_timeout = 10.0
     return config

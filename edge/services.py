@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import attrs
-from quart import request
 
 from edge.accepting import Acceptance
 from edge.auth import Authenticator, Principal
 from edge.guardrails import Guardrails
+from edge.request import opening
 from edge.settings import EdgeSettings
 from edge.streams import Streams
 from edge.tenancy import Tenancy
@@ -66,6 +66,6 @@ class Services:
 
     def held(self) -> ExitStack:
         """What the current request holds; let go when its connection is done with it, whatever way it ends."""
-        held = request.scope[HELD]  # type: ignore[literal-required]
+        held = opening().scope[HELD]  # type: ignore[literal-required]
         assert isinstance(held, ExitStack)
         return held

@@ -78,6 +78,7 @@ class EdgeSettings:
     max_streams: int = _limit(10_000, 1, 1_000_000)  # in this process
     stream_buffer_bytes: int = _limit(256 << 10, 16 << 10, 16 << 20)
     ping_seconds: float = _seconds(10.0, 0.01, MAX_PING_SECONDS)
+    socket_silence_seconds: float = _seconds(45.0, 0.05, 3600.0)  # a WebSocket that answers no ping so long ends
     retry_ms: int = _limit(1000, 100, 60_000)
     drain_spacing_seconds: float = _seconds(0.02, 0.0, 1.0)  # between the ends of two streams when the edge stops
     drain_seconds: float = _seconds(2.0, 0.0, 60.0)  # for the ends of all of them

@@ -6,7 +6,7 @@ line, and a comment as the only keep-alive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -44,6 +44,18 @@ def encode_event(outgoing: Outgoing) -> bytes:
     if outgoing.type is EventType.AGENT_ERROR:
         sent += frame(ERROR_ALIAS, outgoing.data, outgoing.cursor)
     return sent
+
+
+@attrs.frozen
+class Encoding:
+    """How a subscription's events become bytes: its greeting (conversation, time, retry), its keep-alive, an event."""
+
+    first: Callable[[str, int, int], bytes]
+    ping: bytes
+    event: Callable[[Outgoing], bytes]
+
+
+ENCODING = Encoding(first_frame, PING, encode_event)
 
 
 def split_output(outgoing: Outgoing, max_chars: int) -> Iterator[Outgoing]:

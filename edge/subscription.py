@@ -20,6 +20,7 @@ import trio
 
 from edge import metrics, sse
 from edge.settings import EdgeSettings
+from edge.sse import Encoding
 from lobu_actors.contract import events
 from lobu_actors.contract.events import TERMINAL_EVENTS, Cursor, EventType
 from lobu_actors.contract.states import TERMINAL_TURN_STATUSES
@@ -53,6 +54,7 @@ class Subscription:
         start: Cursor | None,
         turn: Turn | None = None,
         draining: Callable[[], bool] = lambda: False,
+        encoding: Encoding = sse.ENCODING,
     ) -> None:
         """Follow `turn` to its terminal event, or else the conversation until it is closed.
 
@@ -64,6 +66,7 @@ class Subscription:
         self._feed = feed
         self._settings = settings
         self._draining = draining
+        self._encoding = encoding
         # Who comes to a server that drains already has nowhere else to go yet, and would come again at once.
         self._reconnect_ms = settings.drain_again_ms if draining() else settings.drain_reconnect_ms
         self._turn = turn
@@ -77,6 +80,7 @@ class Subscription:
         self._reader = FeedReader(feed, start)
         self._pending: deque[Outgoing] = deque()
         self._greeted = False
+        self.drained = False  # it ended because the server is on its way down
         self._done = False
         self._located = start.seq == 0  # the start's own row was looked at
         self._reading = True  # the log has to be read before the feed is heard
@@ -96,9 +100,8 @@ class Subscription:
         """
         if not self._greeted:
             self._greeted = True
-            return self._sent(
-                sse.first_frame(self._ref.conversation_id, self._feed.clock_ms(), self._settings.retry_ms)
-            )
+            hello = self._encoding.first(self._ref.conversation_id, self._feed.clock_ms(), self._settings.retry_ms)
+            return self._sent(hello)
         while True:
             if self._pending:
                 return self._sent(self._encode_pending())
@@ -106,7 +109,7 @@ class Subscription:
                 return None
             now = trio.current_time()
             if now >= self._next_ping:
-                return self._sent(sse.PING)
+                return self._sent(self._encoding.ping)
             if self._reading and not self._draining():
                 if now < self._feed.expected_until:
                     await self._wait(self._feed.expected_until)  # what runs elsewhere is about to be told
@@ -118,6 +121,7 @@ class Subscription:
             self._take()
             if self._draining():
                 self._emit(Outgoing(EventType.DRAIN, events.drain(self._reconnect_ms), None))
+                self.drained = not self._done
                 self._done = True
             if not self._pending and not self._done and not self._reading:
                 await self._wait_for_news()
@@ -282,7 +286,7 @@ class Subscription:
     def _encode_pending(self) -> bytes:
         chunk = bytearray()
         while self._pending and len(chunk) < self._settings.stream_buffer_bytes:
-            encoded = sse.encode_event(self._pending[0])
+            encoded = self._encoding.event(self._pending[0])
             if chunk and len(chunk) + len(encoded) > self._settings.stream_buffer_bytes:
                 break
             self._pending.popleft()

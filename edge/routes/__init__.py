@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint
 
-from edge.routes import browsers, control, conversations, files, messages, operations, sessions, stream, worker
+from edge.routes import browsers, control, conversations, files, messages, operations, sessions, socket, stream, worker
 from edge.services import Services
 
 
@@ -15,6 +15,7 @@ def blueprints(services: Services) -> list[Blueprint]:
         messages.routes(services),
         files.routes(services),
         stream.routes(services),
+        socket.routes(services),
         control.routes(services),
         sessions.routes(services),
         worker.routes(services),

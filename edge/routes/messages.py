@@ -37,15 +37,14 @@ def routes(services: Services) -> Blueprint:
         _, conversation = await services.conversation(key, fresh=False)
         if is_upload():
             async with services.uploads.receive(conversation.ref) as (body, file_ids):
-                return await _take_in(services, conversation, body, file_ids)
-        return await _take_in(services, conversation, await read_object(services.settings))
+                return json_response(await take_in(services, conversation, body, file_ids))
+        return json_response(await take_in(services, conversation, await read_object(services.settings)))
 
     return blueprint
 
 
-async def _take_in(
-    services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()
-) -> Response:
+async def take_in(services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()) -> Json:
+    """The receipt of the message in `body`, once it is durable. Raises Refusal."""
     turn = _new_turn(conversation.ref, body)
     with _known_by_its_id(turn):
         if not begins_session(turn.content):  # which no worker sees
@@ -57,7 +56,7 @@ async def _take_in(
     return await accept_message(services, conversation, turn)
 
 
-async def accept_message(services: Services, conversation: Conversation, turn: NewTurn) -> Response:
+async def accept_message(services: Services, conversation: Conversation, turn: NewTurn) -> Json:
     """The receipt, once the message is durable. Raises Refusal."""
     began = trio.current_time()
     with _known_by_its_id(turn):
@@ -67,7 +66,7 @@ async def accept_message(services: Services, conversation: Conversation, turn: N
         raise _refusal(services, conversation, outcome)
     metrics.MESSAGES.labels("accepted" if outcome.created else "repeated").inc()
     metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
-    return json_response(_receipt(services, outcome.turn))
+    return _receipt(services, outcome.turn)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from edge.history import DEFAULT_LIMIT, MAX_LIMIT, BadCursor, page, parse_histor
 from edge.request import message_id_of, read_object
 from edge.routes.messages import accept_message
 from edge.services import Services
-from edge.wire import json_response
+from edge.wire import Json, json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import new_id
 from lobu_actors.contract.new_session import NEW_SESSION
@@ -47,11 +47,16 @@ def routes(services: Services) -> Blueprint:
         """Begin a new session: the same as sending `/new`. Durable when it is answered; `complete` follows."""
         _, conversation = await services.conversation(key, fresh=False)
         body = await read_object(services.settings, optional=True)
-        message_id = message_id_of(body.get("messageId")) or new_id()
-        turn = NewTurn(conversation.ref, new_id(), message_id, NEW_SESSION, on_busy=OnBusy.INTERRUPT)
-        return await accept_message(services, conversation, turn)
+        return json_response(await begin_anew(services, conversation, body))
 
     return blueprint
+
+
+async def begin_anew(services: Services, conversation: Conversation, body: Json) -> Json:
+    """The receipt of the message that begins a new session. Raises Refusal."""
+    message_id = message_id_of(body.get("messageId")) or new_id()
+    turn = NewTurn(conversation.ref, new_id(), message_id, NEW_SESSION, on_busy=OnBusy.INTERRUPT)
+    return await accept_message(services, conversation, turn)
 
 
 async def _session(services: Services, conversation: Conversation) -> ParsedSession:

@@ -1,4 +1,4 @@
-"""The event stream's route: where to begin, who may, and how many at once. What is sent is the subscription's."""
+"""The event stream's route: who may, and when there is nothing more to read. What is sent is the subscription's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
 
 from edge import sse
-from edge.errors import Refusal
-from edge.request import message_id_of
+from edge.following import followed_turn, starting_point, subscribe
 from edge.services import Services
 from edge.subscription import Subscription
-from lobu_actors.contract.errors import ApiError
-from lobu_actors.contract.events import Cursor, EventType, drain, parse_cursor
+from lobu_actors.contract.events import Cursor, EventType, drain
 from lobu_actors.gateway.feed import Outgoing
 from lobu_actors.store.errors import StoreUnavailable
-from lobu_actors.store.records import Conversation, Turn
+from lobu_actors.store.records import Conversation
 
 
 class StreamBody(ResponseBody):
@@ -56,49 +54,15 @@ def routes(services: Services) -> Blueprint:
 
     async def follow(key: str) -> Response:
         _, conversation = await services.conversation(key, by_ticket=True)
-        start = _start()
-        turn = await _followed_turn(services, conversation)
+        start = starting_point()
+        turn = await followed_turn(services, conversation)
         if request.method == "HEAD":
             return _stream_response(b"")
         if _is_over(conversation, start):
             return Response(status=204)
-        held = services.held()
-        place = held.enter_context(services.streams.place(conversation.ref))
-        feed = held.enter_context(services.gateway.open_feed(conversation.ref))
-        place.feed = feed
-        subscription = Subscription(
-            conversation,
-            services.store,
-            feed,
-            services.settings,
-            start=start,
-            turn=turn,
-            draining=lambda: place.over or services.gateway.draining,
-        )
-        return _stream_response(StreamBody(subscription))
+        return _stream_response(StreamBody(subscribe(services, conversation, start, turn, sse.ENCODING)))
 
     return blueprint
-
-
-def _start() -> Cursor | None:
-    """Last-Event-ID says where the reader really is, so it wins over the address that it first used."""
-    text = request.headers.get("Last-Event-ID") or request.args.get("since")
-    if not text:
-        return None
-    try:
-        return parse_cursor(text)
-    except ValueError as error:
-        raise Refusal(400, ApiError.INVALID_CURSOR, f"This is no place in the stream: {error}.") from None
-
-
-async def _followed_turn(services: Services, conversation: Conversation) -> Turn | None:
-    message_id = message_id_of(request.args.get("messageId"))
-    if message_id is None:
-        return None
-    turn = await services.store.find_turn(conversation.ref, message_id)
-    if turn is None:
-        raise Refusal(404, ApiError.MESSAGE_NOT_FOUND, "This conversation has no such message.")
-    return turn
 
 
 def _is_over(conversation: Conversation, start: Cursor | None) -> bool:

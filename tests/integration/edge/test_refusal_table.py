@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import httpx
 import pytest
+from trio_websocket import ConnectionRejected
 
 from edge.run_tokens import sign_run
 from edge.tickets import sign_ticket
@@ -17,6 +18,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Role
 from lobu_actors.store.records import ApiKey
 from tests.fakes.http_server import Running
+from tests.fakes.socket_client import opened
 
 OURS = ConversationRef("acme", "echo", "echo_ann_acme")
 THEIRS = ConversationRef("rival", "echo", "echo_root_rival")
@@ -32,6 +34,7 @@ A_CONVERSATION = {
     ("/api/v1/agents/<key>/files/<file_id>", "GET"),
     ("/api/v1/agents/<key>/events", "GET"),
     ("/api/v1/agents/<key>/events/ticket", "POST"),
+    ("/api/v1/agents/<key>/socket", "GET"),
     ("/api/v1/agents/<key>/cancel", "POST"),
     ("/api/v1/agents/<key>/questions/<question_id>/answer", "POST"),
     ("/api/v1/agents/<key>/reset", "POST"),
@@ -161,9 +164,20 @@ async def test_no_route_is_open_to_others(server: Running) -> None:
                 answer = await ask(client, route, caller)
                 assert answer.status_code == caller.status, (caller.name, route, answer.text)
                 assert route.method == "HEAD" or not answer.json()["success"]
+            await _upgrade_is_refused(server, caller)
     assert not server.world.store.tables.turns
     assert not server.world.gateway.closes
     assert not (await server.world.store.find_conversation("acme", OURS.conversation_id)).closing
+
+
+async def _upgrade_is_refused(server: Running, caller: Caller) -> None:
+    """The same answer for a WebSocket, before there is one."""
+    path = f"/api/v1/agents/{OURS.conversation_id}/socket{caller.query}"
+    with pytest.raises(ConnectionRejected) as refused:
+        async with opened(server, path, key="", **caller.headers):
+            pytest.fail(f"{caller.name} got the socket")
+    assert refused.value.status_code == caller.status, caller.name
+    assert b'"success":false' in (refused.value.body or b"")
 
 
 @pytest.mark.parametrize("kind", ["bearer", "cookie"])

@@ -1,0 +1,181 @@
+"""WebSockets on a connection: Hypercorn's protocol, with the bounds that it leaves out. Knows no route.
+
+What is different from Hypercorn's own:
+
+- a message is bounded in bytes before it is held; whoever goes on sending behind the refusal is dropped unread, and cut
+  after `linger_seconds` (Hypercorn holds what comes on, without a bound);
+- no compression: a small frame could unfold to a thousand times its size before any bound is looked at;
+- what is no WebSocket protocol gets its close code (1002, 1007) before the connection ends;
+- a peer that answers no ping for `silence_seconds` is gone, though its kernel still takes what we send;
+- the pinging ends with the connection.
+
+WebSockets over HTTP/2, which Hypercorn would serve with its own class, are refused in `edge.asgi`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import attrs
+import h11
+import trio
+from hypercorn.config import Config
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Message, Ping
+from wsproto.frame_protocol import CloseReason
+
+_EXTENSIONS = b"sec-websocket-extensions"
+
+
+@attrs.frozen
+class SocketLimits:
+    """`message_bytes`: of one message, by the path of the socket. Pings follow Hypercorn's interval."""
+
+    message_bytes: Callable[[str], int]
+    silence_seconds: float
+    linger_seconds: float
+
+
+class EdgeConfig(Config):
+    sockets: SocketLimits
+
+
+class EdgeProtocol(ProtocolWrapper):
+    """Hypercorn's, whose HTTP/1.1 upgrades to sockets of ours."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if isinstance(self.protocol, H11Protocol):
+            self.protocol = _Http1(
+                self.app,
+                self.config,
+                self.context,
+                self.task_group,
+                self.state,
+                self.ssl,
+                self.client,
+                self.server,
+                self.send,
+            )
+
+
+class _Http1(H11Protocol):
+    async def _create_stream(self, request: h11.Request) -> None:
+        headers = {name.lower(): value.strip().lower() for name, value in request.headers}
+        tokens = [token.strip() for token in headers.get(b"connection", b"").split(b",")]
+        if request.method != b"GET" or headers.get(b"upgrade") != b"websocket" or b"upgrade" not in tokens:
+            await super()._create_stream(request)
+            return
+        stream = _Socket(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.stream = stream
+        self.connection = H11WSConnection(cast(h11.Connection, self.connection))
+        await stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method="GET",
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        await self.context.mark_request()
+
+
+class _ByteBuffer(WebsocketBuffer):
+    """Counts bytes, and looks before it holds."""
+
+    def extend(self, event: Message[Any]) -> None:
+        chars = len(event.data)
+        size = chars if isinstance(event.data, (bytes, bytearray)) else len(event.data.encode())
+        if self.length + size > self.max_length:
+            raise FrameTooLargeError
+        super().extend(event)
+        self.length += size - chars
+
+
+class _Socket(WSStream):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        assert isinstance(self.config, EdgeConfig)
+        self._limits = self.config.sockets
+        self._heard_at = trio.current_time()
+        self._gone = trio.Event()
+        self._refused = False  # we closed it for what it sent; what comes on is dropped
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Request):
+            kept = [(name, value) for name, value in event.headers if name.lower() != _EXTENSIONS]
+            event = replace(event, headers=kept)
+            path = event.raw_path.partition(b"?")[0].decode("latin1")
+            self.buffer = _ByteBuffer(self._limits.message_bytes(path))
+        elif isinstance(event, (Body, Data)):
+            self._heard_at = trio.current_time()
+        elif isinstance(event, StreamClosed):
+            self._gone.set()
+        await super().handle(event)
+
+    async def _handle_events(self) -> None:
+        for event in self.connection.events():
+            if isinstance(event, Message):
+                await self._take(event)
+            elif isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, CloseConnection):
+                if self.connection.state is ConnectionState.REMOTE_CLOSING:
+                    await self._send_wsproto_event(event.response())
+                elif self.connection.state is ConnectionState.OPEN:  # what came is no WebSocket protocol
+                    await self._send_wsproto_event(CloseConnection(code=event.code, reason=event.reason))
+                await self.send(StreamClosed(stream_id=self.stream_id))
+                return
+
+    async def _take(self, event: Message[Any]) -> None:
+        if self._refused:
+            return
+        try:
+            self.buffer.extend(event)
+        except FrameTooLargeError:
+            self._refused = True
+            self.buffer.clear()
+            reason = f"A message may have {self.buffer.max_length} bytes."
+            await self._send_wsproto_event(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG, reason=reason))
+            self.task_group.spawn(self._linger)
+            return
+        if event.message_finished and self.app_put is not None:
+            message = self.buffer.to_message()
+            self.buffer.clear()
+            await self.app_put(message)
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(self._limits.linger_seconds):
+            await self._gone.wait()
+            return
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_pings(self) -> None:
+        interval = self.config.websocket_ping_interval
+        assert interval is not None
+        while True:
+            with trio.move_on_after(interval):
+                await self._gone.wait()
+                return
+            if trio.current_time() - self._heard_at > self._limits.silence_seconds:
+                await self.send(StreamClosed(stream_id=self.stream_id))
+                return
+            await self._send_wsproto_event(Ping())
