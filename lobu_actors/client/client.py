@@ -1,7 +1,8 @@
 """Calls on a gateway: open a conversation, send, follow, answer, cancel, reset, close, history.
 
-Every call has a deadline. A message's id is made here, before it is sent, so that a send whose answer was lost can be
-repeated and still be one turn.
+Every call has a deadline. What acts on a conversation repeats itself while the server is away for a moment, as in a
+restart: a message's id is made here, before it is sent, so that one whose answer was lost can be sent again and still
+be one turn, and to cancel, to answer and to close again changes nothing. What reads, and `open`, fails at once.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import anyio
 import attrs
 import httpx
 
-from lobu_actors.client.errors import ServerAway, UnexpectedAnswer
+from lobu_actors.client.errors import RequestRefused, ServerAway, UnexpectedAnswer
 from lobu_actors.client.http import REQUEST_SECONDS, away, decode_answer, new_http, retry_after_seconds
 from lobu_actors.client.retry import RETRIED_STATUSES, RetryPolicy
 from lobu_actors.client.stream import EventStream
 from lobu_actors.client.transcript import Transcript
+from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import new_id
 
 Json = dict[str, Any]
 
 API = "/api/v1/agents"
 MAX_PAGE = 200
-SEND_RETRY = RetryPolicy(attempts=5, base_seconds=0.5, max_seconds=5.0)
+CALL_RETRY = RetryPolicy(attempts=5, base_seconds=0.5, max_seconds=5.0)
 
 
 @attrs.frozen
@@ -97,15 +99,7 @@ class Client:
         body: Json = {**fields, "content": content, "messageId": message_id or new_id()}
         if on_busy is not None:
             body["onBusy"] = on_busy
-        answer = await self._call("POST", f"{_path(key)}/messages", json=body, attempts=SEND_RETRY.attempts)
-        turn_id = answer.get("turnId")
-        position = answer.get("position")
-        return Receipt(
-            message_id=_text(answer, "messageId", body["messageId"]),
-            turn_id=turn_id if isinstance(turn_id, str) else None,
-            queued=bool(answer.get("queued")),
-            position=position if isinstance(position, int) else 0,
-        )
+        return _receipt(await self._act("POST", f"{_path(key)}/messages", body), body)
 
     def stream(
         self,
@@ -126,22 +120,27 @@ class Client:
         return stream
 
     async def answer(self, key: str, question_id: str, answer: str) -> None:
-        """Answer a question. Raises RequestRefused with status 409 when somebody was first."""
+        """Answer a question. Raises RequestRefused with status 409 when somebody was first.
+
+        When the server's word was lost on the way, and then somebody is said to have been first, that is taken to be
+        this answer; the event `question-answered` tells which one counts.
+        """
         path = f"{_path(key)}/questions/{quote(question_id, safe='')}/answer"
-        await self._call("POST", path, json={"answer": answer})
+        await self._act("POST", path, {"answer": answer}, ours=ApiError.QUESTION_ANSWERED)
 
     async def cancel(self, key: str, message_id: str | None = None) -> Json:
         """Cancel one message, or everything owed. The answer is a receipt; `cancelled` follows on the stream."""
         body = {} if message_id is None else {"messageId": message_id}
-        return await self._call("POST", f"{_path(key)}/cancel", json=body)
+        return await self._act("POST", f"{_path(key)}/cancel", body)
 
-    async def reset(self, key: str) -> None:
-        """Start afresh: the agent forgets the session."""
-        await self._call("POST", f"{_path(key)}/reset", json={})
+    async def reset(self, key: str, *, message_id: str | None = None) -> Receipt:
+        """Start afresh: the agent forgets the session. Its own `complete` says that it is done."""
+        body: Json = {"messageId": message_id or new_id()}
+        return _receipt(await self._act("POST", f"{_path(key)}/reset", body), body)
 
     async def close(self, key: str) -> None:
         """End the conversation for good."""
-        await self._call("DELETE", _path(key))
+        await self._act("DELETE", _path(key))
 
     async def info(self, key: str) -> Json:
         """The `agent` object: status, queued, running, activity."""
@@ -162,32 +161,38 @@ class Client:
         return response.is_success
 
     async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Json | None = None,
-        params: dict[str, str] | None = None,
-        attempts: int = 1,
+        self, method: str, path: str, *, json: Json | None = None, params: dict[str, str] | None = None
     ) -> Json:
-        """One request, repeated up to `attempts` times when it is safe and may help."""
-        failures = 0
+        """One request."""
+        try:
+            return decode_answer(await self._request(method, path, json, params))
+        except httpx.TransportError as error:
+            raise away(self._http, error) from error
+
+    async def _act(self, method: str, path: str, json: Json | None = None, *, ours: ApiError | None = None) -> Json:
+        """A request that may be repeated, as long as that may help. `ours`: a refusal that an earlier try caused."""
+        failures, unknown = 0, False
         while True:
             asked = None
+            failures += 1
             try:
-                response = await self._request(method, path, json, params)
+                response = await self._request(method, path, json, None)
             except httpx.TransportError as error:
-                failures += 1
-                if failures >= attempts:
+                unknown = unknown or not isinstance(error, httpx.ConnectError)
+                if failures >= CALL_RETRY.attempts:
                     raise away(self._http, error) from error
             else:
-                if response.status_code not in RETRIED_STATUSES:
-                    return decode_answer(response)
-                failures += 1
-                if failures >= attempts:
-                    return decode_answer(response)
+                if response.status_code not in RETRIED_STATUSES or failures >= CALL_RETRY.attempts:
+                    break
+                unknown = True
                 asked = retry_after_seconds(response)
-            await anyio.sleep(SEND_RETRY.delay_seconds(failures, asked))
+            await anyio.sleep(CALL_RETRY.delay_seconds(failures, asked))
+        try:
+            return decode_answer(response)
+        except RequestRefused as refused:
+            if unknown and ours is not None and refused.code == ours:
+                return {}
+            raise
 
     async def _request(
         self, method: str, path: str, json: Json | None, params: dict[str, str] | None
@@ -202,6 +207,16 @@ class Client:
 
 def _path(key: str) -> str:
     return f"{API}/{quote(key, safe='')}"
+
+
+def _receipt(answer: Json, sent: Json) -> Receipt:
+    turn_id, position = answer.get("turnId"), answer.get("position")
+    return Receipt(
+        message_id=_text(answer, "messageId", sent["messageId"]),
+        turn_id=turn_id if isinstance(turn_id, str) else None,
+        queued=bool(answer.get("queued")),
+        position=position if isinstance(position, int) else 0,
+    )
 
 
 def _text(answer: Json, name: str, default: str | None = None) -> str:

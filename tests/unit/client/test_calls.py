@@ -75,6 +75,40 @@ async def test_other_calls(server: Server) -> None:
     ]
 
 
+async def test_an_answer_whose_receipt_was_lost_is_ours(server: Server) -> None:
+    async def lost(connection: Connection) -> None:
+        pass
+
+    async def answered(connection: Connection) -> None:
+        await connection.json(409, {"code": "QUESTION_ANSWERED", "error": "Answered already."})
+
+    server.scripts = [lost, answered, answered]
+    async with server.client() as client:
+        await client.answer("k", "q", "yes")
+        with pytest.raises(RequestRefused, match="Answered already"):
+            await client.answer("k", "q", "yes")
+
+
+async def test_calls_that_act_are_repeated_and_those_that_read_are_not(server: Server) -> None:
+    async def busy(connection: Connection) -> None:
+        await connection.json(503, {"code": "STORE_UNAVAILABLE", "error": "Not now."}, "Retry-After: 0\r\n")
+
+    async def fine(connection: Connection) -> None:
+        await connection.json(200, {"success": True})
+
+    async with server.client() as client:
+        for call in (client.cancel("k"), client.answer("k", "q", "a"), client.close("k"), client.reset("k")):
+            server.scripts, server.requests = [busy, fine], []
+            await call
+            assert len({request.body for request in server.requests}) == 1
+            assert len(server.requests) == 2
+        for call in (client.open(), client.info("k"), client.history("k")):
+            server.scripts, server.requests = [busy, fine], []
+            with pytest.raises(RequestRefused, match="Not now"):
+                await call
+            assert len(server.requests) == 1
+
+
 async def test_errors_are_sentences(server: Server) -> None:
     async def refuse(connection: Connection) -> None:
         await connection.json(404, {"error": "This organization has no default agent.", "code": "NO_DEFAULT_AGENT"})
