@@ -1,4 +1,4 @@
-"""Serves the app: our own listening sockets and accept loop around Hypercorn's per-connection protocol.
+"""Serves the app: our own listening sockets, accept loop and connections around Hypercorn's protocols.
 
 Why not Hypercorn's own `serve`: it sends with an unbounded shield, so one reader that has stalled holds a shutdown up
 until the kernel gives the reader up, and it knows no way to cut. Here every accepted socket is known, a fault in one
@@ -8,39 +8,34 @@ connection ends that connection only, and a stop is a short list of bounded step
 2. requests under way get `stop_grace_seconds`;
 3. what is left is cut at its socket, which ends even a shielded send; then it is cancelled.
 
-Uses Hypercorn's `TCPServer` and `WorkerContext`, which are not its public interface: the dependency is pinned to a
-minor version, and the integration tests drive every step of the above.
+Uses of Hypercorn what is not its public interface (see `edge.connection` too): the dependency is pinned to a minor
+version, and the integration tests drive every step of the above.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-import struct
 from collections.abc import Sequence
 from functools import partial
 
 import structlog
 import trio
-from hypercorn.events import Event, Updated
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from hypercorn.utils import parse_socket_addr, wrap_app
+from hypercorn.utils import wrap_app
 from quart_trio import QuartTrio
 
 from edge import metrics
 from edge.app import services_of
+from edge.connection import Connection
 from edge.listening import bind, configure
 from edge.settings import EdgeSettings
-from edge.ws_stream import EdgeConfig, EdgeProtocol, SocketLimits
+from edge.ws_stream import EdgeConfig, SocketLimits
 
 _log = structlog.get_logger(__name__)
 
-# SO_LINGER on, for 0 seconds: what the reader did not take is thrown away with the connection.
-_NO_LINGER = struct.pack("ii", 1, 0)
 _LAST_SECONDS = 5.0  # for handlers to end once their connection is gone
 
 
@@ -87,40 +82,6 @@ async def serve(
             listener.socket.close()
 
 
-class _Connection(TCPServer):
-    """Hypercorn's for plain connections, with WebSockets of ours, and an idle clock that ends with its reader:
-    otherwise a connection whose other end hung up behind a keep-alive response stays open until the clock has run out.
-    """
-
-    _hung_up = False
-
-    async def run(self) -> None:
-        raw = self.stream.socket
-        try:
-            client, server = (parse_socket_addr(raw.family, name()) for name in (raw.getpeername, raw.getsockname))
-            async with TaskGroup() as tasks:
-                self._task_group = tasks
-                self.protocol = EdgeProtocol(
-                    self.app, self.config, self.context, tasks, self.state, False, client, server, self.protocol_send
-                )
-                await self.protocol.initiate()
-                await self.idle_task.restart(tasks, self._idle_timeout)
-                await self._read_data()
-        except OSError:
-            pass
-        finally:
-            await self._close()
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        self._hung_up = True
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        if not (self._hung_up and isinstance(event, Updated)):
-            await super().protocol_send(event)
-
-
 class _Connections:
     """The open connections of one server."""
 
@@ -132,7 +93,7 @@ class _Connections:
         self._app = wrap_app(app, 0, "asgi")
         self._state: dict[str, object] = {}
         self._lifespan = Lifespan(self._app, self._config, self._state)
-        self._open: set[trio.SocketStream] = set()
+        self._open: set[Connection] = set()
         self._all_gone = trio.Event()
 
     async def start_app(self, nursery: trio.Nursery) -> None:
@@ -147,17 +108,19 @@ class _Connections:
         if len(self._open) >= self._settings.max_connections:
             stream.socket.close()
             return
-        self._open.add(stream)
-        metrics.CONNECTIONS_OPEN.inc()
         state = ConnectionState(self._state.copy())
+        connection = Connection(
+            self._app, self._config, self._context, state, stream, self._settings.stalled_reader_seconds
+        )
+        self._open.add(connection)
+        metrics.CONNECTIONS_OPEN.inc()
         try:
-            # Hypercorn annotates TLS streams; it tells plain ones by what they lack.
-            await _Connection(self._app, self._config, self._context, state, stream).run()  # type: ignore[arg-type]
+            await connection.run()
         except Exception:
             _log.exception("connection failed")
         finally:
             stream.socket.close()
-            self._open.discard(stream)
+            self._open.discard(connection)
             metrics.CONNECTIONS_OPEN.dec()
             if not self._open:
                 self._all_gone.set()
@@ -168,6 +131,8 @@ class _Connections:
             listener.socket.close()
         await self._services.streams.stop()
         await self._context.terminated.set()
+        for connection in list(self._open):
+            connection.end_if_idle()
         with trio.move_on_after(self._settings.stop_grace_seconds):
             while self._open:
                 self._all_gone = trio.Event()
@@ -178,17 +143,8 @@ class _Connections:
         if self._open:
             _log.warning("cutting connections that outlived the stop grace", connections=len(self._open))
             metrics.CONNECTIONS_CUT.inc(len(self._open))
-        for stream in list(self._open):
-            _cut(stream)
-
-
-def _cut(stream: trio.SocketStream) -> None:
-    """End a connection at once, even under a send that waits inside a shield."""
-    try:
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        stream.socket.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        stream.socket.close()  # it is gone already; whoever waits on it hears so now
+        for connection in list(self._open):
+            connection.cut()
 
 
 def _hypercorn_config(settings: EdgeSettings) -> EdgeConfig:
