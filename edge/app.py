@@ -10,6 +10,7 @@ from quart_trio import QuartTrio
 from edge import metrics
 from edge.asgi import Outermost
 from edge.body import EdgeConnection, discard_body, request_class
+from edge.direct import Direct
 from edge.errors import handle_errors
 from edge.links import ALIAS_PREFIX
 from edge.routes import blueprints, worker
@@ -51,7 +52,7 @@ def create_app(
         metrics.REQUESTS.labels(route.removeprefix(ALIAS_PREFIX), str(response.status_code)).inc()
         return response
 
-    app.asgi_app = Outermost(app.asgi_app, settings.stalled_reader_seconds)  # type: ignore[method-assign]
+    app.asgi_app = Outermost(Direct(app.asgi_app, services), settings.stalled_reader_seconds)  # type: ignore[method-assign]
     return app
 
 

@@ -85,6 +85,18 @@ def store_unavailable(details: Mapping[str, Any] | None = None) -> Refusal:
     )
 
 
+def store_away(error: StoreUnavailable) -> Refusal:
+    """For a request that met this."""
+    _log.warning("store unavailable", error=str(error))
+    return store_unavailable()
+
+
+def internal_failure(error: Exception) -> Refusal:
+    """For a request that failed by our own fault, which the log tells."""
+    _log.error("request failed", exc_info=error)
+    return Refusal(500, ApiError.INTERNAL, "Something failed here; the operator's log says what.")
+
+
 def handle_errors(app: Quart) -> None:
     """Give `app` the error form for everything that can go wrong."""
 
@@ -93,9 +105,8 @@ def handle_errors(app: Quart) -> None:
         return error.response()
 
     @app.errorhandler(StoreUnavailable)
-    async def store_away(error: StoreUnavailable) -> Response:
-        _log.warning("store unavailable", error=str(error))
-        return store_unavailable().response()
+    async def away(error: StoreUnavailable) -> Response:
+        return store_away(error).response()
 
     @app.errorhandler(HTTPException)
     async def http_failure(error: HTTPException) -> Response:
@@ -109,6 +120,4 @@ def handle_errors(app: Quart) -> None:
 
     @app.errorhandler(Exception)
     async def failed(error: Exception) -> Response:
-        _log.error("request failed", exc_info=error)
-        sentence = "Something failed here; the operator's log says what."
-        return Refusal(500, ApiError.INTERNAL, sentence).response()
+        return internal_failure(error).response()

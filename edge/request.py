@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from quart import has_websocket_context, request, websocket
-from quart.wrappers.base import BaseRequestWebsocket
+from werkzeug.sansio.request import Request
 
 from edge.errors import Refusal, invalid_field
 from edge.settings import EdgeSettings
@@ -13,10 +16,22 @@ from edge.wire import BadJson, BadShape, BadText, Json, decode_object
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_message_id
 
+_standing_in: ContextVar[Request | None] = ContextVar("lobu_request", default=None)
 
-def opening() -> BaseRequestWebsocket:
+
+def opening() -> Request:
     """The current request, or the handshake of the current WebSocket: both have headers, cookies and arguments."""
-    return websocket if has_websocket_context() else request
+    return _standing_in.get() or (websocket if has_websocket_context() else request)
+
+
+@contextmanager
+def standing_in(answered: Request) -> Iterator[None]:
+    """`answered` is the current request, for one that is answered without Quart."""
+    token = _standing_in.set(answered)
+    try:
+        yield
+    finally:
+        _standing_in.reset(token)
 
 
 async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import cast
 
 import attrs
+from quart.wrappers.base import BaseRequestWebsocket
 
 from edge.accepting import Acceptance
 from edge.auth import Authenticator, Principal
@@ -66,6 +68,6 @@ class Services:
 
     def held(self) -> ExitStack:
         """What the current request holds; let go when its connection is done with it, whatever way it ends."""
-        held = opening().scope[HELD]  # type: ignore[literal-required]
+        held = cast(BaseRequestWebsocket, opening()).scope[HELD]  # type: ignore[literal-required]
         assert isinstance(held, ExitStack)
         return held

@@ -16,6 +16,7 @@ from quart import Response
 from lobu_actors.contract.text import is_storable
 
 JSON_TYPE = "application/json"
+JSON_HEADERS = {"Content-Type": JSON_TYPE, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 Json = dict[str, Any]
 
 _encode = msgspec.json.Encoder().encode
@@ -59,9 +60,7 @@ def decode_object(raw: bytes, max_depth: int) -> Json:
 
 
 def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    response = Response(encode(body), status, content_type=JSON_TYPE)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response = Response(encode(body), status, JSON_HEADERS)
     if headers:
         response.headers.update(dict(headers))
     return response

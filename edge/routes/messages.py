@@ -24,6 +24,7 @@ from lobu_actors.contract.states import OnBusy
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation, NewTurn, Refused, Turn
 
+ADDRESS = "/api/v1/agents/<key>/messages"
 _OWN_FIELDS = frozenset({"content", "message", "messageId", "onBusy"})
 _QUEUE_RETRY_SECONDS = 5
 
@@ -31,7 +32,7 @@ _QUEUE_RETRY_SECONDS = 5
 def routes(services: Services) -> Blueprint:
     blueprint = Blueprint("messages", __name__)
 
-    @blueprint.post("/api/v1/agents/<key>/messages")
+    @blueprint.post(ADDRESS)
     async def send_message(key: str) -> Response:
         # What never changes about a conversation is remembered; that it is there and open, the write itself checks.
         _, conversation = await services.conversation(key, fresh=False)
