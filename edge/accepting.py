@@ -61,7 +61,7 @@ class Acceptance:
             try:
                 return await self._store.accept_turn(turn, max_owed=self._settings.max_owed_turns)
             except StoreOutcomeUnknown:
-                metrics.MESSAGES.labels("asked-again").inc()
+                metrics.messages("asked-again").inc()
                 await trio.sleep(backoff)
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
 

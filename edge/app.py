@@ -49,7 +49,7 @@ def create_app(
         if response.status_code >= 400:
             await discard_body(settings.linger_seconds)
         route = request.url_rule.rule if request.url_rule is not None else "none"
-        metrics.REQUESTS.labels(route.removeprefix(ALIAS_PREFIX), str(response.status_code)).inc()
+        metrics.requests(route.removeprefix(ALIAS_PREFIX), response.status_code).inc()
         return response
 
     app.asgi_app = Outermost(Direct(app.asgi_app, services), settings.stalled_reader_seconds)  # type: ignore[method-assign]

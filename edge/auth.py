@@ -79,11 +79,13 @@ class Authenticator:
 
         Raises Refusal 401; 403 for a cookie from another's page; 429. StoreUnavailable.
         """
-        ticket = opening().args.get(TICKET_ARGUMENT) if ticket_for is not None else None
-        cookie = opening().cookies.get(SESSION_COOKIE)
-        if ticket is not None and ticket_for is not None and bearer_credential() is None:
+        if bearer_credential() is not None:
+            return (await self.bearer())[0]
+        ticket = opening().args.get(TICKET_ARGUMENT)
+        if ticket is not None and ticket_for is not None:
             return await self._by_ticket(ticket, ticket_for)
-        if cookie and bearer_credential() is None:
+        cookie = opening().cookies.get(SESSION_COOKIE)
+        if cookie:
             require_own_origin(self._settings)
             principal = await self._by_cookie(cookie)
             self._rates.take(principal.rate_key)

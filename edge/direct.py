@@ -49,7 +49,7 @@ class Direct:
             await self._app(scope, receive, send)
             return
         status, body, headers = await self._answer(scope, key, receive)
-        metrics.REQUESTS.labels(ADDRESS, str(status)).inc()
+        metrics.requests(ADDRESS, status).inc()
         content = encode(body)
         length = (b"content-length", b"%d" % len(content))
         await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS, length, *headers]})

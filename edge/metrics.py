@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("lobu_edge_requests", "Requests answered.", ["route", "status"])
@@ -17,3 +19,14 @@ STREAM_REREADS = Counter("lobu_edge_stream_rereads", "Times a stream went back t
 CONNECTIONS_OPEN = Gauge("lobu_edge_connections_open", "Open connections.")
 CONNECTIONS_CUT = Counter("lobu_edge_connections_cut", "Connections cut because they outlived the stop grace.")
 GUARDRAILS = Counter("lobu_edge_guardrails", "Messages that a guardrail kept from workers.", ["code"])
+
+
+@cache
+def requests(route: str, status: int) -> Counter:
+    """The count of one kind of request. Kept, since looking a label up costs more than counting."""
+    return REQUESTS.labels(route, str(status))
+
+
+@cache
+def messages(outcome: str) -> Counter:
+    return MESSAGES.labels(outcome)

@@ -7,6 +7,7 @@ workers carry, so neither opens the other's door. Rotation: put the new secret f
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from typing import Any
 
 import attrs
 import jwt
+from jwt.algorithms import HMACAlgorithm
+from jwt.utils import base64url_encode
 
 from lobu_actors.contract.ids import ConversationRef
 
@@ -55,11 +58,28 @@ def _check_keys(_: Any, __: Any, keys: tuple[tuple[str, bytes], ...]) -> None:
             raise ValueError(f"signing secret {kid!r} is shorter than {MIN_SECRET_BYTES} bytes")
 
 
+class _Signer:
+    """`jwt.encode` for one key, with what is the same for all tokens done once: each run has a token made for it."""
+
+    def __init__(self, kid: str, secret: bytes) -> None:
+        self._algorithm = HMACAlgorithm(HMACAlgorithm.SHA256)
+        self._key = self._algorithm.prepare_key(secret)
+        self._head = base64url_encode(json.dumps({"alg": ALGORITHM, "typ": "JWT", "kid": kid}).encode())
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        signed = self._head + b"." + base64url_encode(json.dumps(claims).encode())
+        return (signed + b"." + base64url_encode(self._algorithm.sign(signed, self._key))).decode()
+
+
 @attrs.frozen(repr=False)
 class JwtKeys:
     """Ordered (key id, secret): the first signs, all verify. Raises ValueError for a weak or ambiguous set."""
 
     keys: tuple[tuple[str, bytes], ...] = attrs.field(validator=_check_keys)
+    _signer: _Signer = attrs.field(init=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_signer", _Signer(*self.keys[0]))
 
     @classmethod
     def from_secrets(cls, texts: Sequence[str]) -> JwtKeys:
@@ -90,11 +110,9 @@ class JwtKeys:
 
     def encode(self, claims: dict[str, Any], audience: str, lifetime_seconds: int) -> tuple[str, int]:
         """A token with these claims for one audience, and when it ends (epoch milliseconds)."""
-        kid, secret = self.keys[0]
         issued = int(time.time())
         common = {"iss": ISSUER, "aud": audience, "iat": issued, "exp": issued + lifetime_seconds}
-        token = jwt.encode(common | claims, secret, algorithm=ALGORITHM, headers={"kid": kid})
-        return token, (issued + lifetime_seconds) * 1000
+        return self._signer.sign(common | claims), (issued + lifetime_seconds) * 1000
 
     def decode(self, token: str, audience: str, claims: Sequence[str], leeway_seconds: int) -> dict[str, Any]:
         """The claims of a token for this audience, which has all of `claims`. Raises InvalidToken or ExpiredToken."""

@@ -63,9 +63,9 @@ async def accept_message(services: Services, conversation: Conversation, turn: N
     with _known_by_its_id(turn):
         outcome = await services.acceptance.accept(turn)
     if isinstance(outcome, Refused):
-        metrics.MESSAGES.labels(outcome.reason).inc()
+        metrics.messages(outcome.reason).inc()
         raise _refusal(services, conversation, outcome)
-    metrics.MESSAGES.labels("accepted" if outcome.created else "repeated").inc()
+    metrics.messages("accepted" if outcome.created else "repeated").inc()
     metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
     return _receipt(services, outcome.turn)
 
@@ -76,7 +76,7 @@ def _known_by_its_id(turn: NewTurn) -> Iterator[None]:
     try:
         yield
     except StoreUnavailable:
-        metrics.MESSAGES.labels("store-unavailable").inc()
+        metrics.messages("store-unavailable").inc()
         raise store_unavailable({"messageId": turn.message_id}) from None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import time
-import uuid
 from dataclasses import dataclass
 
 MAX_ID_LENGTH = 128
@@ -32,11 +31,11 @@ def new_id() -> str:
 
     Time-ordered so that new rows go to the right edge of their index.
     """
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | (random >> 68) << 64
-    value |= 0b10 << 62 | random & (1 << 62) - 1
-    return str(uuid.UUID(int=value))
+    milliseconds = time.time_ns() // 1_000_000 & (1 << 48) - 1
+    random = os.urandom(10)
+    first, second = random[0] << 8 | random[1], random[2] << 8 | random[3]
+    high, low = milliseconds >> 16, milliseconds & 0xFFFF
+    return f"{high:08x}-{low:04x}-{0x7000 | first & 0xFFF:04x}-{0x8000 | second & 0x3FFF:04x}-{random[4:].hex()}"
 
 
 def is_id(text: str) -> bool:
