@@ -45,6 +45,7 @@ class Options:
     bound_seconds: float = 600.0
     seed: int = 0
     hosts: int = 1
+    turns_between_kills: int = 0  # at least, however slow the machine is
 
 
 @attrs.define
@@ -89,11 +90,11 @@ async def soak(options: Options, progress: Callable[[str], None] = lambda line: 
     report = Report()
     async with _runs(options.hosts) as (run, *others):
         load = Load(run, options.turns, options.conversations, options.clients, seed=options.seed, others=others)
-        hand = HostHand(load, options.host_kill_every_seconds)
+        hand = HostHand(load, options.host_kill_every_seconds, options.turns_between_kills)
         began = time.monotonic()
         with trio.move_on_after(options.bound_seconds):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(load.kill_workers, options.kill_every_seconds)
+                nursery.start_soon(load.kill_workers, options.kill_every_seconds, options.turns_between_kills)
                 nursery.start_soon(_show, load, options, began, progress)
                 if others:
                     nursery.start_soon(hand.go)
@@ -124,16 +125,19 @@ async def _runs(number: int) -> AsyncIterator[Sequence[LobuRun]]:
 class HostHand:
     """Kills what makes a host, of any of them; what it ended is up again before the next kill."""
 
-    def __init__(self, load: Load, every_seconds: float) -> None:
+    def __init__(self, load: Load, every_seconds: float, turns_between: int) -> None:
         self.kills: Counter[str] = Counter()
         self._load = load
         self._every_seconds = every_seconds
+        self._turns_between = turns_between
 
     async def go(self) -> None:
         random = self._load.random
         await until(lambda: len(self._load.transcripts) == self._load.conversations, "all conversations are open")
         while True:
+            ended = len(self._load.terminals())
             await trio.sleep(random.uniform(0, 2 * self._every_seconds))
+            await self._load.until_ended(ended + self._turns_between)
             target, run = random.choice(TARGETS), random.choice(self._load.hosts)
             with trio.CancelScope(shield=True):  # what was killed is up again when the soak ends
                 await self._kill(target, run)

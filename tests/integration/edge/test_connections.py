@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -54,11 +53,9 @@ async def test_two_hundred_stalled_readers_do_not_hold_a_stop_up(small: Running)
     # Whoever reads gets it all, beside those who do not.
     reader = await EventReader.open(small, path)
     await reader.until(b"x" * 1000 + b'","messageId"', 1)
-    began = time.monotonic()
     small.stopping.set()
-    with trio.fail_after(10):
+    with trio.fail_after(small.world.settings.stalled_reader_seconds - 5):  # the kernel cuts nobody before that
         await small.stopped.wait()
-    assert time.monotonic() - began < 5
     assert world.gateway.feeds.readers(ref) == 0
     await reader.close()
     for connection in stalled:
