@@ -244,6 +244,24 @@ async def test_sockets_may_be_handed_over(nursery: trio.Nursery) -> None:
     stopping.set()
 
 
+async def test_http_2_without_tls_is_not_spoken(server: Running) -> None:
+    """Neither with prior knowledge nor by an upgrade, which is passed over."""
+    async with await server.connect() as stream:
+        await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        with trio.fail_after(10):
+            answer = b""
+            while data := await stream.receive_some():
+                answer += data
+    assert answer.startswith(b"HTTP/1.1 505 ")
+    async with await server.connect() as stream:
+        await stream.send_all(
+            b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+        )
+        with trio.fail_after(10):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+
+
 def test_streams_count_per_process() -> None:
     streams = Streams(EdgeSettings(max_streams=1))
     one, two = ConversationRef("o", "a", "1"), ConversationRef("o", "a", "2")
