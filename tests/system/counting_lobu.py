@@ -5,6 +5,7 @@
 
 import os
 import socket
+import stat
 import sys
 from typing import Any
 
@@ -22,7 +23,18 @@ if __name__ == "__main__":
         sent: int = send_as_it_was(self, data, *rest)
         return sent
 
+    write_as_it_was = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        """The edge's own way to a client, where a socket is as good as a file."""
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            with socket.socket(fileno=os.dup(descriptor)) as written:
+                if written.family == socket.AF_INET:
+                    write_as_it_was(counted, b"c")
+        return write_as_it_was(descriptor, data)
+
     socket.socket.send = send  # type: ignore[assignment]  # before trio takes it
+    os.write = write
     from supervisor.cli.main import main
 
     sys.exit(main())
