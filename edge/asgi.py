@@ -33,9 +33,6 @@ class Outermost:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "websocket" and scope["http_version"] != "1.1":
-            await send({"type": "websocket.close"})  # its messages would have no bound; see `edge.ws_stream`
-            return
         scope["path"] = _path(scope["path"])
         with ExitStack() as held:
             scope[HELD] = held

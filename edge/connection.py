@@ -1,4 +1,4 @@
-"""One accepted connection: Hypercorn's protocols on it (HTTP/1.1, HTTP/2, WebSockets), with reading, writing and idle
+"""One accepted connection: Hypercorn's protocols on it (HTTP/1.1, WebSockets), with reading, writing and idle
 clock of ours. Knows no route and no app.
 
 Why not Hypercorn's `TCPServer`: half of what a small request costs was there, in a task for each idle clock, a lock and

@@ -1,4 +1,4 @@
-"""WebSockets on a connection: Hypercorn's protocol, with the bounds that it leaves out. Knows no route.
+"""HTTP/1.1 and WebSockets on a connection: Hypercorn's protocol, with the bounds that it leaves out. Knows no route.
 
 What is different from Hypercorn's own:
 
@@ -7,21 +7,22 @@ What is different from Hypercorn's own:
 - no compression: a small frame could unfold to a thousand times its size before any bound is looked at;
 - what is no WebSocket protocol gets its close code (1002, 1007) before the connection ends;
 - a peer that answers no ping for `silence_seconds` is gone, though its kernel still takes what we send;
-- the pinging ends with the connection.
-
-WebSockets over HTTP/2, which Hypercorn would serve with its own class, are refused in `edge.asgi`.
+- the pinging ends with the connection;
+- no HTTP/2 without TLS, by whatever way it is asked for: see ADR 6.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, cast
 
 import attrs
 import h11
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Closed
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
@@ -66,7 +67,14 @@ class EdgeProtocol(ProtocolWrapper):
 
 
 class _Http1(H11Protocol):
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """A wish to go over to HTTP/2 is not heard; the request is answered as it stands."""
+
     async def _create_stream(self, request: h11.Request) -> None:
+        if not request.http_version.startswith(b"1."):
+            await self._send_error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+            await self.send(Closed())
+            return
         headers = {name.lower(): value.strip().lower() for name, value in request.headers}
         tokens = [token.strip() for token in headers.get(b"connection", b"").split(b",")]
         if request.method != b"GET" or headers.get(b"upgrade") != b"websocket" or b"upgrade" not in tokens:

@@ -79,7 +79,10 @@ class Host:
         self._busy = Busy()
         self._timers = Timers()
         self._link = SpawnerLink(
-            settings.state_dir / "spawner", managed=settings.managed, abandon_seconds=limits.adoption_seconds
+            settings.state_dir / "spawner",
+            managed=settings.managed,
+            abandon_seconds=limits.adoption_seconds,
+            silent_seconds=limits.spawner_silent_seconds,
         )
         workspaces = _workspaces(settings)
         self._containment = _containment(settings, self._types, self._link, workspaces)

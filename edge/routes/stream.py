@@ -77,7 +77,6 @@ def _stream_response(body: StreamBody | bytes) -> Response:
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.http_version in {"1.0", "1.1"}:  # HTTP/2 forbids the header
-        # A pipelined second request would hide that the reader went away.
-        response.headers["Connection"] = "close"
+    # A pipelined second request would hide that the reader went away.
+    response.headers["Connection"] = "close"
     return response

@@ -98,6 +98,7 @@ class Limits:
     worker_idle_seconds: float = 300.0
     cancel_grace_seconds: float = 5.0
     adoption_seconds: float = 60.0  # how long workers go on without a supervisor
+    spawner_silent_seconds: float = 8.0  # then a spawner is taken for stuck, ended with its workers, and replaced
     crash_loop_crashes: int = 10  # crashes of one conversation's worker within the period; one more is a loop
     crash_loop_period_seconds: float = 60.0
     session_file_max_bytes: int = 64 * MIB

@@ -19,6 +19,7 @@ import trio
 from supervisor.spawner import protocol
 
 MAX_QUEUED_REQUESTS = 4096
+MISSED_PINGS = 5  # in a row: who was paused with the spawner has missed one when it looks again
 _ANCILLARY_BYTES = socket.CMSG_SPACE(protocol.FDS_OF_SPAWNED * 4)
 
 _log = structlog.get_logger()
@@ -110,6 +111,8 @@ class Connection:
         self.running: list[SpawnedProcess] = []
         self._to_come = 0
         self._up = trio.Event()
+        self._pongs = False
+        self._pong = trio.Event()
         self.pid = 0
 
     async def up(self) -> None:
@@ -170,6 +173,22 @@ class Connection:
         """Ask the spawner to end all workers and itself."""
         if not self.is_lost:
             self._request(protocol.End())
+
+    async def stuck(self, silent_seconds: float) -> None:
+        """Return when the spawner has answered nothing for about so long; never when it answers no pings at all."""
+        await self._up.wait()
+        if not self._pongs:
+            await trio.sleep_forever()
+        missed = 0
+        while missed < MISSED_PINGS:
+            self._pong = trio.Event()
+            if not self.is_lost:
+                self._request(protocol.Ping())
+            with trio.move_on_after(silent_seconds / MISSED_PINGS):
+                await self._pong.wait()
+                missed = 0
+                await trio.sleep_forever()
+            missed += not self._pong.is_set()
 
     async def serve(self) -> None:
         """Read replies and send queued requests until the spawner closes its end. Raises ProtocolError."""
@@ -266,12 +285,14 @@ class Connection:
             _log.warning("spawner.notice", text=reply.text)
         elif isinstance(reply, protocol.Froze):
             self._on_frozen()
+        elif isinstance(reply, protocol.Pong):
+            self._pong.set()
         elif isinstance(reply, protocol.Running):
             self._found(reply, descriptors)
         elif reply.protocol != protocol.PROTOCOL_VERSION:
             raise protocol.ProtocolError(f"the spawner speaks protocol {reply.protocol}")
         else:
-            self.pid = reply.pid
+            self.pid, self._pongs = reply.pid, reply.pongs
             self._to_come = reply.running
             self._check_up()
 

@@ -29,6 +29,7 @@ from supervisor.spawner.records import Records
 UP_SECONDS = 10.0  # from starting the program to its first words
 END_SECONDS = 2.5  # from asking it to end to SIGKILL
 ABANDON_SECONDS = 60.0
+SILENT_SECONDS = 8.0  # less than a worker may take to start
 SOCKET_NAME = "socket"
 RECORDS_NAME = "workers"
 # -P: the folder that the supervisor was started in must not be searched for modules.
@@ -51,7 +52,9 @@ class Context(Protocol):
 class SpawnerLink:
     """Starts processes through a spawner. One object for the supervisor's whole life; `run` may be called again.
 
-    `folder` has the spawner's socket and records; `abandon_seconds` is how long the workers go on without a supervisor.
+    `folder` has the spawner's socket and records; `abandon_seconds` is how long the workers go on without a supervisor,
+    `silent_seconds` after what silence a spawner of our own is taken for stuck, ended and replaced. (A service manager
+    has a watchdog of its own.)
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class SpawnerLink:
         *,
         managed: bool = False,
         abandon_seconds: float = ABANDON_SECONDS,
+        silent_seconds: float = SILENT_SECONDS,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._folder = folder
         self._managed = managed
         self._records = Records(folder / RECORDS_NAME)
         self._abandon_seconds = abandon_seconds
+        self._silent_seconds = silent_seconds
         self._command = tuple(command)
         self.on_frozen: Callable[[], None] = lambda: None  # the spawner froze the workers: see `trust`
         self._connection: Connection | None = None
@@ -214,10 +219,18 @@ class SpawnerLink:
     async def _serve(self, context: Context, connection: Connection) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announce, context, connection, nursery.cancel_scope)
+            if not self._managed:
+                nursery.start_soon(self._watch, connection, nursery.cancel_scope)
             await connection.serve()
             nursery.cancel_scope.cancel()
         if not context.stopping.is_set():
             _log.error("spawner.lost", workers=len(connection.processes))
+
+    async def _watch(self, connection: Connection, serving: trio.CancelScope) -> None:
+        """A spawner that stands still starts no worker, and would freeze none when the host is not trusted any more."""
+        await connection.stuck(self._silent_seconds)
+        _log.error("spawner.stuck", silent_seconds=self._silent_seconds, spawner=connection.pid)
+        serving.cancel()
 
     async def _announce(self, context: Context, connection: Connection, serving: trio.CancelScope) -> None:
         with trio.fail_after(UP_SECONDS):

@@ -145,7 +145,7 @@ class Spawner:
 
     def _hand_over(self) -> None:
         self._zygotes.forget_preloads()
-        self._uplink.reply(protocol.Up(protocol.PROTOCOL_VERSION, os.getpid(), len(self._workers)))
+        self._uplink.reply(protocol.Up(protocol.PROTOCOL_VERSION, os.getpid(), len(self._workers), pongs=True))
         for worker in self._workers.values():
             running = protocol.Running(worker.worker_id, worker.pid, worker.started_at, worker.label)
             self._uplink.reply(running, worker.descriptors)
@@ -164,6 +164,8 @@ class Spawner:
             self._trusted_until = request.until
         elif isinstance(request, protocol.Thaw):
             self._thaw(request.until)
+        elif isinstance(request, protocol.Ping):
+            self._uplink.reply(protocol.Pong())
         elif isinstance(request, protocol.Kill):
             if request.worker_id in self._workers:
                 _signal_group(self._workers[request.worker_id].pid, signal.SIGKILL)

@@ -85,6 +85,10 @@ class Thaw(NamedTuple):
     until: float | None
 
 
+class Ping(NamedTuple):
+    """Say `Pong`. Only to be asked of a spawner whose `Up` says that it answers."""
+
+
 class End(NamedTuple):
     """End all workers, then the spawner itself."""
 
@@ -93,11 +97,15 @@ class End(NamedTuple):
 
 
 class Up(NamedTuple):
-    """The spawner's first message: it takes requests. That many `Running` follow, before anything else."""
+    """The spawner's first message: it takes requests. That many `Running` follow, before anything else.
+
+    `pongs`: it answers a `Ping`, which one of the release before does not know.
+    """
 
     protocol: int
     pid: int
     running: int
+    pongs: bool = False
 
 
 class Running(NamedTuple):
@@ -144,14 +152,18 @@ class Froze(NamedTuple):
     """All workers were frozen, as `Trust` says; `Thaw` is awaited."""
 
 
+class Pong(NamedTuple):
+    """The answer to `Ping`."""
+
+
 class Notice(NamedTuple):
     """A sentence for the operator, about no worker in particular."""
 
     text: str
 
 
-Request = Spawn | Preload | Relabel | Kill | Trust | Thaw | End
-Reply = Up | Running | Spawned | SpawnFailed | Exited | Output | Froze | Notice
+Request = Spawn | Preload | Relabel | Kill | Trust | Thaw | Ping | End
+Reply = Up | Running | Spawned | SpawnFailed | Exited | Output | Froze | Pong | Notice
 
 _REQUESTS: dict[str, type[Any]] = {
     "spawn": Spawn,
@@ -160,6 +172,7 @@ _REQUESTS: dict[str, type[Any]] = {
     "kill": Kill,
     "trust": Trust,
     "thaw": Thaw,
+    "ping": Ping,
     "end": End,
 }
 _REPLIES: dict[str, type[Any]] = {
@@ -170,6 +183,7 @@ _REPLIES: dict[str, type[Any]] = {
     "exited": Exited,
     "output": Output,
     "froze": Froze,
+    "pong": Pong,
     "notice": Notice,
 }
 _NAMES: dict[type[Any], str] = {kind: name for name, kind in (_REQUESTS | _REPLIES).items()}
@@ -201,7 +215,8 @@ def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:
     try:
         wire = json.loads(data)
         kind = kinds[wire["type"]]
-        return kind(**{name: wire[key] for name, key in _FIELDS[kind]})
+        given = {name: wire[key] for name, key in _FIELDS[kind] if key in wire or name not in kind._field_defaults}
+        return kind(**given)
     except (ValueError, KeyError, TypeError) as error:
         raise ProtocolError(f"not a message of this protocol: {error!r}") from error
 

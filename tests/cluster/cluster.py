@@ -21,6 +21,7 @@ POLL_SECONDS = 0.05
 CONFIG = """
 [limits]
 requests_per_second = 0
+{limits}
 [workers.echo]
 command = ["python", "-m", "lobu_actors.agents.echo"]
 zygote = true
@@ -85,15 +86,16 @@ async def _links_of(host: Host) -> dict[str, int]:
 
 
 @asynccontextmanager
-async def cluster(size: int) -> AsyncIterator[Cluster]:
-    """Started and linked. Raises NoNetwork where the machine cannot; whatever happens, nothing of it stays."""
+async def cluster(size: int, limits: str = "") -> AsyncIterator[Cluster]:
+    """Started and linked; `limits` are further lines of that table. Raises NoNetwork where the machine cannot; whatever
+    happens, nothing of it stays."""
     with network() as made:
         async with database(made) as postgres, AsyncExitStack() as stack:
             hosts = []
             for name in NAMES[:size]:
                 address = made.add(name)
                 run = lobu_run(
-                    config=CONFIG.format(address=address, port=LINK_PORT),
+                    config=CONFIG.format(address=address, port=LINK_PORT, limits=limits),
                     database_url=postgres.url,
                     arguments=("--host", address, "--port", str(HTTP_PORT)),
                     environment=SHARED,

@@ -64,7 +64,12 @@ async def database(network: Network) -> AsyncIterator[Database]:
     """Migrated and empty."""
     folder, address = make_folder(), network.add(NAME)
     command = [*network.inside(NAME), sys.executable, "-m", "tests.cluster.postgres", str(folder), address]
-    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
     try:
         made = Database(process, folder, address)
         await made.hear("ready")

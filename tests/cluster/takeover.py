@@ -45,6 +45,7 @@ class Options:
     times: int = 100
     clusters: int = 1
     streams: int = 3  # clients at once, each of a conversation of its own
+    limits: str = ""  # further lines of the hosts' [limits]
     seed: int = 0
     bound_seconds: float = 7200.0
 
@@ -70,7 +71,7 @@ class Stream:
     conversation: Conversation
     message_id: str
     transcript: Transcript = attrs.field(factory=Transcript)
-    was_there: bool = False  # at the cause
+    was_there: bool | None = False  # at the cause; None: it was just ending
     restarted_at: float | None = None
     spoke_at: float | None = None
 
@@ -116,9 +117,11 @@ class Campaign:
                 running = _running_on(victim, self._cluster.database.local_url)
                 began = time.monotonic()
                 heal = self._cause(victim, whole)
+                still = _running_on(victim, self._cluster.database.local_url)
             await heal()
         for stream in streams:
-            stream.was_there = stream.conversation.key in running
+            key = stream.conversation.key
+            stream.was_there = None if key in running - still else key in running
         return self._note(streams, began, f"{self._kind} {victim.name}{', the whole host' if whole else ''}")
 
     async def _send(self, victim: Host, other: Host) -> Stream:
@@ -156,7 +159,7 @@ class Campaign:
         report.turns += len(streams)
         for stream in streams:
             report.faults += [f"{name}: {fault}" for fault in self._faults(stream)]
-        taken = [stream for stream in streams if stream.was_there and stream.restarted_at is not None]
+        taken = [stream for stream in streams if stream.was_there is not False and stream.restarted_at is not None]
         if not taken:
             return f"{name}: no `restart`"
         report.restarts.append(max(stream.restarted_at or 0.0 for stream in taken) - began)
@@ -172,7 +175,7 @@ class Campaign:
         ends = [kind for kind in log if kind in TERMINALS]
         if ends != ["complete"]:
             faults.append(f"{stream.message_id} has these terminal events in the log: {ends}")
-        if (stream.restarted_at is not None) is not stream.was_there:
+        if stream.was_there not in (None, stream.restarted_at is not None):
             faults.append(
                 f"{stream.message_id}: {log}, and it did {'' if stream.was_there else 'not '}run on that host"
             )
@@ -204,7 +207,7 @@ async def take_over(options: Options, progress: Callable[[str], None] = lambda l
 
     async def share(number: int) -> None:
         nonlocal left
-        async with cluster(2) as whole:
+        async with cluster(2, options.limits) as whole:
             campaign = Campaign(whole, options, report, options.seed * 1000 + number)
             while left > 0:
                 left -= 1

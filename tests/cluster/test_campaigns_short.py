@@ -9,7 +9,8 @@ from tests.cluster.partitions import PARTS, partition
 from tests.cluster.partitions import Options as PartitionOptions
 from tests.cluster.takeover import Options, Report, take_over
 
-LEASE_SECONDS = 6.0
+LEASE_SECONDS = 40.0
+LONG_LEASE = f"host_ttl_seconds = {LEASE_SECONDS}"
 GENEROUS = {"killed": LEASE_SECONDS / 2, "cut": 20.0, "paused": 20.0}  # a killed host's lease is not waited for
 
 
@@ -17,7 +18,8 @@ async def test_a_host_that_is_killed_cut_off_or_paused_is_taken_over_from() -> N
     reports: dict[str, Report] = {}
 
     async def one(kind: str) -> None:
-        reports[kind] = await take_over(Options(kind, times=1, bound_seconds=100))
+        limits = LONG_LEASE if kind == "killed" else ""
+        reports[kind] = await take_over(Options(kind, times=1, limits=limits, bound_seconds=100))
 
     async with trio.open_nursery() as nursery:
         for kind in GENEROUS:

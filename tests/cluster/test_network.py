@@ -15,12 +15,13 @@ from tests.cluster.network import Direction, Network, network
 
 PORT = 7777
 SECONDS = 0.5  # without a datagram: it was dropped
+LATE_SECONDS = 20.0  # for one that is to arrive
 # Says that it is there, then whether it is reached, and sends something itself.
 HOST = f"""
 import socket, sys
 here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 here.bind(("", {PORT}))
-here.settimeout({SECONDS})
+here.settimeout(float(sys.argv[2]))
 print("up", flush=True)
 try:
     print(here.recvfrom(100)[0].decode())
@@ -51,16 +52,16 @@ def host() -> Iterator[Network]:
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_cut_is_in_its_direction_until_it_is_mended(host: Network, direction: Direction, whole: bool) -> None:
-    assert _exchange(host) == WHOLE
+    assert _exchange(host, WHOLE) == WHOLE
     host.cut("a", direction, peers=None if whole else ["10.0.0.1", host.gateway, "10.0.0.2"])
-    assert _exchange(host) == LEFT[direction]
+    assert _exchange(host, LEFT[direction]) == LEFT[direction]
     host.heal("a")
-    assert _exchange(host) == WHOLE
+    assert _exchange(host, WHOLE) == WHOLE
 
 
 def test_a_cut_from_others_leaves_the_rest(host: Network) -> None:
     host.cut("a", peers=[host.add("b"), "10.0.0.1"])
-    assert _exchange(host) == WHOLE
+    assert _exchange(host, WHOLE) == WHOLE
 
 
 def test_what_a_killed_owner_left_is_removed() -> None:
@@ -72,20 +73,21 @@ def test_what_a_killed_owner_left_is_removed() -> None:
         assert one.number != other.number
 
 
-def _exchange(made: Network) -> set[str]:
-    """What arrives between the host and us: `heard` from there, `reached` there."""
-    command = [*made.inside("a"), sys.executable, "-c", HOST, made.gateway]
+def _exchange(made: Network, expected: set[str]) -> set[str]:
+    """What arrives between the host and us: `heard` from there, `reached` there. What is expected is waited for."""
+    here_seconds, there_seconds = (LATE_SECONDS if word in expected else SECONDS for word in ("heard", "reached"))
+    command = [*made.inside("a"), sys.executable, "-c", HOST, made.gateway, str(there_seconds)]
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as there,
     ):
         here.bind((made.gateway, PORT))
-        here.settimeout(SECONDS)
+        here.settimeout(here_seconds)
         assert there.stdout is not None
         assert there.stdout.readline() == "up\n"
         here.sendto(b"reached", (made.addresses["a"], PORT))
         arrived = {there.stdout.readline().strip()}
-        there.wait(10)
+        there.wait(LATE_SECONDS)
         with suppress(TimeoutError):
             arrived.add(here.recvfrom(100)[0].decode())
     return arrived & WHOLE

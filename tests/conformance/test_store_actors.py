@@ -72,6 +72,7 @@ async def test_takeover_and_what_the_old_owner_may_still_do(owner, helpers, how)
     store, old = owner.store, owner.lease
     turn = await owner.accept()
     run_id = await owner.start(turn)
+    successor = await helpers.alive(store, "h2")
     if how == "released":
         await store.release(old)
         await store.release(old)
@@ -79,7 +80,7 @@ async def test_takeover_and_what_the_old_owner_may_still_do(owner, helpers, how)
         await store.declare_host_dead("h1")
     else:
         await helpers.alive(store, "h1", ttl_seconds=0)
-    taken = await store.activate(owner.ref, await helpers.alive(store, "h2"))
+    taken = await store.activate(owner.ref, successor)
     assert isinstance(taken, Activation)
     assert taken.lease.epoch == old.epoch + 1
     assert await store.load_owed(old, limit=10) is None

@@ -191,6 +191,35 @@ async def test_who_missed_renewals_gives_others_that_missed_them_too_time_to_com
     assert isinstance(await store.activate(ref, "h2"), Activation), "it is known to be gone"
 
 
+async def test_who_comes_right_behind_an_outage_gives_all_others_time_to_come_back_too(owner, helpers):
+    store, ref = owner.store, owner.ref
+    await store.renew_host("h1", ttl_seconds=-1, state=HostState.ACTIVE)
+    await store.register_host("h2", name="h2", link_url=None, version="1", ttl_seconds=60, renew_seconds=20)
+    assert await store.activate(ref, "h2") == HeldElsewhere("h1"), "nobody was there all the while who could tell"
+    await store.register_host("h3", name="h3", link_url=None, version="1", ttl_seconds=60, renew_seconds=20)
+    assert await store.activate(ref, "h3") == HeldElsewhere("h1"), "nor does one such host prove it to the next"
+    await store.declare_host_dead("h1")
+    assert isinstance(await store.activate(ref, "h2"), Activation), "it is known to be gone"
+
+
+async def test_who_comes_where_others_have_renewed_all_the_while_judges_at_once(owner, helpers):
+    store, ref = owner.store, owner.ref
+    await helpers.alive(store, "h2")
+    await store.renew_host("h1", ttl_seconds=-1, state=HostState.ACTIVE)
+    await helpers.alive(store, "h3")
+    assert isinstance(await store.activate(ref, "h3"), Activation)
+
+
+async def test_who_came_behind_an_outage_judges_when_a_lease_is_over(owner, helpers):
+    store, ref = owner.store, owner.ref
+    await store.renew_host("h1", ttl_seconds=-1, state=HostState.ACTIVE)
+    await store.register_host("h2", name="h2", link_url=None, version="1", ttl_seconds=0.3)
+    await store.renew_host("h2", ttl_seconds=60, state=HostState.ACTIVE)
+    assert await store.activate(ref, "h2") == HeldElsewhere("h1")
+    await trio.sleep(0.31)
+    assert isinstance(await store.activate(ref, "h2"), Activation)
+
+
 async def test_who_missed_nothing_takes_over_from_an_expired_host_at_once(owner, helpers):
     store = owner.store
     await store.register_host("h2", name="h2", link_url=None, version="1", ttl_seconds=60, renew_seconds=20)

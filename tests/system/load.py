@@ -16,10 +16,11 @@ import attrs
 import trio
 
 from lobu_actors.contract.ids import new_id
-from tests.system.lobu_process import LobuRun
+from tests.system.lobu_process import LobuRun, until
 from tests.system.sse_client import Broken, Client, Conversation, Transcript
 
 RETRY_SECONDS = 0.05
+UNBOUNDED_SECONDS = 3600.0
 REFUSED_FOR_NOW = (429, 503)
 
 
@@ -98,6 +99,10 @@ class Load:
     def faults(self) -> list[str]:
         return [fault for transcript in self.transcripts.values() for fault in transcript.faults]
 
+    async def until_ended(self, number: int) -> None:
+        """Until so many turns have ended; whoever waits for the whole load bounds it."""
+        await until(lambda: len(self.terminals()) >= number, f"{number} turns end", UNBOUNDED_SECONDS)
+
     # --- clients
 
     async def _client(self) -> None:
@@ -149,10 +154,14 @@ class Load:
 
     # --- the hand
 
-    async def kill_workers(self, every_seconds: float, *, on_kill: Callable[[int], None] = lambda pid: None) -> None:
-        """SIGKILL to a random worker at each beat, for ever."""
+    async def kill_workers(
+        self, every_seconds: float, turns_between: int = 0, *, on_kill: Callable[[int], None] = lambda pid: None
+    ) -> None:
+        """SIGKILL to a random worker at each beat, for ever; on a slow machine not before so many turns have ended."""
         while True:
+            ended = len(self.terminals())
             await trio.sleep(every_seconds)
+            await self.until_ended(ended + turns_between)
             workers = [pid for run in self.hosts for pid in run.worker_pids()]
             if workers:
                 pid = self.random.choice(workers)

@@ -21,9 +21,13 @@ from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, LobuRun, free_port, until
 from tests.system.sse_client import Conversation, Transcript
 
-CONFIG = f"""{ECHO}[links]
+CONFIG = f"""
+[limits]
+sweep_interval_seconds = {{sweep}}
+{ECHO}[links]
 {{links}}
 """
+NO_SWEEP = 1000  # none comes to the rescue of a hint that is lost
 SHARED = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}
 
 
@@ -48,14 +52,15 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(start_run: Start, database_url: str) -> AsyncIterator[Pair]:
+async def pair(request: pytest.FixtureRequest, start_run: Start, database_url: str) -> AsyncIterator[Pair]:
+    sweep = getattr(request, "param", NO_SWEEP)
     async with trio.open_nursery() as nursery:
         port = free_port()
         proxy = Proxy(port)
         await nursery.start(proxy.run)
         links = f'listen = "127.0.0.1:{port}"\nadvertise = "ws://127.0.0.1:{proxy.port}"'
-        works = await start_run(config=CONFIG.format(links=links), environment=SHARED)
-        reads = await start_run(config=CONFIG.format(links=""), environment=SHARED)
+        works = await start_run(config=CONFIG.format(links=links, sweep=sweep), environment=SHARED)
+        reads = await start_run(config=CONFIG.format(links="", sweep=sweep), environment=SHARED)
         pair = Pair(reads, works, proxy, database_url)
         await until(lambda: pair.links_made() and "link is up" in works.errors(), "both links are up", 20)
         yield pair
@@ -68,11 +73,14 @@ class Reader:
     def __init__(self, nursery: trio.Nursery, conversation: Conversation) -> None:
         self.transcript = Transcript()
         self.times: dict[int, float] = {}
+        self.ends: dict[str, float] = {}
         nursery.start_soon(self.transcript.follow, conversation, self._note)
 
     def _note(self) -> bool:
         for text in self.transcript.texts.values():
             self.times.setdefault(len(text), trio.current_time())
+        for message_id in self.transcript.terminals:
+            self.ends.setdefault(message_id, trio.current_time())
         return False
 
     def text(self, message_id: str) -> str:
@@ -88,24 +96,23 @@ async def test_deltas_come_live_and_the_end_comes_once(pair: Pair) -> None:
     here, there = await pair.open()
     async with trio.open_nursery() as nursery:
         seen, seen_there = Reader(nursery, here), Reader(nursery, there)
-        message_id = await there.send("stream 60 30")
+        message_id = await there.send("stream 60 100")  # six seconds
         whole = "".join(f"word{number} " for number in range(60))
         assert await seen.ended(message_id) == whole
         assert await seen_there.ended(message_id) == whole
         nursery.cancel_scope.cancel()
     assert (seen.transcript.faults, seen_there.transcript.faults) == ([], [])
     assert seen.text(message_id) == whole
+    quarter = min(at for length, at in seen.times.items() if length > len(whole) / 4)
+    assert seen.ends[message_id] - quarter > 1, "live, not all at the end"
     late = [seen.times[length] - seen_there.times[length] for length in seen.times.keys() & seen_there.times.keys()]
-    assert len(late) > 30, "live, not all at the end"
-    assert median(late) < 0.1, late
+    assert median(late) < 1, late
     assert broken_promises(pair.url) == []
 
 
 async def test_a_message_posted_here_runs_there_at_once(pair: Pair) -> None:
     here, _ = await pair.open()
-    began = trio.current_time()
-    assert (await here.ask("hello there")).data["finalText"] == "hello there"
-    assert trio.current_time() - began < 1.5, "it did not wait for a sweep"
+    assert (await here.ask("hello there", 30)).data["finalText"] == "hello there"
     with psycopg.connect(pair.url) as connection:
         assert connection.execute("SELECT count(DISTINCT host_id) FROM run").fetchone() == (1,)
     # What comes while something runs keeps its wish: the second message interrupts the first.
@@ -118,11 +125,9 @@ async def test_a_message_posted_here_runs_there_at_once(pair: Pair) -> None:
 async def test_cancel_and_answer_here_work_there(pair: Pair) -> None:
     here, there = await pair.open()
     message_id = await there.send("sleep 100")
-    began = trio.current_time()
     answer = await here.client.call("POST", f"{here.path}/cancel", {"messageId": message_id})
     assert (answer.status, answer.body["stage"]) == (202, "accepted")
     assert (await here.terminal_of(message_id, 20)).event == "cancelled"
-    assert trio.current_time() - began < 3
     asking = await there.send("ask what now")
     async with trio.open_nursery() as nursery:
         seen = Reader(nursery, here)
@@ -131,7 +136,7 @@ async def test_cancel_and_answer_here_work_there(pair: Pair) -> None:
         question = next(frame for frame in frames if frame.event == "question").data["questionId"]
         path = f"{here.path}/questions/{question}/answer"
         assert (await here.client.call("POST", path, {"answer": "this"})).status == 200
-        assert (await seen.ended(asking, 3)).endswith("this")
+        assert (await seen.ended(asking, 20)).endswith("this")
         nursery.cancel_scope.cancel()
     assert seen.transcript.faults == []
     status = await here.client.call("GET", here.path)
@@ -149,24 +154,27 @@ async def test_a_link_that_is_down_costs_latency_only(pair: Pair, how: str) -> N
         links = pair.links_made()
         (pair.proxy.cut if how == "cut" else pair.proxy.stall)()
         ended = (await there.terminal_of(first)).data["finalText"]
-        assert await seen.ended(first, 2.5) == ended, "the log is looked into each second"
-        # While it is down: accepted here, run there before a sweep can have found it, and told from the log.
-        began = trio.current_time()
+        assert await seen.ended(first, 20) == ended, "the log is looked into again and again"
+        # While it is down: accepted here, run there though no sweep comes, and told from the log.
         second = await here.send("over the store")
-        await there.terminal_of(second)
-        assert trio.current_time() - began < 1.9
-        assert await seen.ended(second, 2.5) == "over the store"
-        third = await there.send("stream 800 10")
+        await there.terminal_of(second, 30)
+        assert await seen.ended(second, 20) == "over the store"
+        third = await there.send("stream 10000 10")
         await trio.sleep(1)
+        assert seen.text(third) == "", "text comes over the link only"
         pair.proxy.heal()
-        await until(lambda: pair.links_made() > links, "the link is made again", 15)
-        await seen.ended(third)
+        await until(lambda: pair.links_made() > links, "the link is made again", 30)
+        await until(lambda: seen.text(third), "it is live again", 30)
+        await there.client.call("POST", f"{there.path}/cancel", {"messageId": third})
+        await until(lambda: third in seen.transcript.terminals, "its end", 30)
         nursery.cancel_scope.cancel()
     assert seen.transcript.faults == []
-    assert seen.text(third) == seen.transcript.terminals[third].data["finalText"], "it was live again"
     assert broken_promises(pair.url) == []
 
 
+@pytest.mark.parametrize(
+    "pair", [1], indirect=True
+)  # who is behind a proxy is not known to be gone before its lease is
 async def test_a_host_that_dies_is_followed_to_the_next(start_run: Start, pair: Pair) -> None:
     """What ran there runs again here; the reader is told to forget the first attempt, and sees one end."""
     here, there = await pair.open()

@@ -38,15 +38,18 @@ async def test_what_runs_keeps_what_it_began_with_and_the_next_turn_has_the_new(
     run = await start_run(config=ECHO.format("old", "open_files = 400") + AGENT.format("old"))
     conversation = await client_of(run).open()
     assert await limits_of(conversation) == "400"
-    running = await conversation.send("stream 200 20")
+    running = await conversation.send("ask Done?")
     queued = await conversation.send("env")
-    await until(lambda: admin(run.database_url, "SELECT 1 FROM run WHERE status = 'live'") != [], "it runs")
+    questions = "SELECT question_id FROM question WHERE status = 'open'"
+    await until(lambda: admin(run.database_url, questions) != [], "it runs")
     deadlines = "\n[agents.deadlines]\nturn_seconds = 100\n"
     await reload(run, ECHO.format("new", "open_files = 500") + AGENT.format("new") + deadlines)
     [(owed,)] = admin(run.database_url, "SELECT count(*) FROM turn_marker")
     assert owed == 2, "the reload ends nothing"
-    text = "".join(f"word{number} " for number in range(200))
-    assert (await conversation.terminal_of(running)).data["finalText"] == text
+    [(question_id,)] = admin(run.database_url, questions)
+    path = f"{conversation.path}/questions/{question_id}/answer"
+    assert (await conversation.client.call("POST", path, {"answer": "yes"})).status == 200
+    assert (await conversation.terminal_of(running)).data["finalText"] == "yes"
     assert (await conversation.terminal_of(queued)).event == "complete"
     attempts = admin(run.database_url, "SELECT attempt, failures FROM turn")
     assert set(attempts) == {(1, 0)}

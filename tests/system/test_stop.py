@@ -14,14 +14,15 @@ from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Broken, Conversation, Transcript
 
-GRACE_SECONDS = 1.5
+GRACE_SECONDS = 3.0
+LONGER = "stream 400 20"  # takes 8 s
 LONG = "stream 200 20"  # takes 4 s
 LONG_TEXT = "".join(f"word{number} " for number in range(200))
 
 
 async def test_sigterm_lets_finish_what_can_and_hands_on_the_rest(start_run: Start) -> None:
     run = await start_run(config=f"[limits]\ndrain_grace_seconds = {GRACE_SECONDS}\n{ECHO}", database_url=None)
-    short, long = await _speaking(run, "stream 50 10"), await _speaking(run, LONG)
+    short, long = await _speaking(run, "stream 50 10"), await _speaking(run, LONGER)
     queued = await long.conversation.send("behind the long one")
     run.signal(signal.SIGTERM)
     with trio.fail_after(30):
@@ -41,8 +42,9 @@ async def test_sigterm_lets_finish_what_can_and_hands_on_the_rest(start_run: Sta
     with trio.fail_after(30):
         await long.transcript.follow(long.at(run), lambda: queued in long.transcript.terminals)
     assert long.transcript.faults == []
-    assert long.transcript.terminals[long.message_id].data["finalText"] == LONG_TEXT
-    assert long.transcript.texts[long.message_id] == LONG_TEXT
+    whole = "".join(f"word{number} " for number in range(400))
+    assert long.transcript.terminals[long.message_id].data["finalText"] == whole
+    assert long.transcript.texts[long.message_id] == whole
     assert turn_of(run.database_url, long.message_id) == ("completed", 2, 0)
     log = log_of(run.database_url, long.conversation.key)
     assert [kind for _, kind, _ in log] == ["restart", "complete", "complete"]

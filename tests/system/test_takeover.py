@@ -11,11 +11,14 @@ from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Transcript
 
-CONFIG = f"""{ECHO}[links]
+LEASE_SECONDS = 30.0
+CONFIG = f"""
+[limits]
+host_ttl_seconds = {LEASE_SECONDS}
+{ECHO}[links]
 listen = "127.0.0.1:0"
 """
 SHARED = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}
-LEASE_SECONDS = 6.0
 REPETITIONS = 3
 
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 import trio
 
+from tests.conftest import admin
 from tests.system.audit import broken_promises, turn_of
 from tests.system.cluster import lobu
 from tests.system.conftest import Start, client_of
@@ -30,8 +31,12 @@ drain_grace_seconds = 1
 {ECHO}"""
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 FILES = {"LOBU_SESSION_STORE": "file"}
-LONG, LONG_TEXT = "stream 300 20", "".join(f"word{number} " for number in range(300))  # six seconds
-TURNS = 300
+LONG = "sleep 1000"  # runs until somebody cancels it
+ASKS = "ask Done?"  # runs until somebody answers
+# Under load with the lease as it is by default, which a host renews in time on a busy machine too.
+ROLLED = f"[limits]\ndrain_grace_seconds = 1\n{ECHO}"
+ENDLESS = 1_000_000
+TURNS = 150  # between two restarts
 
 
 async def refused(**options: Any) -> str:
@@ -132,12 +137,13 @@ async def test_a_drained_host_hands_over_at_once_and_ends(start_run: Start, data
     assert (drained.returncode, drained.stdout.strip().endswith("is gone.")) == (0, True), drained
     assert await one.wait_exit() == 0
     assert one.processes() == []
-    await until(other.worker_pids, "the other host runs it", 10)
+    await until(other.worker_pids, "the other host runs it", 20)
     print(f"handed over within {trio.current_time() - handed_over:.2f} s of the end")
     there = talk.through(client_of(other))
-    assert (await there.terminal_of(running)).data["finalText"] == LONG_TEXT
+    assert (await there.client.call("POST", f"{there.path}/cancel", {"messageId": running})).status == 202
+    assert (await there.terminal_of(running)).event == "cancelled"
     assert (await there.terminal_of(queued)).event == "complete"
-    assert turn_of(database_url, running) == ("completed", 2, 0), "a hand-over is no failure"
+    assert turn_of(database_url, running) == ("cancelled", 2, 0), "a hand-over is no failure"
     assert turn_of(database_url, queued) == ("completed", 1, 0)
     assert broken_promises(database_url) == []
 
@@ -145,23 +151,23 @@ async def test_a_drained_host_hands_over_at_once_and_ends(start_run: Start, data
 async def test_what_waits_goes_on_elsewhere_while_the_host_still_uses_its_grace(
     start_run: Start, database_url: str
 ) -> None:
-    config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 20")
+    config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 100")
     one = await start_run(config=config, environment=SEVERAL)
     await start_run(config=config, environment=SEVERAL)
     long, idle = await client_of(one).open(userId="a"), await client_of(one).open(userId="b")
     assert (await idle.ask("hello")).event == "complete"
-    running = await long.send(LONG)
-    await until(lambda: len(one.worker_pids()) >= 2, "it runs")
+    running = await long.send(ASKS)
+    answer = await _question(database_url)
     host_id = (one.folder / ".lobu" / "host_id").read_text()
     drained = await lobu(one, "drain", host_id[:20], "--json")
     assert json.loads(drained.stdout)["hostId"] == host_id
-    await until(lambda: _held(database_url, host_id) == 1, "the idle conversation is given up", 5)
+    await until(lambda: _held(database_url, host_id) == 1, "the idle conversation is given up", 30)
     begun = trio.current_time()
     message = await idle.send("to a host that drains")
-    await until(lambda: turn_of(database_url, message)[0] == "completed", "it is done elsewhere", 5)
+    await until(lambda: turn_of(database_url, message)[0] == "completed", "it is done elsewhere", 30)
     print(f"accepted by the draining host and done elsewhere within {trio.current_time() - begun:.2f} s")
     assert one.is_up
-    assert (await lobu(one, "drain", "--wait")).returncode == 0
+    assert (await long.client.call("POST", f"{long.path}/questions/{answer}/answer", {"answer": "yes"})).status == 200
     assert await one.wait_exit() == 0
     assert turn_of(database_url, running) == ("completed", 1, 0), "it had the time"
     assert broken_promises(database_url) == []
@@ -169,7 +175,7 @@ async def test_what_waits_goes_on_elsewhere_while_the_host_still_uses_its_grace(
 
 async def test_without_a_link_what_waits_goes_on_elsewhere_at_once_too(start_run: Start, database_url: str) -> None:
     """Nobody reaches the other host's address, and no sweep comes in time: word is left in the store."""
-    config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 20\nsweep_interval_seconds = 100")
+    config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 100\nsweep_interval_seconds = 100")
     config += f'[links]\nadvertise = "ws://127.0.0.1:{free_port()}"\n'
     one = await start_run(config=config, environment=SEVERAL)
     await start_run(config=config, environment=SEVERAL)
@@ -179,40 +185,43 @@ async def test_without_a_link_what_waits_goes_on_elsewhere_at_once_too(start_run
     await until(lambda: len(one.worker_pids()) >= 2, "it runs")
     host_id = (one.folder / ".lobu" / "host_id").read_text()
     assert (await lobu(one, "drain", host_id)).returncode == 0
-    await until(lambda: _held(database_url, host_id) == 1, "the idle conversation is given up", 5)
+    await until(lambda: _held(database_url, host_id) == 1, "the idle conversation is given up", 30)
     message = await idle.send("to a host that drains")
-    await until(lambda: turn_of(database_url, message)[0] == "completed", "it is done elsewhere", 10)
+    await until(lambda: turn_of(database_url, message)[0] == "completed", "it is done elsewhere", 30)
     assert "link is up" not in one.errors()
 
 
 async def test_a_wait_that_is_too_short_says_what_is_left(start_run: Start, database_url: str) -> None:
-    config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 20")
+    config = CONFIG.replace("drain_grace_seconds = 1", "drain_grace_seconds = 100")
     run = await start_run(config=config)
     talk = await client_of(run).open()
-    await talk.send(LONG)
-    await until(run.worker_pids, "it runs")
+    await talk.send(ASKS)
+    answer = await _question(database_url)
     drained = await lobu(run, "drain", "--wait", "--timeout", "2")
     assert drained.returncode == 1
     assert "is not gone after 2 s: 1 running, 0 queued, 1 conversations held" in drained.stderr
+    assert (await talk.client.call("POST", f"{talk.path}/questions/{answer}/answer", {"answer": "yes"})).status == 200
     assert await run.wait_exit() == 0
 
 
 async def test_two_hosts_are_replaced_one_after_the_other_under_load(start_run: Start, database_url: str) -> None:
     one, other = [
-        await start_run(config=CONFIG, environment=SEVERAL, arguments=("--port", str(free_port()))) for _ in range(2)
+        await start_run(config=ROLLED, environment=SEVERAL, arguments=("--port", str(free_port()))) for _ in range(2)
     ]
     loads = [
-        Load(run, turns=TURNS, conversations=10, clients=4, seed=number, users=f"h{number}-")
+        Load(run, turns=ENDLESS, conversations=10, clients=4, seed=number, users=f"h{number}-")
         for number, run in enumerate((one, other))
     ]
 
     async def roll() -> None:
         for run in (one, other):
             ended = sum(len(load.terminals()) for load in loads)
-            await until(lambda: sum(len(load.terminals()) for load in loads) > ended + TURNS // 4, "turns end", 90)  # noqa: B023
+            await until(lambda: sum(len(load.terminals()) for load in loads) > ended + TURNS, "turns end", 90)  # noqa: B023
             assert (await lobu(run, "drain", "--wait")).returncode == 0
             assert await run.wait_exit() == 0
             await run.start()
+        for load in loads:
+            load.finish()
 
     with trio.fail_after(200):
         async with trio.open_nursery() as nursery:
@@ -232,7 +241,6 @@ async def test_two_hosts_are_replaced_one_after_the_other_under_load(start_run: 
     assert failed == (0,)
     assert {code for code, _ in again} <= {"DRAINED", "HANDED_OVER"}, again
     accepted = [name for load in loads for name in load.accepted]
-    assert len(accepted) == 2 * TURNS
     assert broken_promises(database_url, accepted=accepted) == []
 
 
@@ -287,6 +295,17 @@ async def test_status_shows_the_links_of_each_host(start_run: Start) -> None:
     assert sum(line.endswith(" ms") for line in text) == 4
     down = [line.split() for line in text if " down " in line]
     assert sorted(down) == sorted([host_id[:13], unreachable[:13], "down", "-"] for host_id in (one, other))
+
+
+async def _question(url: str) -> str:
+    """The id of the one that is open; its turn runs until it is answered."""
+
+    def found() -> list[tuple[object, ...]]:
+        return admin(url, "SELECT question_id FROM question WHERE status = 'open'")
+
+    await until(found, "it asks")
+    [(question_id,)] = found()
+    return str(question_id)
 
 
 def _live(url: str) -> int:

@@ -16,6 +16,7 @@ from tests.systemd.installed import EDGES, EVERY, LOBU, POSTGRES, SPAWNER, SUPER
 
 pytestmark = pytest.mark.timeout(400)
 SECONDS = 60.0
+ENDLESS = 50_000  # words, a piece of 30 ms each: until it is stopped
 
 
 @pytest.fixture
@@ -44,6 +45,15 @@ class Reader:
         frame = self.transcript.terminals[message_id]
         return str(frame.data["finalText"] if frame.event == "complete" else frame.data.get("errorCode"))
 
+    async def stop(self, message_id: str) -> str:
+        """Cancel it; what was there of its reply."""
+        path = f"{self.conversation.path}/cancel"
+        assert (await self.conversation.client.call("POST", path, {"messageId": message_id})).status == 202
+        await until(lambda: message_id in self.transcript.terminals, f"the end of {message_id}", SECONDS)
+        assert not self.transcript.faults
+        assert self.transcript.terminals[message_id].event == "cancelled"
+        return self.transcript.texts[message_id]
+
     def _length(self, message_id: str) -> int:
         return len(self.transcript.texts.get(message_id, ""))
 
@@ -56,7 +66,7 @@ async def test_a_turn_goes_on_whatever_ends_but_the_spawner(lobu: Lobu) -> None:
     """Kill, watchdog, restart of the supervisor and of the target, kills of both edges and of the database."""
     async with trio.open_nursery() as nursery:
         reader = Reader(await lobu.client.open(), nursery)
-        message_id = await reader.conversation.send("stream 1500 30")  # 45 s and more
+        message_id = await reader.conversation.send(f"stream {ENDLESS} 30")
         await reader.grows(message_id)
         spawner = await lobu.pid(SPAWNER)
         for unit in (SUPERVISOR, *EDGES, POSTGRES):
@@ -76,8 +86,10 @@ async def test_a_turn_goes_on_whatever_ends_but_the_spawner(lobu: Lobu) -> None:
         await lobu.started_again(SUPERVISOR, before)
         assert "Watchdog timeout" in await lobu.machine.journal(SUPERVISOR)
         await reader.grows(message_id)
-        assert await reader.ends(message_id) == words(1500)
-        assert turn_of(lobu.database_url, message_id) == ("completed", 1, 0)
+        assert words(ENDLESS).startswith(await reader.stop(message_id))
+        assert turn_of(lobu.database_url, message_id) == ("cancelled", 1, 0)
+        again = await reader.conversation.send("and on it goes")
+        assert await reader.ends(again) == "and on it goes"
         assert await lobu.pid(SPAWNER) == spawner
         assert broken_promises(lobu.database_url) == []
         nursery.cancel_scope.cancel()

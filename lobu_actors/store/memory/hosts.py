@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ class HostPart(Part):
     ) -> None:
         await pass_checkpoint()
         now = self.tables.clock()
+        judges_from = self._judges_from(host_id, now, ttl_seconds)
         for other in self.tables.hosts.values():
             if other.host_id != host_id and other.expires_at <= now and (alone or other.alone):
                 other.state = HostState.DEAD
@@ -44,12 +46,21 @@ class HostPart(Part):
                 version,
                 HostState.ACTIVE,
                 now + ttl_seconds,
+                judges_from=judges_from,
                 judges_until=now + ttl_seconds - renew_seconds,
                 started_at=now if known is None else known.started_at,
                 alone=alone,
                 runs=0 if known is None else known.runs,
                 links=NO_LINKS if known is None else known.links,
             )
+
+    def _judges_from(self, host_id: str, now: float, ttl_seconds: float) -> float:
+        others = [
+            host for host in self.tables.hosts.values() if host.host_id != host_id and host.state is not HostState.DEAD
+        ]
+        expired = any(host.expires_at <= now for host in others)
+        judged = any(host.expires_at > now and host.judges_from <= now < host.judges_until for host in others)
+        return now + ttl_seconds if expired and not judged else -math.inf
 
     async def find_rivals(self, host_id: str) -> list[Rival]:
         await pass_checkpoint()

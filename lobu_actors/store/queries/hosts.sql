@@ -2,15 +2,24 @@
 
 -- name: register_host
 -- Makes a host's row, active; again with the same id it renews it, unless it was declared dead. Where only one of them may
--- live, expired ones are dead from now on: they must not renew beside this one.
+-- live, expired ones are dead from now on: they must not renew beside this one. Who finds expired ones, and nobody who has
+-- renewed all the while, may have come right behind an outage of the database: it gives them as long as a lease lasts.
 WITH buried AS (
     UPDATE host SET state = 'dead'
     WHERE host_id <> %(host_id)s AND state <> 'dead' AND expires_at <= clock_timestamp()
         AND (alone IS NOT NULL OR %(alone)s::text IS NOT NULL)
 )
-INSERT INTO host AS h (host_id, name, link_url, version, state, expires_at, alone, judges_until)
+INSERT INTO host AS h (host_id, name, link_url, version, state, expires_at, alone, judges_from, judges_until)
 VALUES (%(host_id)s, %(name)s, %(link_url)s, %(version)s, 'active',
     clock_timestamp() + make_interval(secs => %(ttl_seconds)s), %(alone)s,
+    CASE WHEN NOT EXISTS (
+            SELECT 1 FROM host o
+            WHERE o.host_id <> %(host_id)s AND o.state <> 'dead' AND o.expires_at <= clock_timestamp())
+        OR EXISTS (
+            SELECT 1 FROM host o
+            WHERE o.host_id <> %(host_id)s AND o.state <> 'dead' AND o.expires_at > clock_timestamp()
+                AND o.judges_from <= clock_timestamp() AND o.judges_until > clock_timestamp())
+        THEN '-infinity' ELSE clock_timestamp() + make_interval(secs => %(ttl_seconds)s) END,
     clock_timestamp() + make_interval(secs => %(ttl_seconds)s::float8 - %(renew_seconds)s))
 ON CONFLICT (host_id) DO UPDATE
 SET name = EXCLUDED.name, link_url = EXCLUDED.link_url, version = EXCLUDED.version, state = 'active',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import structlog
 import trio
@@ -13,7 +15,7 @@ from lobu_actors.store.records import Turn, Verdict
 from supervisor.singletons.singleton import LOOK_SECONDS, STOP_SECONDS
 from supervisor.singletons.telegram import poller as module
 from tests.fakes.telegram import CUT, TOKEN, Failure
-from tests.integration.singletons.conftest import CHAT, World, until, until_asked
+from tests.integration.singletons.conftest import CHAT, Trust, World, until, until_asked
 
 
 async def started(world: World, host_id: str = "h1") -> None:
@@ -311,7 +313,12 @@ async def test_never_two_pollers_however_hosts_come_and_go(world: World) -> None
         await world.run(world.poller(trust))
         sent.append(f"you said {number}")
         world.telegram.say(CHAT, str(number))
-        await until(lambda expected=list(sent): world.telegram.texts(CHAT) == expected, "its reply")
+
+        def replied(trust: Trust = trust, expected: Sequence[str] = tuple(sent)) -> bool:
+            trust.trusted_until = trio.current_time() + 3  # renewed as long as it has work
+            return world.telegram.texts(CHAT) == list(expected)
+
+        await until(replied, "its reply")
         await until(lambda end=trust.trusted_until: trio.current_time() > end, "its trust ends")
     assert len(await world.turns()) == 6
 

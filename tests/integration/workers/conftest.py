@@ -100,7 +100,11 @@ class Host:
     """Link and workers under a nursery that restarts the link as the supervisor tree would."""
 
     def __init__(
-        self, folder: Path, limits: WorkerLimits | None = None, types: dict[str, WorkerType] | None = None
+        self,
+        folder: Path,
+        limits: WorkerLimits | None = None,
+        types: dict[str, WorkerType] | None = None,
+        silent_seconds: float = PATIENCE,
     ) -> None:
         self.types = types or {
             "echo": WorkerType("echo", ("python", "-m", "lobu_actors.agents.echo")),
@@ -110,7 +114,7 @@ class Host:
         }
         self.worker_env: dict[str, str] = {}
         self.workspaces = HostWorkspaces(folder / "workspaces")
-        self.link = SpawnerLink(folder / "spawner")
+        self.link = SpawnerLink(folder / "spawner", silent_seconds=silent_seconds)
         self.limits = limits
         self.workers = WorkerProcesses(self.link, self.types, self.workspaces, self.environment_of, limits)
         self.link_context = ChildContext()
@@ -180,8 +184,16 @@ def types() -> dict[str, WorkerType] | None:
 
 
 @pytest.fixture
-async def host(tmp_path: Path, limits: WorkerLimits, types: dict[str, WorkerType] | None) -> AsyncIterator[Host]:
-    found = Host(tmp_path, limits, types)
+def silent_seconds() -> float:
+    """After what silence a spawner is taken for stuck."""
+    return PATIENCE
+
+
+@pytest.fixture
+async def host(
+    tmp_path: Path, limits: WorkerLimits, types: dict[str, WorkerType] | None, silent_seconds: float
+) -> AsyncIterator[Host]:
+    found = Host(tmp_path, limits, types, silent_seconds)
     async with trio.open_nursery() as link_nursery:
         await link_nursery.start(found.keep_link)
         async with trio.open_nursery() as workers_nursery:

@@ -108,6 +108,31 @@ async def test_spawner_killed(host, is_alive, wait_for_end):
     assert await again.reply("works") == "works"
 
 
+@pytest.mark.parametrize("silent_seconds", [1.0])
+async def test_a_spawner_that_stands_still_is_replaced(host, wait_for_end):
+    client = await host.ready()
+    client.turn("hang")
+    old = host.link.pid
+    os.kill(old, signal.SIGSTOP)
+    waiting = host.start()
+    assert (await client.gone()).reason == Gone.SPAWNER_LOST
+    await wait_for_end(client.pid)
+    await wait_for_end(old)
+    # What was asked of it while nobody knew is lost with it.
+    assert (await waiting.gone()).reason == Gone.SPAWNER_LOST
+    assert await (await host.ready()).reply("works") == "works"
+    assert host.link.pid != old
+    assert len(host.link_failures) == 1
+
+
+@pytest.mark.parametrize("silent_seconds", [0.5])
+async def test_a_spawner_that_answers_is_left_alone(host):
+    client, pid = await host.ready(), host.link.pid
+    await trio.sleep(2)
+    assert await client.reply("still here") == "still here"
+    assert (host.link.pid, host.link_failures) == (pid, [])
+
+
 async def test_spawner_killed_with_workers_that_do_not_look(host, script, wait_for_end):
     name = script("deaf", "import time\nsay('ready')\nlink.detach()\nwhile True: time.sleep(1000)\n")
     client = await host.ready(name)

@@ -18,6 +18,17 @@ from tests.system.lobu_process import until
 
 ECHO = ("python", "-m", "lobu_actors.agents.echo")
 AGENT = "import os\nfrom lobu_actors.worker import serve\n\ndef reply(turn):\n    yield {text}\n\nserve(reply)\n"
+# Says when it has noted what it was loaded from.
+TELLS = """
+from pathlib import Path
+from lobu_actors.worker.sources import Sources
+look = Sources.changed_while_loading
+def looked(sources):
+    found = look(sources)
+    Path("{path}").touch()
+    return found
+Sources.changed_while_loading = looked
+"""
 NAME = "os.environ['WORKSPACE_DIR']"
 SEEN = f"' '.join([{NAME}, os.path.realpath({NAME}), os.getcwd(), turn.workspace])"
 
@@ -93,10 +104,10 @@ async def test_a_module_that_changed_makes_it_stale(host, tmp_path):
     """The program's own file is as it was; the worker itself knows what it has loaded."""
     (tmp_path / "part.py").write_text("TEXT = 'old'\n")
     program = tmp_path / "agent.py"
-    program.write_text("from part import TEXT\n" + AGENT.format(text="TEXT"))
-    await switch(host, WorkerType("echo", ("python", str(program)), warm=1))
+    program.write_text("from part import TEXT\n" + TELLS.format(path=tmp_path / "idle") + AGENT.format(text="TEXT"))
+    await switch(host, WorkerType("echo", ("python", str(program)), own_user=False, warm=1))
     await full(host, 1)
-    await trio.sleep(0.5)  # it knows by now that it is idle
+    await until((tmp_path / "idle").exists, "it knows that it is idle, and of what it is made")
     (tmp_path / "part.py").write_text("TEXT = 'newer'\n")
     gone = await host.start().gone()
     assert gone.reason == "stale"
