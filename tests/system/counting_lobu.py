@@ -19,8 +19,10 @@ if __name__ == "__main__":
             write_as_it_was(counted, b"c")  # to a client
         elif bytes(data) == b"\0":
             write_as_it_was(counted, b"t")  # trio to itself: a thread has something for the loop
+        elif self.getpeername():
+            write_as_it_was(counted, b"s")  # to the spawner, whose socket has a name
         else:
-            write_as_it_was(counted, b"w")  # to a worker, or to the spawner
+            write_as_it_was(counted, b"w")  # to a worker
         sent: int = send_as_it_was(self, data, *rest)
         return sent
 
