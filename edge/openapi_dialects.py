@@ -10,6 +10,7 @@ from typing import Any
 Json = dict[str, Any]
 
 _TEXT: Json = {"type": "string"}
+_FRAME: Json = {"type": "object", "required": ["data"], "properties": {"data": _TEXT, "event": _TEXT}}
 _NAMES = (
     "The conversation's name or id, which makes one when there is none; as `X-OpenWebUI-Chat-Id`, `X-Session-Id` and "
     "`Session-Id` do, in this order. Without any of them the conversation is a new one, told in the same header of the "
@@ -212,11 +213,11 @@ def _json(schema: str, status: str = "200") -> Json:
 
 
 def _stream(description: str) -> Json:
-    return {"200": {"description": description, "content": {"text/event-stream": {"schema": _TEXT}}}}
+    return {"200": {"description": description, "content": {"text/event-stream": {"schema": _FRAME}}}}
 
 
 def _either(schema: str, description: str) -> Json:
-    content = {"application/json": _reference(schema), "text/event-stream": {"schema": _TEXT}}
+    content = {"application/json": _reference(schema), "text/event-stream": {"schema": _FRAME}}
     return {"200": {"description": f"In one piece, or with `stream`: {description}", "content": content}}
 
 
