@@ -80,7 +80,12 @@ DIALECT_SCHEMAS: dict[str, Json] = {
     ),
     "Response": _object(["id", "object", "created_at", "model", "output", "status"], object={"const": "response"}),
     "UiChatRequest": _object(
-        ["id", "messages"], id=_TEXT, messages=_MESSAGES, trigger=_TEXT, messageId={"type": ["string", "null"]}
+        ["id", "messages"],
+        id=_TEXT,
+        messages=_MESSAGES,
+        trigger=_TEXT,
+        messageId={"type": ["string", "null"]},
+        tools={"type": "array", "items": {"type": "object"}},
     ),
     "AgUiRun": _object(
         ["threadId", "runId", "messages"],

@@ -30,7 +30,7 @@ def ui_request(body: Json) -> UiRequest:
     spoken: list[Spoken] = []
     for index, message in enumerate(messages):
         spoken += _ui_message(message, strict=index > newest)
-    asked = asking(spoken, "messages", {})
+    asked = asking(spoken, "messages", _tools(body))
     last = messages[-1].get("id")
     anew = body.get("trigger") == "regenerate-message" or body.get("messageId") is not None
     return UiRequest(
@@ -60,11 +60,18 @@ def ag_ui_request(body: Json) -> AgUiRequest:
         return AgUiRequest(thread, run, messages, answer, None)
     newest = max((n for n, item in enumerate(messages) if item.get("role") == "assistant"), default=-1)
     spoken = [said for n, item in enumerate(messages) if (said := _ag_ui_message(item, strict=n > newest)) is not None]
-    tools = body.get("tools") or []
-    payload: Json = {TOOLS: tools} if isinstance(tools, list) and tools else {}
+    payload = _tools(body)
     if further := {name: body[name] for name in ("state", "context", "forwardedProps") if body.get(name)}:
         payload["agUi"] = further
     return AgUiRequest(thread, run, messages, ("", None), asking(spoken, "messages", payload))
+
+
+def _tools(body: Json) -> Json:
+    """What the page can carry out: `{name, description, parameters}`."""
+    tools = body.get("tools") or []
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise BadMessages("tools", "`tools` must be a list of tools.")
+    return {TOOLS: tools} if tools else {}
 
 
 def _name(body: Json, field: str) -> str:

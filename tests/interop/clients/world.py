@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
-import trio
 
 from tests.fakes.model_provider import KEY, ModelProvider
 from tests.system.lobu_process import LobuRun, free_port, lobu_run
@@ -61,17 +60,17 @@ class World:
 
 
 @asynccontextmanager
-async def world(database_url: str | None = None) -> AsyncIterator[World]:
-    """`database_url` None: on the embedded server."""
+async def world() -> AsyncIterator[World]:
+    """On an embedded server of its own."""
     provider = ModelProvider()
-    async with provider.serving():
-        environment = {"WORKER_ENV_OPENAI_BASE_URL": provider.url, "WORKER_ENV_OPENAI_API_KEY": KEY}
-        async with lobu_run(
-            config=CONFIG,
-            database_url=database_url,
-            arguments=("--port", str(free_port())),
-            environment=environment,
-        ) as run:
-            yield World(run)
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
-                await run.kill_all()
+    async with (
+        provider.serving(),
+        lobu_run(
+            config=CONFIG, arguments=("--port", str(free_port())), environment=environment_of(provider.url)
+        ) as run,
+    ):
+        yield World(run)
+
+
+def environment_of(provider_url: str) -> dict[str, str]:
+    return {"WORKER_ENV_OPENAI_BASE_URL": provider_url, "WORKER_ENV_OPENAI_API_KEY": KEY}

@@ -113,7 +113,7 @@ async function aiSdk(module) {
     const made = new Chat({
       id: chat,
       messages,
-      transport: new DefaultChatTransport({ api, headers: bearer }),
+      transport: new DefaultChatTransport({ api, headers: bearer, body: scenario === "tool" ? { tools: [TOOL] } : {} }),
       onData: (part) => seen.push(part),
       sendAutomaticallyWhen: scenario === "tool" ? ({ messages }) => answered(messages.at(-1)) : undefined,
       onToolCall: ({ toolCall }) => {
@@ -159,7 +159,7 @@ async function aiSdk(module) {
     // A page that is loaded again, with the user's message as it was kept. Until the server is back, it tries again.
     used = make(used.messages.slice(0, 1));
     for (let tries = 0; tries < 100; tries++) {
-      used.error = undefined;
+      used.clearError();
       await used.resumeStream();
       if (used.status === "ready" && textOf(used)) break;
       await new Promise((resolve) => setTimeout(resolve, 200));
