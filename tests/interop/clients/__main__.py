@@ -160,7 +160,13 @@ async def row(place: World, client: str, scenario: Scenario, number: int) -> Jso
     if wrong is None and scenario.cancels and not await is_cancelled(place, client, scenario, number):
         wrong = "the turn goes on"
     result = "pass" if wrong is None else "fail"
-    return about | {"result": result, "seconds": round(seconds, 1), "note": wrong or outcome["end"]}
+    return about | {"result": result, "seconds": round(seconds, 1), "note": wrong or _note(outcome)}
+
+
+def _note(outcome: Json) -> str:
+    """How it ended; of a complete reply also what the client went through before, if it says so."""
+    resumed = outcome["end"] == "complete" and outcome["error"]
+    return str(outcome["error"] if resumed else outcome["end"])
 
 
 async def matrix(clients: list[str], names: list[str]) -> list[Json]:

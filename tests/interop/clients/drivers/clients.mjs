@@ -240,6 +240,9 @@ async function eventSource() {
       }
       if (scenario === "cancel" && !dropped) (dropped = true), post(`${path}/cancel`, {});
     });
+    source.addEventListener("error", (event) => {
+      if (event.target.readyState === EventSource.CLOSED) end("closed", said, `${event.code} ${event.message}`);
+    });
     on("restart", () => { said = ""; });
     on("question", (data) => post(`${path}/questions/${data.questionId}/answer`, { answer: "blue" }));
     on("complete", (data) => end(data.finalText.startsWith(said) ? "complete" : "wrong", data.finalText));
@@ -247,6 +250,7 @@ async function eventSource() {
     on("cancelled", () => end("cancelled", said));
   };
   listen();
+  setInterval(() => {}, 1000); // its timer before a reconnect does not keep a program alive, so the program must
 }
 
 const CLIENTS = {
