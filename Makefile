@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts rolling-hosts \
-	stale-writers database-away bench bench-rivals clean
+	stale-writers database-away interop-clients bench bench-rivals clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -48,6 +48,9 @@ stale-writers: $(STAMP)
 database-away: $(STAMP)
 	$(BIN)/python -m tests.database_away $(ARGS)
 
+interop-clients: $(STAMP)
+	$(BIN)/python -m tests.interop.clients $(ARGS)
+
 bench: $(STAMP)
 	$(BIN)/lobu bench $(or $(ARGS),all)
 
@@ -60,4 +63,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-rivals build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-rivals .interop build *.egg-info .mypy_cache .ruff_cache .pytest_cache

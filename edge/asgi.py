@@ -10,6 +10,7 @@ happen, and connections would stay open for good.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -17,13 +18,13 @@ from urllib.parse import urlsplit
 
 import trio
 
-from edge.services import HELD
+from edge.services import AFTERWARDS, HELD
 
 _LAST_PARTS = frozenset({"http.response.body", "websocket.http.response.body", "websocket.close"})
 
 
 class Outermost:
-    """Wraps an ASGI app. `end_seconds` bounds the sending of a response's last part."""
+    """Wraps an ASGI app. `end_seconds` bounds the sending of a response's last part, and what is done afterwards."""
 
     def __init__(self, app: Any, end_seconds: float) -> None:
         self._app = app
@@ -36,7 +37,19 @@ class Outermost:
         scope["path"] = _path(scope["path"])
         with ExitStack() as held:
             scope[HELD] = held
-            await self._app(scope, receive, partial(self._send, send))
+            afterwards: list[Callable[[], Awaitable[None]]] = []
+            scope[AFTERWARDS] = afterwards
+            try:
+                await self._app(scope, receive, partial(self._send, send))
+            finally:
+                if afterwards:
+                    await self._do(afterwards)
+
+    async def _do(self, afterwards: list[Callable[[], Awaitable[None]]]) -> None:
+        """What a request wants done once its connection is done with it, also when that was cut or cancelled."""
+        with trio.move_on_after(self._end_seconds, shield=True):
+            for do in afterwards:
+                await do()
 
     async def _send(self, send: Any, message: Any) -> None:
         if message["type"] not in _LAST_PARTS or message.get("more_body", False):

@@ -85,6 +85,15 @@ def store_unavailable(details: Mapping[str, Any] | None = None) -> Refusal:
     )
 
 
+def owner_unreachable() -> Refusal:
+    return Refusal(
+        503,
+        ApiError.OWNER_UNREACHABLE,
+        "The host that runs this conversation did not take the call in time; try again.",
+        retry_after_seconds=_RETRY_SECONDS,
+    )
+
+
 def store_away(error: StoreUnavailable) -> Refusal:
     """For a request that met this."""
     _log.warning("store unavailable", error=str(error))
@@ -100,24 +109,28 @@ def internal_failure(error: Exception) -> Refusal:
 def handle_errors(app: Quart) -> None:
     """Give `app` the error form for everything that can go wrong."""
 
-    @app.errorhandler(Refusal)
-    async def refused(error: Refusal) -> Response:
-        return error.response()
-
-    @app.errorhandler(StoreUnavailable)
-    async def away(error: StoreUnavailable) -> Response:
-        return store_away(error).response()
-
-    @app.errorhandler(HTTPException)
-    async def http_failure(error: HTTPException) -> Response:
-        status = error.code or 500
-        code, sentence = _BY_STATUS.get(status, (ApiError.INVALID_FIELD, "The request cannot be served."))
-        if status >= 500:
-            code, sentence = ApiError.INTERNAL, "Something failed here; the operator's log says what."
-        allowed = getattr(error, "valid_methods", None)
-        headers = {"Allow": ", ".join(sorted(allowed))} if allowed else None
-        return Refusal(status, code, sentence, headers=headers).response()
-
     @app.errorhandler(Exception)
     async def failed(error: Exception) -> Response:
-        return internal_failure(error).response()
+        return refusal_of(error).response()
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What a caller is told of anything that went wrong; what only the operator may know is logged."""
+    match error:
+        case Refusal():
+            return error
+        case StoreUnavailable():
+            return store_away(error)
+        case HTTPException():
+            return _of_http(error)
+    return internal_failure(error)
+
+
+def _of_http(error: HTTPException) -> Refusal:
+    status = error.code or 500
+    code, sentence = _BY_STATUS.get(status, (ApiError.INVALID_FIELD, "The request cannot be served."))
+    if status >= 500:
+        code, sentence = ApiError.INTERNAL, "Something failed here; the operator's log says what."
+    allowed = getattr(error, "valid_methods", None)
+    headers = {"Allow": ", ".join(sorted(allowed))} if allowed else None
+    return Refusal(status, code, sentence, headers=headers)

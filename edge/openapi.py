@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge.openapi_dialects import DIALECT_SCHEMAS, dialects
 from edge.openapi_schemas import SCHEMAS, SSE_EVENTS
 from lobu_actors.contract.errors import ApiError
 
@@ -331,11 +332,11 @@ def _operations() -> Json:
 
 def _all_paths() -> Json:
     """Whatever takes credentials may answer that they are used too fast."""
-    counted = _conversations() | _messages() | _files() | _sessions() | _stream() | _browsers()
+    counted = _conversations() | _messages() | _files() | _sessions() | _stream() | _browsers() | dialects()
     for item in counted.values():
         for name, operation in item.items():
             if name != "parameters" and operation.get("security") != []:
-                operation["responses"] |= _refusals(429)
+                operation["responses"] = _refusals(429) | operation["responses"]
     return counted | _worker() | _operations()
 
 
@@ -353,7 +354,7 @@ def document() -> Json:
         "security": [{"bearer": []}, {"cookie": []}],
         "paths": _all_paths(),
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": SCHEMAS | DIALECT_SCHEMAS,
             "securitySchemes": {
                 "bearer": {
                     "type": "http",

@@ -182,7 +182,8 @@ SSE_EVENTS: dict[str, str] = {
     "cancel": "a stage of cancelling; `{stage, messageId}`",
     "restart": "forget this message's output so far; `{messageId, attempt, reason}`",
     "complete": "terminal; `{type, messageId, processedMessageIds, finalText, usage?, files?, filesRefused?, "
-    "timestamp}`; `files` are `{fileId, name, mediaType, size}` that the worker left, `filesRefused` are "
+    "toolCalls?, timestamp}`; `toolCalls` are `{id, name, arguments}` that the client is to carry out; "
+    "`files` are `{fileId, name, mediaType, size}` that the worker left, `filesRefused` are "
     "`{name, reason}`",
     "agent-error": "terminal; `{type, error, errorCode, errorContext?, messageId, processedMessageIds, timestamp}`; "
     "the same again follows as `error`, for older readers; `errorContext` of `NO_MODEL_CONFIGURED` is `{settingsUrl}`",

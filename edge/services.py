@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import cast
 
@@ -21,8 +22,9 @@ from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Conversation
 
-# The ASGI scope's entry for what a request holds until it is over; see `edge.asgi`.
+# The ASGI scope's entries for what a request holds until it is over, and for what is done then; see `edge.asgi`.
 HELD = "lobu.held"
+AFTERWARDS = "lobu.afterwards"
 
 
 @attrs.frozen
@@ -65,6 +67,11 @@ class Services:
         """
         principal = await self.authenticate(ticket_for=key if by_ticket else None)
         return principal, await self.tenancy.authorize(principal, key, fresh=fresh)
+
+    def afterwards(self, do: Callable[[], Awaitable[None]]) -> None:
+        """Have this done when the current request's connection is done with it, whatever way it ends; it is bounded."""
+        scope = cast(BaseRequestWebsocket, opening()).scope
+        scope[AFTERWARDS].append(do)  # type: ignore[literal-required]
 
     def held(self) -> ExitStack:
         """What the current request holds; let go when its connection is done with it, whatever way it ends."""

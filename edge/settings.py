@@ -84,6 +84,9 @@ class EdgeSettings:
     drain_seconds: float = _seconds(2.0, 0.0, 60.0)  # for the ends of all of them
     drain_reconnect_ms: int = _limit(100, 0, 60_000)  # to readers whose server begins to drain: others are there
     drain_again_ms: int = _limit(500, 0, 60_000)  # to those that come to one which drains, or is without its store
+    cancel_on_disconnect: bool = attrs.field(  # of dialects in which a connection is all that a client can end
+        default=True, validator=attrs.validators.instance_of(bool)
+    )
     replay_page_events: int = _limit(32, 1, 1000)
     read_seconds: float = _seconds(4.0, 0.05, 30.0)  # one read of the event log by a stream
     poll_seconds: float = _seconds(5.0, 0.05, 600.0)  # backstop for a lost hint while something is owed

@@ -22,12 +22,22 @@ PING = b": ping\n\n"
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
-def frame(event: str, data: Data, cursor: Cursor | None = None) -> bytes:
-    """One frame; with `id:` when a reader can resume from it."""
+def _payload(data: Data) -> bytes:
     payload = encode(data)
     if not payload.isascii():
         for raw, escaped in _LINE_BREAKS:
             payload = payload.replace(raw, escaped)
+    return payload
+
+
+def data_frame(data: Data) -> bytes:
+    """One frame of data alone, for readers that know no event names."""
+    return b"data: %b\n\n" % _payload(data)
+
+
+def frame(event: str, data: Data, cursor: Cursor | None = None) -> bytes:
+    """One frame; with `id:` when a reader can resume from it."""
+    payload = _payload(data)
     if cursor is None:
         return b"event: %b\ndata: %b\n\n" % (event.encode(), payload)
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (str(cursor).encode(), event.encode(), payload)
@@ -48,7 +58,10 @@ def encode_event(outgoing: Outgoing) -> bytes:
 
 @attrs.frozen
 class Encoding:
-    """How a subscription's events become bytes: its greeting (conversation, time, retry), its keep-alive, an event."""
+    """How a subscription's events become bytes: its greeting (conversation, time, retry), its keep-alive, an event.
+
+    It may keep a state: each is asked for once, in order. An event may have no bytes at all.
+    """
 
     first: Callable[[str, int, int], bytes]
     ping: bytes

@@ -79,6 +79,7 @@ class Subscription:
         self._start = start
         self._reader = FeedReader(feed, start)
         self._pending: deque[Outgoing] = deque()
+        self._left_over = b""  # encoded, and too much for the last chunk
         self._greeted = False
         self.drained = False  # it ended because the server is on its way down
         self._done = False
@@ -103,8 +104,10 @@ class Subscription:
             hello = self._encoding.first(self._ref.conversation_id, self._feed.clock_ms(), self._settings.retry_ms)
             return self._sent(hello)
         while True:
-            if self._pending:
-                return self._sent(self._encode_pending())
+            if self._pending or self._left_over:
+                if chunk := self._encode_pending():
+                    return self._sent(chunk)
+                continue
             if self._done:
                 return None
             now = trio.current_time()
@@ -284,12 +287,13 @@ class Subscription:
             self._done = outgoing.cursor.seq > self._conversation.last_seq
 
     def _encode_pending(self) -> bytes:
-        chunk = bytearray()
-        while self._pending and len(chunk) < self._settings.stream_buffer_bytes:
-            encoded = self._encoding.event(self._pending[0])
-            if chunk and len(chunk) + len(encoded) > self._settings.stream_buffer_bytes:
+        limit = self._settings.stream_buffer_bytes
+        chunk, self._left_over = bytearray(self._left_over), b""
+        while self._pending and len(chunk) < limit:
+            encoded = self._encoding.event(self._pending.popleft())
+            if chunk and len(chunk) + len(encoded) > limit:
+                self._left_over = encoded
                 break
-            self._pending.popleft()
             chunk += encoded
         return bytes(chunk)
 

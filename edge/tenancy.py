@@ -39,10 +39,15 @@ class Tenancy:
         conversation = None if fresh else self._seen.get(place)
         if conversation is None:
             conversation = await self._store.find_conversation(*place)
-        if conversation is None or not _permitted(principal, conversation):
+        if conversation is None or not self.permits(principal, conversation):
             raise conversation_not_found()
         self._remember(place, conversation)
         return conversation
+
+    @staticmethod
+    def permits(principal: Principal, conversation: Conversation) -> bool:
+        """Whether `principal` may use a conversation that was found."""
+        return _permitted(principal, conversation)
 
     def forget(self, conversation: Conversation) -> None:
         self._seen.pop((conversation.ref.organization_id, conversation.ref.conversation_id), None)

@@ -66,6 +66,14 @@ def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[s
     return response
 
 
+def no_content() -> Response:
+    """204. Quart's own body for nothing at all asks for an asyncio loop, and takes the connection down."""
+    response = Response(b"", 204)
+    for header in ("Content-Type", "Content-Length"):
+        response.headers.pop(header, None)
+    return response
+
+
 def _has_bad_text(raw: bytes) -> bool:
     # The fast decoder gives one error for a lone surrogate and for broken syntax; the slow one lets the first pass.
     try:

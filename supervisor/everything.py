@@ -296,6 +296,7 @@ def edge_settings_of(settings: Settings, before: Settings | None = None) -> Edge
         max_streams_per_conversation=limits.streams_per_conversation,
         max_streams=limits.streams_per_process,
         stream_buffer_bytes=limits.stream_buffer_bytes,
+        cancel_on_disconnect=settings.server.cancel_on_disconnect,
         ping_seconds=min(limits.ping_seconds, 10.0),
         token_lifetime_seconds=int(limits.token_ttl_seconds),
         ticket_seconds=limits.ticket_ttl_seconds,

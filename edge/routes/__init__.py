@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from quart import Blueprint
 
-from edge.routes import browsers, control, conversations, files, messages, operations, sessions, socket, stream, worker
+from edge.routes import (
+    ag_ui,
+    browsers,
+    control,
+    conversations,
+    files,
+    messages,
+    openai,
+    operations,
+    sessions,
+    socket,
+    stream,
+    ui_chat,
+    worker,
+)
 from edge.services import Services
 
 
@@ -15,6 +29,9 @@ def blueprints(services: Services) -> list[Blueprint]:
         messages.routes(services),
         files.routes(services),
         stream.routes(services),
+        openai.routes(services),
+        ui_chat.routes(services),
+        ag_ui.routes(services),
         socket.routes(services),
         control.routes(services),
         sessions.routes(services),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from edge.auth import Principal
-from edge.errors import Refusal, invalid_field
+from edge.errors import Refusal, invalid_field, owner_unreachable
 from edge.request import message_id_of, read_object
 from edge.services import Services
 from edge.wire import Json, json_response
@@ -15,7 +15,6 @@ from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.question_records import AnswerOutcome
 from lobu_actors.store.records import Conversation
 
-_RETRY_SECONDS = 1
 MAX_ANSWER_CHARS = 100_000
 
 
@@ -42,7 +41,7 @@ async def cancel_messages(services: Services, conversation: Conversation, body: 
     message_id = message_id_of(body.get("messageId"))
     result = await services.gateway.cancel(conversation.ref, message_id)
     if result is CancelResult.UNREACHABLE:
-        raise _owner_unreachable()
+        raise owner_unreachable()
     if result is CancelResult.ACCEPTED:
         return {"success": True, "stage": "accepted"}
     if message_id is not None and await services.store.find_turn(conversation.ref, message_id) is None:
@@ -70,12 +69,3 @@ async def answer_question(
         raise Refusal(404, ApiError.QUESTION_NOT_FOUND, "This conversation has no such question.")
     await services.gateway.answered(conversation.ref, question_id, text)
     return {"success": True}
-
-
-def _owner_unreachable() -> Refusal:
-    return Refusal(
-        503,
-        ApiError.OWNER_UNREACHABLE,
-        "The host that runs this conversation did not take the call in time; try again.",
-        retry_after_seconds=_RETRY_SECONDS,
-    )

@@ -10,23 +10,16 @@ from quart import Blueprint, Response
 from edge.auth import Principal
 from edge.errors import Refusal, invalid_field
 from edge.links import conversation_url
+from edge.opening import find_agent, place, require_own
 from edge.provider_change import change_provider
 from edge.request import flag_field, read_object, text_field
 from edge.services import Services
-from edge.tenancy import may_use_agent
 from edge.wire import Json, json_response
 from lobu_actors.contract.errors import ApiError
-from lobu_actors.contract.ids import (
-    MAX_ID_LENGTH,
-    ConversationRef,
-    conversation_key,
-    is_conversation_key,
-    is_id,
-    new_id,
-)
+from lobu_actors.contract.ids import MAX_ID_LENGTH, is_id, new_id
 from lobu_actors.contract.new_session import provider_of
 from lobu_actors.contract.states import Role
-from lobu_actors.store.records import Agent, Conversation
+from lobu_actors.store.records import Conversation
 
 
 @attrs.frozen
@@ -48,21 +41,18 @@ def routes(services: Services) -> Blueprint:
     async def open_conversation() -> Response:
         principal = await services.authenticate()
         opening = _opening(principal, await read_object(services.settings, optional=True))
-        agent = await services.store.find_agent(principal.organization_id, opening.agent_id)
-        if agent is None or not may_use_agent(principal, agent):
-            raise _no_agent(opening.agent_id)
-        ref = _place(principal, agent, opening)
+        agent = await find_agent(services.store, principal, opening.agent_id)
+        ref = place(principal, agent, opening.user_id, opening.thread)
         if opening.dry_run:
             there = await services.store.find_conversation(ref.organization_id, ref.conversation_id)
-            if there is not None and (there.ref, there.user_id) != (ref, opening.user_id):
-                raise _taken()
+            if there is not None:
+                require_own(there, ref, opening.user_id)
             answer = {"success": True, "dryRun": True, "agentId": ref.conversation_id, "threadId": opening.thread}
             return json_response(answer)
         conversation = await services.store.open_conversation(
             ref, opening.user_id, model=opening.model, provider=opening.provider
         )
-        if (conversation.ref, conversation.user_id) != (ref, opening.user_id):
-            raise _taken()
+        require_own(conversation, ref, opening.user_id)
         provider = opening.provider or provider_of(opening.model)
         if provider is not None and not conversation.closing:
             await change_provider(services, conversation, provider, opening.model)
@@ -110,26 +100,6 @@ def _id_field(body: Json, name: str) -> str | None:
     if value is not None and not is_id(value):
         raise invalid_field(name, f"`{name}` may hold letters, digits and . _ : @ + - only, and begins with the first.")
     return value
-
-
-def _place(principal: Principal, agent: Agent, opening: Opening) -> ConversationRef:
-    key = conversation_key(agent.agent_id, opening.user_id, principal.organization_id, opening.thread)
-    if not is_conversation_key(key):
-        raise invalid_field("thread", "The ids are too long together.")
-    return ConversationRef(principal.organization_id, agent.agent_id, key)
-
-
-def _taken() -> Refusal:
-    """Agent `a_b` of user `c`, and agent `a` of user `b_c`, would have one id; who came first has it."""
-    sentence = "Another agent's or user's conversation has this id already; choose another thread."
-    return Refusal(409, ApiError.FORBIDDEN, sentence)
-
-
-def _no_agent(agent_id: str | None) -> Refusal:
-    if agent_id is None:
-        sentence = "This organization has no default agent; name one as `agentId`."
-        return Refusal(404, ApiError.NO_DEFAULT_AGENT, sentence)
-    return Refusal(404, ApiError.AGENT_NOT_FOUND, "This organization has no such agent.")
 
 
 def _opened(services: Services, conversation: Conversation, thread: str | None) -> Json:

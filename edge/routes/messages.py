@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import attrs
-import trio
 from quart import Blueprint, Response
 
-from edge import metrics
-from edge.errors import Refusal, conversation_not_found, invalid_field, store_unavailable
+from edge import intake
+from edge.errors import invalid_field
 from edge.links import conversation_url, query_value
-from edge.provider_change import follow_provider
 from edge.request import message_id_of, read_object
 from edge.services import Services
 from edge.uploads import is_upload
 from edge.wire import Json, json_response
-from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import ConversationRef, new_id
-from lobu_actors.contract.new_session import begins_session, provider_of
 from lobu_actors.contract.states import OnBusy
-from lobu_actors.store.errors import StoreUnavailable
-from lobu_actors.store.records import Conversation, NewTurn, Refused, Turn
+from lobu_actors.store.records import Conversation, NewTurn, Turn
 
 ADDRESS = "/api/v1/agents/<key>/messages"
 _OWN_FIELDS = frozenset({"content", "message", "messageId", "onBusy"})
-_QUEUE_RETRY_SECONDS = 5
 
 
 def routes(services: Services) -> Blueprint:
@@ -46,38 +36,8 @@ def routes(services: Services) -> Blueprint:
 
 async def take_in(services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()) -> Json:
     """The receipt of the message in `body`, once it is durable. Raises Refusal."""
-    turn = _new_turn(conversation.ref, body)
-    with _known_by_its_id(turn):
-        if not begins_session(turn.content):  # which no worker sees
-            turn = attrs.evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
-        if turn.verdict is None:
-            turn = attrs.evolve(turn, file_ids=file_ids)
-            if named := provider_of(_model(turn)):
-                turn = await follow_provider(services, conversation, turn, named)
-    return await accept_message(services, conversation, turn)
-
-
-async def accept_message(services: Services, conversation: Conversation, turn: NewTurn) -> Json:
-    """The receipt, once the message is durable. Raises Refusal."""
-    began = trio.current_time()
-    with _known_by_its_id(turn):
-        outcome = await services.acceptance.accept(turn)
-    if isinstance(outcome, Refused):
-        metrics.messages(outcome.reason).inc()
-        raise _refusal(services, conversation, outcome)
-    metrics.messages("accepted" if outcome.created else "repeated").inc()
-    metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
-    return _receipt(services, outcome.turn)
-
-
-@contextmanager
-def _known_by_its_id(turn: NewTurn) -> Iterator[None]:
-    """A store that is away: with the id that it got, the message can be sent again without being taken in twice."""
-    try:
-        yield
-    except StoreUnavailable:
-        metrics.messages("store-unavailable").inc()
-        raise store_unavailable({"messageId": turn.message_id}) from None
+    turn = await intake.take_in(services, conversation, _new_turn(conversation.ref, body), file_ids)
+    return receipt(services, turn)
 
 
 def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
@@ -96,34 +56,16 @@ def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
     )
 
 
-def _model(turn: NewTurn) -> str | None:
-    model = turn.payload.get("model")
-    return model if isinstance(model, str) else None
-
-
 def _on_busy(value: object, content: str) -> OnBusy:
     if value is None:
-        # Who wants a new session does not want to wait for what the old one is still saying.
-        return OnBusy.INTERRUPT if begins_session(content) else OnBusy.ENQUEUE
+        return intake.default_on_busy(content)
     if not isinstance(value, str) or value not in OnBusy.__members__.values():
         raise invalid_field("onBusy", f"`onBusy` must be one of {', '.join(OnBusy)}.")
     return OnBusy(value)
 
 
-def _refusal(services: Services, conversation: Conversation, refused: Refused) -> Refusal:
-    if refused.reason == "closed":
-        return Refusal(409, ApiError.CONVERSATION_CLOSED, "This conversation was ended; open it again.")
-    if refused.reason == "busy":
-        return Refusal(409, ApiError.CONVERSATION_BUSY, "Another message is being worked on, and onBusy is reject.")
-    if refused.reason == "full":
-        limit = services.settings.max_owed_turns
-        sentence = f"This conversation has {limit} unanswered messages already; wait for a reply."
-        return Refusal(429, ApiError.QUEUE_FULL, sentence, retry_after_seconds=_QUEUE_RETRY_SECONDS)
-    services.tenancy.forget(conversation)
-    return conversation_not_found()
-
-
-def _receipt(services: Services, turn: Turn) -> Json:
+def receipt(services: Services, turn: Turn) -> Json:
+    """What the sender of an accepted message is answered."""
     key = turn.ref.conversation_id
     tail = f"/events?messageId={query_value(turn.message_id)}&since={turn.first_seq}"
     return {

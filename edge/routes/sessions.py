@@ -6,8 +6,9 @@ from quart import Blueprint, Response, request
 
 from edge.errors import Refusal, invalid_field
 from edge.history import DEFAULT_LIMIT, MAX_LIMIT, BadCursor, page, parse_history_cursor, read_session, stats
+from edge.intake import accept
 from edge.request import message_id_of, read_object
-from edge.routes.messages import accept_message
+from edge.routes.messages import receipt
 from edge.services import Services
 from edge.wire import Json, json_response
 from lobu_actors.contract.errors import ApiError
@@ -56,7 +57,7 @@ async def begin_anew(services: Services, conversation: Conversation, body: Json)
     """The receipt of the message that begins a new session. Raises Refusal."""
     message_id = message_id_of(body.get("messageId")) or new_id()
     turn = NewTurn(conversation.ref, new_id(), message_id, NEW_SESSION, on_busy=OnBusy.INTERRUPT)
-    return await accept_message(services, conversation, turn)
+    return receipt(services, await accept(services, conversation, turn))
 
 
 async def _session(services: Services, conversation: Conversation) -> ParsedSession:

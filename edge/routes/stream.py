@@ -11,7 +11,9 @@ from quart.wrappers.response import ResponseBody
 from edge import sse
 from edge.following import followed_turn, starting_point, subscribe
 from edge.services import Services
+from edge.stream_response import stream_response
 from edge.subscription import Subscription
+from edge.wire import no_content
 from lobu_actors.contract.events import Cursor, EventType, drain
 from lobu_actors.gateway.feed import Outgoing
 from lobu_actors.store.errors import StoreUnavailable
@@ -50,17 +52,17 @@ def routes(services: Services) -> Blueprint:
         except StoreUnavailable:
             # A 503 would close a browser's EventSource for good; told to come back, it does.
             later = Outgoing(EventType.DRAIN, drain(services.settings.drain_again_ms), None)
-            return _stream_response(sse.encode_event(later))
+            return stream_response(sse.encode_event(later))
 
     async def follow(key: str) -> Response:
         _, conversation = await services.conversation(key, by_ticket=True)
         start = starting_point()
         turn = await followed_turn(services, conversation)
         if request.method == "HEAD":
-            return _stream_response(b"")
+            return stream_response(b"")
         if _is_over(conversation, start):
-            return Response(status=204)
-        return _stream_response(StreamBody(subscribe(services, conversation, start, turn, sse.ENCODING)))
+            return no_content()
+        return stream_response(StreamBody(subscribe(services, conversation, start, turn, sse.ENCODING)))
 
     return blueprint
 
@@ -69,14 +71,3 @@ def _is_over(conversation: Conversation, start: Cursor | None) -> bool:
     """A browser that comes back behind `closed`: 204 is how to tell its EventSource to stay away."""
     reconnected = bool(request.headers.get("Last-Event-ID"))
     return reconnected and conversation.closed and start is not None and start.seq >= conversation.last_seq
-
-
-def _stream_response(body: StreamBody | bytes) -> Response:
-    response = Response(body, content_type=sse.CONTENT_TYPE)
-    response.timeout = None
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    # A pipelined second request would hide that the reader went away.
-    response.headers["Connection"] = "close"
-    return response

@@ -161,6 +161,7 @@ class Complete(Frame):
     run_id: str
     text: str | None = None
     usage: Json | None = None
+    tool_calls: list[Json] | None = None  # `{id, name, arguments}` that the client is to carry out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -313,6 +313,7 @@ class FinishTurns:
     text: str | None = None  # the worker's own whole reply, when it gave one
     usage: dict[str, Any] | None = None
     exit_status: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
 
 
 @attrs.frozen

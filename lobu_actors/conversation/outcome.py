@@ -33,8 +33,22 @@ def finishing(state: State, run: Run) -> State:
     return attrs.evolve(state, run=attrs.evolve(run, phase=RunPhase.FINISHING))
 
 
-def complete_run(state: State, run: Run, text: str | None, usage: dict[str, Any] | None) -> Step:
-    effect = FinishTurns(run.run_id, run.turns, TurnStatus.COMPLETED, RunStatus.COMPLETED, text=text, usage=usage)
+def complete_run(
+    state: State,
+    run: Run,
+    text: str | None,
+    usage: dict[str, Any] | None,
+    tool_calls: tuple[dict[str, Any], ...] = (),
+) -> Step:
+    effect = FinishTurns(
+        run.run_id,
+        run.turns,
+        TurnStatus.COMPLETED,
+        RunStatus.COMPLETED,
+        text=text,
+        usage=usage,
+        tool_calls=tool_calls,
+    )
     # A reply proves that workers here can work: what crashed before is no loop.
     return attrs.evolve(finishing(state, run), crashes=()), [effect]
 

@@ -6,6 +6,8 @@ Once a run is finishing, nothing that its worker still says can change how it en
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from lobu_actors.contract.errors import TurnError, known_code
@@ -134,7 +136,8 @@ def _terminal(state: State, run: Run, frame: Complete | Fail, now: float) -> Ste
         if text is not None and len(text) > state.limits.reply_max_chars:
             return fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
         usage = None if frame.usage is None else storable_json(frame.usage)
-        return complete_run(state, run, None if text is None else storable(text), usage)
+        calls = tuple(storable_json(call) for call in frame.tool_calls or () if _is_call(call))
+        return complete_run(state, run, None if text is None else storable(text), usage, calls)
     context = {} if frame.context is None else storable_json(frame.context)
     if frame.retryable is not None:
         context["retryable"] = frame.retryable
@@ -171,6 +174,10 @@ def _status(run: Run, frame: Status, now: float) -> Run:
     if run.provider_code is not None and tool is None:
         return run
     return attrs.evolve(run, progress_at=now, tool=tool, tool_since=now, provider_code=None)
+
+
+def _is_call(call: Any) -> bool:
+    return isinstance(call, dict) and all(isinstance(call.get(name), str) for name in ("id", "name", "arguments"))
 
 
 def ending(state: State) -> State:

@@ -260,6 +260,8 @@ def _end(effect: m.FinishTurns, turn: Turn | CorruptMarker, text: str, now: int,
         case TurnStatus.COMPLETED:
             data = events.complete(turn.message_id, processed, text, effect.usage, now)
             data |= taken.event_fields()
+            if effect.tool_calls:
+                data["toolCalls"] = list(effect.tool_calls)
             return TurnEnd(turn.turn_id, EventType.COMPLETE, data)
         case TurnStatus.CANCELLED:
             return TurnEnd(turn.turn_id, EventType.CANCELLED, events.cancelled(turn.message_id, processed, text, now))

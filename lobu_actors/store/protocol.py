@@ -127,6 +127,10 @@ class ConversationStore(Protocol):
         """Raises TurnUnreadable."""
         ...
 
+    async def find_owed_turn(self, ref: ConversationRef) -> Turn | None:
+        """The oldest turn that is owed; None when nothing is. Raises TurnUnreadable."""
+        ...
+
     async def mark_closing(self, ref: ConversationRef) -> bool:
         """Refuse new messages from now on; the owner's actor does the rest. False: there is no such conversation."""
         ...

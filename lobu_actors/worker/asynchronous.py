@@ -52,7 +52,7 @@ async def _run(run: Run, handler: "Handler", loop: asyncio.AbstractEventLoop) ->
     look()  # what came before `on_change` was set
     try:
         await task
-        ending.complete(run, turn.usage)
+        ending.complete(run, turn.usage, turn.tool_calls)
     except asyncio.CancelledError:
         if not asked_to_cancel:
             raise

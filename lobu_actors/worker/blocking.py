@@ -27,7 +27,7 @@ def _run(run: Run, handler: "Handler") -> None:
             result = _drain(run, result)
         if isinstance(result, str):
             run.send_text(result)
-        ending.complete(run, turn.usage)
+        ending.complete(run, turn.usage, turn.tool_calls)
     except Cancelled:
         ending.cancelled(run)
     except Disconnected:

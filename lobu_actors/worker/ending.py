@@ -4,6 +4,7 @@ Owns the order at the end: the session file is written and closed before `comple
 """
 
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from lobu_actors.worker.channel import Wire
@@ -16,11 +17,12 @@ FAILED = "WORKER_FAILED"
 
 def begin(run: Run) -> None:
     """Put the user's messages into the session file. Raises OSError."""
-    texts = [text_of(message.get("content")) for message in run.frame["messages"]]
-    run.session.begin(texts, again=run.frame["attempt"] > 1)
+    messages = run.frame["messages"]
+    texts = [text_of(message.get("content")) for message in messages]
+    run.session.begin(texts, again=run.frame["attempt"] > 1, carried=messages[0].get("history"))
 
 
-def complete(run: Run, usage: dict[str, Any] | None) -> None:
+def complete(run: Run, usage: dict[str, Any] | None, tool_calls: Sequence[dict[str, str]] = ()) -> None:
     """Put the reply into the session file, then report it. Raises OSError, with nothing reported."""
     model = run.hello["settings"].get("model")
     text = "".join(run.text)[run.recorded_chars :]
@@ -28,6 +30,8 @@ def complete(run: Run, usage: dict[str, Any] | None) -> None:
     frame: Wire = {"type": "complete", "runId": run.run_id}
     if usage is not None:
         frame["usage"] = usage
+    if tool_calls:
+        frame["toolCalls"] = list(tool_calls)
     run.end(frame)
 
 

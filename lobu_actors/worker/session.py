@@ -54,9 +54,14 @@ class SessionFile:
             if entry.get("type") == "message" and isinstance(entry.get("message"), dict)
         ]
 
-    def begin(self, texts: list[str], *, again: bool) -> None:
-        """Add the user's messages. `again`: first cut those that an attempt before this one left unanswered."""
+    def begin(self, texts: list[str], *, again: bool, carried: Any = None) -> None:
+        """Add the user's messages. `again`: first cut those that an attempt before this one left unanswered.
+
+        `carried`: what was said elsewhere before the conversation came here, as a client tells it; for a new file only.
+        """
         self._catch_up(again=again)
+        if isinstance(carried, list) and self._last_id is None:
+            self._append([_carried(said) for said in carried if isinstance(said, dict)])
         self._append([{"role": "user", "content": [{"type": "text", "text": text}]} for text in texts])
 
     def finish(self, text: str, model: str, usage: Entry | None, recorded: Sequence[Entry] = ()) -> None:
@@ -163,3 +168,19 @@ class SessionFile:
 def _role(entry: Entry) -> str | None:
     message = entry.get("message")
     return message.get("role") if isinstance(message, dict) else None
+
+
+def _carried(said: Entry) -> Entry:
+    """A message with the text `content`, an assistant's `toolCalls`, and a tool's `toolCallId`, as an entry has it."""
+    parts: list[Entry] = [{"type": "text", "text": text_of(said.get("content"))}]
+    if said.get("role") == "tool":
+        return {"role": "toolResult", "toolCallId": said.get("toolCallId"), "content": parts, "isError": False}
+    if said.get("role") != "assistant":
+        return {"role": "user", "content": parts}
+    for call in said.get("toolCalls") or ():
+        try:
+            arguments = json.loads(call["arguments"] or "{}")
+        except ValueError:
+            arguments = {}
+        parts.append({"type": "toolCall", "id": call["id"], "name": call["name"], "arguments": arguments})
+    return {"role": "assistant", "content": parts, "stopReason": "stop"}

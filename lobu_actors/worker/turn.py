@@ -138,6 +138,7 @@ class _BaseTurn:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.usage: dict[str, Any] | None = None  # set it to report token counts with the reply
+        self.tool_calls: list[dict[str, str]] = []  # `{id, name, arguments}` for the client to carry out, see `tools`
         self.messages: list[dict[str, Any]] = list(run.frame["messages"])
         self.attempt: int = run.frame["attempt"]
         self.run_id = run.run_id
@@ -154,6 +155,22 @@ class _BaseTurn:
         """What was said in the session before this one, as long as this one has nothing of its own."""
         summary = self._run.frame.get("summary")
         return summary if isinstance(summary, str) else None
+
+    @property
+    def instructions(self) -> str:
+        """What the client says of how to reply, beside the agent's own; empty when it says nothing."""
+        found = self.messages[-1].get("instructions")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """What the client can carry out: `{name, description?, parameters?}`. Its next message brings the results."""
+        return _objects(self.messages[-1].get("tools"))
+
+    @property
+    def tool_results(self) -> list[dict[str, Any]]:
+        """What came of the calls of the turn before: `{toolCallId, content}`."""
+        return _objects(self.messages[-1].get("toolResults"))
 
     @property
     def cancelled(self) -> bool:
@@ -200,6 +217,10 @@ class _BaseTurn:
     def take_steers(self) -> list[str]:
         """What the user added since the turn began or since the last call; for workers that serve with `steer`."""
         return self._run.take_steers()
+
+
+def _objects(found: Any) -> list[dict[str, Any]]:
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 class BlockingTurn(_BaseTurn):

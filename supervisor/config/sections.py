@@ -62,6 +62,7 @@ def read_server(table: Table, host: str | None, port: int | None) -> ServerSetti
     file_host = table.text("host")
     file_port = table.integer("port", DEFAULT_PORT, least=0, most=65_535)
     public_url = table.text("public_url")
+    cancel_on_disconnect = table.boolean("cancel_on_disconnect", True)
     table.finish()
     if public_url is not None:
         public_url = _checked_public_url(table, public_url)
@@ -71,7 +72,7 @@ def read_server(table: Table, host: str | None, port: int | None) -> ServerSetti
     if public_url is None or (moved and urlsplit(public_url).hostname in LOOPBACK_HOSTS):
         shown = _ANY_ADDRESS.get(bound_host, f"[{bound_host}]" if ":" in bound_host else bound_host)
         public_url = f"http://{shown}:{bound_port}"
-    return ServerSettings(public_url, bound_host, bound_port)
+    return ServerSettings(public_url, bound_host, bound_port, cancel_on_disconnect)
 
 
 def _checked_public_url(table: Table, url: str) -> str:

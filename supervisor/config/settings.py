@@ -37,6 +37,7 @@ class ServerSettings:
     public_url: str = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    cancel_on_disconnect: bool = True  # of clients that speak a dialect in which a connection is all they can end
 
 
 @attrs.frozen

@@ -62,7 +62,9 @@ async def test_accepting_and_what_it_says(owner, helpers):
     assert turn.first_seq == 0
     assert await owner.store.find_turn(owner.ref, "m1") == turn
     assert await owner.store.find_turn(owner.ref, "m2") is None
+    assert await owner.store.find_owed_turn(owner.ref) == turn
     second = await owner.accept("m2")
+    assert await owner.store.find_owed_turn(owner.ref) == turn
     assert second.position == 1
     assert second.accepted_at > turn.accepted_at
     found = await owner.store.find_conversation("acme", owner.ref.conversation_id)

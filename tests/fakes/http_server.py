@@ -85,9 +85,21 @@ class EventReader:
 
     @classmethod
     async def open(cls, server: Running, path: str, *headers: str, key: str | None = None) -> EventReader:
+        return await cls._ask(server, "GET", path, b"", *headers, key=key)
+
+    @classmethod
+    async def post(cls, server: Running, path: str, body: Any, *headers: str) -> EventReader:
+        raw = json.dumps(body).encode()
+        kind = ("Content-Type: application/json", f"Content-Length: {len(raw)}")
+        return await cls._ask(server, "POST", path, raw, *kind, *headers)
+
+    @classmethod
+    async def _ask(
+        cls, server: Running, method: str, path: str, body: bytes, *headers: str, key: str | None = None
+    ) -> EventReader:
         reader = cls(await server.connect())
-        lines = [f"GET {path} HTTP/1.0", f"Authorization: Bearer {key or server.world.admin_key}", *headers]
-        await reader._stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode())
+        lines = [f"{method} {path} HTTP/1.0", f"Authorization: Bearer {key or server.world.admin_key}", *headers]
+        await reader._stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
         raw = b""
         while b"\r\n\r\n" not in raw:
             got = await reader._stream.receive_some()

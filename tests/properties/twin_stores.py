@@ -318,6 +318,7 @@ class Twins(FileOperations, TenantOperations):
         for ref in self.conversations:
             await self.call("find_owner", ref)
             await self.call("find_conversation", ref.organization_id, ref.conversation_id)
+            await self.call("find_owed_turn", ref)
             for first, limit in ((1, MOST), (3, 2)):
                 await self.call("read_events", ref, first, limit=limit)
                 await self.call("find_text_start", ref, limit)

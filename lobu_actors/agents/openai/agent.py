@@ -39,7 +39,7 @@ class _Conversation:
         self._settings: Settings = settings.read(turn.settings)
         self._provider, self._model = settings.model_of(turn.settings, turn.messages)
         self._messages = [
-            *_instructions(self._settings.system_prompt, turn.summary),
+            *_instructions(self._settings.system_prompt, turn.instructions, turn.summary),
             *history.to_chat(turn.history()),
             {"role": "user", "content": turn.content},
         ]
@@ -91,6 +91,6 @@ class _Conversation:
             self._turn.record(history.entry_of_user(text))
 
 
-def _instructions(system_prompt: str, summary: str | None) -> list[Json]:
-    text = "\n\n".join(part for part in (system_prompt, summary and SUMMARY + summary) if part)
+def _instructions(system_prompt: str, of_client: str, summary: str | None) -> list[Json]:
+    text = "\n\n".join(part for part in (system_prompt, of_client, summary and SUMMARY + summary) if part)
     return [{"role": "system", "content": text}] if text else []

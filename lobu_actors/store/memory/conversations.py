@@ -91,6 +91,11 @@ class ConversationPart(Part):
         await pass_checkpoint()
         return self.tables.turn_of_message.get((ref, message_id))
 
+    async def find_owed_turn(self, ref: ConversationRef) -> Turn | None:
+        await pass_checkpoint()
+        owed = (self.tables.turns.get((ref.organization_id, marker.turn_id)) for marker in self.tables.owed(ref))
+        return next((turn for turn in owed if turn is not None and turn.ref == ref), None)
+
     async def mark_closing(self, ref: ConversationRef) -> bool:
         await pass_checkpoint()
         row = self.tables.conversation(ref)

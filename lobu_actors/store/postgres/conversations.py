@@ -78,6 +78,10 @@ class ConversationPart(Part):
         rows = await self.read("find_turn_by_message", ref_params(ref) | {"message_id": message_id})
         return to_turn(ref, rows[0]) if rows else None
 
+    async def find_owed_turn(self, ref: ConversationRef) -> Turn | None:
+        rows = await self.read("find_owed_turn", ref_params(ref))
+        return to_turn(ref, rows[0]) if rows else None
+
     async def mark_closing(self, ref: ConversationRef) -> bool:
         return bool(await self.write("mark_closing", ref_params(ref)))
 

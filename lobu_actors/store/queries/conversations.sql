@@ -107,6 +107,17 @@ FROM turn
 WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
     AND conversation_id = %(conversation_id)s AND message_id = %(message_id)s;
 
+-- name: find_owed_turn
+-- The oldest turn that a conversation owes.
+SELECT t.turn_id, t.message_id, t.content, t.on_busy, t.payload::text, t.status, t.attempt, t.failures, t.position,
+    t.first_seq, t.accepted_at, t.error_code, t.guardrail_code, t.guardrail_error, t.guardrail_context::text
+FROM turn_marker m
+JOIN turn t ON t.organization_id = m.organization_id AND t.turn_id = m.turn_id
+    AND t.agent_id = m.agent_id AND t.conversation_id = m.conversation_id
+WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s
+    AND m.conversation_id = %(conversation_id)s
+ORDER BY m.accepted_at, m.turn_id LIMIT 1;
+
 -- name: mark_closing
 -- Refuses new messages from now on; waits for accepts that are under way. Says whether there is such a conversation.
 WITH locked AS MATERIALIZED (

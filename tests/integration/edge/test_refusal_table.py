@@ -42,10 +42,21 @@ A_CONVERSATION = {
     ("/api/v1/agents/<key>/session/stats", "GET"),
 }
 THE_CALLERS_ORGANIZATION = {("/api/v1/agents", "POST")}
+# Their conversation is named in a header or a body; `test_dialects.py` asks for another's in every such way.
+A_NAMED_CONVERSATION = {
+    ("/v1/models", "GET"),
+    ("/v1/models/<model>", "GET"),
+    ("/v1/chat/completions", "POST"),
+    ("/v1/responses", "POST"),
+    ("/api/v1/ui/<agent_id>/chat", "POST"),
+    ("/api/v1/ui/<agent_id>/chat/<chat_id>/stream", "GET"),
+    ("/api/v1/ui/<agent_id>/chat/<chat_id>/stop", "POST"),
+    ("/api/v1/ag-ui/<agent_id>", "POST"),
+}
 A_RUN = {("/worker/transcript/snapshot", method) for method in ("GET", "POST", "DELETE")}
 A_BROWSERS_COOKIE = {("/api/v1/session", "POST"), ("/api/v1/session", "DELETE")}
 EVERYBODYS = {(path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs")}
-ROWS = [A_CONVERSATION, THE_CALLERS_ORGANIZATION, A_RUN, A_BROWSERS_COOKIE, EVERYBODYS]
+ROWS = [A_CONVERSATION, THE_CALLERS_ORGANIZATION, A_NAMED_CONVERSATION, A_RUN, A_BROWSERS_COOKIE, EVERYBODYS]
 TAKES_TICKETS = ("/api/v1/agents/<key>/events", "GET")
 
 

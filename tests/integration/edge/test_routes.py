@@ -127,6 +127,8 @@ async def test_ending_refuses_further_messages_and_may_be_repeated(moody: Runnin
         assert len(moody.world.gateway.closes) == 2
         over = await client.get(f"{PATH}/events", headers={"Last-Event-ID": "1"})
         assert over.status_code == 204
+        assert (await client.get(PATH)).status_code == 200  # over the same connection
+    assert "Content-Length" not in over.headers
 
 
 async def test_repeated_message_gets_the_same_receipt_and_nothing_new(moody: Running) -> None:

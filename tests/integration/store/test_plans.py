@@ -37,6 +37,7 @@ HOT: dict[str, dict[str, object]] = {
     "accept_turn_if_open_and_not_full": _TURN,
     "explain_refusal": {},
     "find_turn_by_message": {"message_id": "tm3"},
+    "find_owed_turn": {},
     "find_conversation": {},
     "acquire_lease_unless_held_by_live_host": {"overdue": True},
     "load_activation": {},

@@ -28,6 +28,11 @@ def test_limits_reach_the_edge(tmp_path: Path) -> None:
     assert (edge.requests_per_second, edge.request_burst, edge.ticket_seconds, edge.session_seconds) == (0, 7, 9, 61)
 
 
+@pytest.mark.parametrize(("line", "expected"), [("", True), ("cancel_on_disconnect = false", False)])
+def test_whether_a_client_that_goes_away_cancels_is_set(tmp_path: Path, line: str, expected: bool) -> None:
+    assert edge_settings_of(load(tmp_path, f"[server]\n{line}\n")).cancel_on_disconnect is expected
+
+
 def test_defaults_are_the_edges_own(tmp_path: Path) -> None:
     edge = edge_settings_of(load(tmp_path, ""))
     assert (edge.requests_per_second, edge.request_burst, edge.ticket_seconds) == (2000, 5000, 30)

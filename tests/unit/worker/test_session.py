@@ -55,6 +55,32 @@ def test_a_file_that_was_replaced_between_turns_is_read_again(path: Path) -> Non
     assert entries(path)[2]["parentId"] == entries(path)[1]["id"]
 
 
+CARRIED = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "", "toolCalls": [{"id": "c", "name": "look", "arguments": '{"at": 1}'}]},
+    {"role": "tool", "content": "seen", "toolCallId": "c"},
+    {"role": "assistant", "content": "first"},
+]
+
+
+def test_what_was_said_elsewhere_comes_first_in_a_new_file_only(path: Path) -> None:
+    file = SessionFile(str(path), "/")
+    file.begin(["two"], again=False, carried=CARRIED)
+    before = ["user", "assistant", "toolResult", "assistant"]
+    assert roles(path) == [*before, "user"]
+    assert entries(path)[2]["message"]["content"][1] == {
+        "type": "toolCall", "id": "c", "name": "look", "arguments": {"at": 1}
+    }  # fmt: skip
+    # Another attempt, in this process and in another one, carries nothing twice.
+    file.begin(["two"], again=True, carried=CARRIED)
+    SessionFile(str(path), "/").begin(["two"], again=True, carried=CARRIED)
+    assert roles(path) == [*before, "user"]
+    file = SessionFile(str(path), "/")
+    file.finish("second", "", None)
+    file.begin(["three"], again=False, carried=CARRIED)
+    assert [text_of(message["content"]) for message in file.history()][3:] == ["first", "two", "second", "three"]
+
+
 @pytest.mark.parametrize("torn", [b'{"type":"mess', b"\xff\xfe", b"x"])
 def test_a_torn_last_line_is_cut(path: Path, torn: bytes) -> None:
     SessionFile(str(path), "/").begin(["one"], again=False)

@@ -1,0 +1,85 @@
+"""`python -m tests.interop.table`: docs/interop.md from whatever rows there are in results/interop/*.json.
+
+A row is `{kind, name, version, scenario, result, seconds, note}`; the commands that run the matrices write them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "interop"
+PAGE = ROOT / "docs" / "interop.md"
+Row = dict[str, Any]
+
+FIELDS = ("kind", "name", "version", "scenario", "result", "seconds", "note")
+TITLES = {"client": "Clients", "agent": "Agents"}
+SIGNS = {"pass": "yes", "fail": "**no**", "n/a": "-", "skipped": "not run"}
+HEAD = """# Interop
+
+Real third-party programs against a real `lobu run`, offline, with a stand-in for the model provider that misbehaves on
+command. Made by `python -m tests.interop.table` from what `make interop-clients` and `make interop-agents` measured;
+versions are pinned under `tests/interop/`. In brackets: seconds, and how it ended where that is not plain.
+
+- **worker-killed**, **provider-…**: yes means that the client showed an error with its code: it did not hang, and it
+  did not take half a text for success.
+- **server-restarted** (drained and started again), **server-killed** (`kill -9`): yes means an error, or, where the
+  client resumes, the whole text.
+- **cancel**: yes means that the turn was cancelled on the server, too.
+"""
+
+
+def read(folder: Path) -> list[Row]:
+    """Raises SystemExit for a file that does not hold rows."""
+    rows: list[Row] = []
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text())
+        if not isinstance(found, list) or not all(isinstance(row, dict) and set(FIELDS) <= set(row) for row in found):
+            raise SystemExit(f"{path} holds no rows of {', '.join(FIELDS)}; run the command that makes it again")
+        rows += found
+    return rows
+
+
+def page(rows: list[Row]) -> str:
+    """The whole page."""
+    kinds = sorted({row["kind"] for row in rows}, key=lambda kind: (kind != "client", kind))
+    tables = [_table(TITLES.get(kind, kind), [row for row in rows if row["kind"] == kind]) for kind in kinds]
+    return "\n".join([HEAD, *tables])
+
+
+def _table(title: str, rows: list[Row]) -> str:
+    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
+    names = list(dict.fromkeys((row["name"], row["version"]) for row in rows))
+    cells = {(row["name"], row["version"], row["scenario"]): _cell(row) for row in rows}
+    head = f"| {title.lower()} | version | {' | '.join(scenarios)} |"
+    lines = [f"## {title}\n", head, "| --- " * (len(scenarios) + 2) + "|"]
+    for name, version in names:
+        shown = [cells.get((name, version, scenario), "") for scenario in scenarios]
+        lines.append(f"| {name} | {version} | {' | '.join(shown)} |")
+    notes = [f"- {row['name']}, {row['scenario']}: {row['note']}" for row in rows if row["result"] == "fail"]
+    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+
+
+def _cell(row: Row) -> str:
+    sign = SIGNS.get(row["result"], row["result"])
+    if row["result"] != "pass":
+        return sign
+    plain = row["note"] in ("", "complete", "error", "cancelled")
+    return f"{sign} ({row['seconds']:g})" if plain else f"{sign} ({row['seconds']:g}, {row['note']})"
+
+
+def main() -> int:
+    rows = read(RESULTS)
+    if not rows:
+        print(f"there are no rows in {RESULTS}; run make interop-clients first", file=sys.stderr)
+        return 1
+    PAGE.write_text(page(rows))
+    print(f"{PAGE.relative_to(ROOT)}: {len(rows)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
