@@ -24,7 +24,7 @@ from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
-from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerSignal
+from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerGone, WorkerReady, WorkerSignal
 from lobu_actors.runtime.actor import Actor
 from lobu_actors.runtime.errors import ActorStopped, MailboxFull
 from lobu_actors.runtime.timers import Timer
@@ -187,6 +187,8 @@ class ConversationActor(Actor[m.Message]):
 
     async def _deliver(self, signal: WorkerSignal) -> None:
         """Once this actor has ended, or its host stops, nobody is left to be told: what is owed is on record."""
+        if isinstance(signal, WorkerReady | WorkerGone) and self._effects is not None:
+            self._effects.heard(signal)
         if not self._ended:
             with suppress(ActorStopped):
                 await self._put_self(signal)

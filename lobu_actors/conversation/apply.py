@@ -11,17 +11,20 @@ import attrs
 import structlog
 
 from lobu_actors import telemetry
+from lobu_actors.contract.timeline import Moment
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.marker_messages import MendMarkers
+from lobu_actors.conversation.marks import Marks
+from lobu_actors.conversation.outcome import exit_status_text
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.policy import Deadlines
 from lobu_actors.conversation.session import Session
 from lobu_actors.conversation.turn_frame import UnguardedRun, turn_frame
-from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerRequest
+from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerGone, WorkerReady, WorkerRequest
 from lobu_actors.conversation.writes import Writes
 from lobu_actors.gateway.feed import Feed
 from lobu_actors.gateway.writer import FeedWriter
@@ -52,7 +55,9 @@ class Effects:
         self._output = Output(FeedWriter(feed, activation.lease.epoch, last_seq), last_seq)
         self._run_token = environment.run_token
         self._session = Session(self._lease.ref, environment, activation.conversation.generation, activation.snapshot)
-        self._writes = Writes(environment, self._lease, self._session, self._output)
+        self._marks = Marks()
+        self._marks.note(Moment.LEASE, f"epoch {self._lease.epoch}")
+        self._writes = Writes(environment, self._lease, self._session, self._output, self._marks)
         self._worker = worker
         self._log = log.bind(conversation=self._lease.ref.conversation_id, epoch=self._lease.epoch)
 
@@ -61,6 +66,8 @@ class Effects:
         match effect:
             case m.ShowText(text):
                 self._output.push(text)
+                if self._marks.awaits_text:
+                    self._marks.text()
             case m.FinishTurns():
                 return await self._writes.finish(effect)
             case m.BeginRun():
@@ -68,6 +75,7 @@ class Effects:
             case m.AdoptRun():
                 return await self._writes.adopt(effect)
             case m.RequestCancel(run_id):
+                self._marks.note(Moment.CANCEL_REQUESTED)
                 return await self._writes.request_cancel(run_id)
             case m.SendTurn():
                 return await self._send_turn(effect)
@@ -105,6 +113,15 @@ class Effects:
         """Nothing is shown of what runs any more; whoever goes on with it shows it anew."""
         self._output.end()
 
+    def heard(self, signal: WorkerReady | WorkerGone) -> None:
+        """Of the worker, at the moment when it comes, which may be long before the actor takes it from its mailbox."""
+        if self._worker is None or self._worker.worker_id != signal.worker_id:
+            return
+        if isinstance(signal, WorkerReady):
+            self._marks.note(Moment.WORKER_READY, None if signal.pid is None else f"pid {signal.pid}")
+        else:
+            self._marks.worker_gone(exit_status_text(signal))
+
     def kill_worker(self) -> None:
         if self._worker is not None:
             self._worker.kill()
@@ -118,7 +135,8 @@ class Effects:
             case m.SendFrame(frame):
                 if self._worker is not None:
                     self._worker.send(frame)
-            case m.ShowStatus(status, phase, message_id):
+            case m.ShowStatus(status, phase, message_id, tool):
+                self._marks.tool(tool)
                 self._output.status(status, phase, message_id)
             case m.ShowEphemeral(text, message_id):
                 self._output.ephemeral(text, message_id)
@@ -142,6 +160,7 @@ class Effects:
             deadlines=attrs.asdict(self._deadlines),
             startup_seconds=self._deadlines.startup_seconds,
         )
+        self._marks.note(Moment.WORKER_ASKED)
         self._worker = self._workers.start(request, self._deliver)
         return m.WorkerStarting(self._worker.worker_id)
 
@@ -159,7 +178,10 @@ class Effects:
         except UnguardedRun as error:
             return m.RunRefused(effect.run_id, str(error))
         assert self._worker is not None, "decide begins a run with a ready worker only"
-        return None if self._worker.send(frame) else m.TurnNotSent(effect.run_id)
+        if not self._worker.send(frame):
+            return m.TurnNotSent(effect.run_id)
+        self._marks.note(Moment.SENT)
+        return None
 
 
 def _settings_of(agent: Agent) -> dict[str, Any]:

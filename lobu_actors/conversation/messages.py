@@ -285,6 +285,7 @@ class ShowStatus:
     status: str
     phase: str | None
     message_id: str
+    tool: str | None = None  # that runs now
 
 
 @attrs.frozen

@@ -159,7 +159,12 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
     if isinstance(frame, Status):
         run = _status(run, frame, now)
         return attrs.evolve(state, run=run), [
-            ShowStatus(storable(frame.status), None if frame.phase is None else storable(frame.phase), message_id)
+            ShowStatus(
+                storable(frame.status),
+                None if frame.phase is None else storable(frame.phase),
+                message_id,
+                tool=run.tool,
+            )
         ]
     if isinstance(frame, Ephemeral):
         return attrs.evolve(state, run=run), [ShowEphemeral(storable(frame.text), message_id)]

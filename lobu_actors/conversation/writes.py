@@ -9,12 +9,14 @@ from functools import partial
 
 import attrs
 import structlog
+import trio
 
 from lobu_actors import telemetry
 from lobu_actors.contract import events
 from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.contract.timeline import Moment
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
@@ -22,6 +24,7 @@ from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.drain_messages import LeaseReleased
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.marker_messages import MarkersMended
+from lobu_actors.conversation.marks import Marks
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.session import Session
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
@@ -43,11 +46,12 @@ log = structlog.get_logger(__name__)
 
 
 class Writes:
-    def __init__(self, environment: Environment, lease: Lease, session: Session, output: Output) -> None:
+    def __init__(self, environment: Environment, lease: Lease, session: Session, output: Output, marks: Marks) -> None:
         self._store = environment.store
         self._lease = lease
         self._session = session
         self._output = output
+        self._marks = marks
         self._patience = environment.patience
         self._placement = environment.placement
         self.files = TurnFiles(lease.ref, environment)
@@ -70,12 +74,14 @@ class Writes:
         if effect.attempt > 1:
             restarts = tuple(events.restart(turn.message_id, effect.attempt, "retry") for turn in effect.turns)
         start = StartRun(effect.run_id, _ids(effect.turns), effect.attempt, effect.pid, effect.started_at, restarts)
+        asked = trio.current_time()
         try:
             written = await until_known("start_run", lambda: self._store.start_run(self._lease, start), self._patience)
         except StoreRejected as error:
             log.error("run cannot be begun", run_id=effect.run_id, error=str(error))
             return m.SessionUnusable(effect.run_id, TurnError.INTERNAL_ERROR, "the run cannot be recorded")
         if written is not None:
+            self._marks.begin((asked + trio.current_time()) / 2)
             self._output.publish(written)
             self._output.begin(effect.turns[0].message_id, effect.attempt)
             return m.RunBegun(effect.run_id)
@@ -88,6 +94,8 @@ class Writes:
         if adopted is None:
             return _lost("adopt_run")
         self._session.adopt()
+        self._marks.begin(trio.current_time() - adopted.age_seconds)
+        self._marks.note(Moment.ADOPTED)
         self._output.begin(effect.message_id, effect.attempt, adopted.start_seq)
         return m.RunAdopted(effect.run_id, adopted.age_seconds, adopted.questions)
 
@@ -118,17 +126,26 @@ class Writes:
         self._output.publish(written)
         if effect.run_id is not None:
             self._output.end()
+            self._marks.end()
             if effect.status is TurnStatus.COMPLETED:
                 await self._session.stored(effect.run_id, finish.segment)
         telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(len(written))
         return m.TurnsFinished(_ids(effect.turns))
 
     async def requeue(self, effect: m.RequeueTurns) -> m.Message:
-        requeue = RequeueRun(effect.run_id, _ids(effect.turns), effect.failed, effect.code, effect.exit_status)
+        requeue = RequeueRun(
+            effect.run_id,
+            _ids(effect.turns),
+            effect.failed,
+            effect.code,
+            effect.exit_status,
+            timeline=self._marks.of_run(effect.run_id),
+        )
         turns = await until_known("requeue_run", lambda: self._store.requeue_run(self._lease, requeue), self._patience)
         if turns is None:
             return _lost("requeue_run")
         self._output.end()
+        self._marks.end()
         return m.TurnsRequeued(tuple(turns))
 
     async def join(self, effect: m.JoinRun) -> m.Message:
@@ -251,6 +268,7 @@ class Writes:
             attempt=attempt,
             text_offset=text_offset,
             file_ids=taken.file_ids,
+            timeline=self._marks.of_run(effect.run_id),
         )
 
 

@@ -50,6 +50,7 @@ from lobu_actors.store.records import (
 )
 from lobu_actors.store.rollout_protocol import RolloutStore
 from lobu_actors.store.singleton_protocol import SingletonStore
+from lobu_actors.store.timeline_protocol import TimelineStore
 
 
 class TenantStore(Protocol):
@@ -377,6 +378,7 @@ class Store(
     FileStore,
     LinkStore,
     SingletonStore,
+    TimelineStore,
     Protocol,
 ):
     """All of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState, OnBusy, Role, RunStatus, TurnStatus
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.link_records import NO_LINKS, Links
+from lobu_actors.store.timeline_protocol import Mark
 
 Json = dict[str, Any]
 
@@ -213,6 +215,7 @@ class FinishRun:
     attempt: int | None = None
     text_offset: int | None = None
     file_ids: tuple[str, ...] = ()  # sealed and unbound; they become the first turn's that is ended here
+    timeline: Sequence[Mark] = ()  # what its owner noticed of the run
 
 
 @attrs.frozen
@@ -227,6 +230,7 @@ class RequeueRun:
     failed: bool
     error_code: str | None = None
     exit_status: str | None = None
+    timeline: Sequence[Mark] = ()
 
 
 @attrs.frozen

@@ -187,7 +187,7 @@ class ActorPart(Part):
         for row in live:
             row.record = attrs.evolve(row.record, status=RunStatus.REQUEUED)
             row.ended_epoch, row.error_code, row.exit_status = lease.epoch, run.error_code, run.exit_status
-            row.ended_at = self.tables.now()
+            row.timeline, row.ended_at = tuple(run.timeline), self.tables.now()
         for turn in self._turns_still_owed(lease, run.turn_ids):
             marker = self.tables.markers[organization, turn.turn_id]
             marker.host_id = marker.run_id = marker.deadline = None
@@ -313,7 +313,7 @@ class ActorPart(Part):
             if run_id in run_ids and not left:
                 row.record = attrs.evolve(row.record, status=run.status)
                 row.ended_epoch, row.error_code, row.exit_status = lease.epoch, run.error_code, run.exit_status
-                row.usage = run.usage
+                row.usage, row.timeline = run.usage, tuple(run.timeline)
                 row.ended_at = self.tables.now()
 
     def _append(self, row: ConversationRow, lease: Lease, new: NewEvent) -> Event:

@@ -18,6 +18,7 @@ from lobu_actors.store.memory.singletons import SingletonPart
 from lobu_actors.store.memory.tables import Tables
 from lobu_actors.store.memory.tenants import TenantPart
 from lobu_actors.store.memory.tickets import TicketPart
+from lobu_actors.store.memory.timelines import TimelinePart
 
 if TYPE_CHECKING:
     from lobu_actors.store.protocol import Store
@@ -35,6 +36,7 @@ class MemoryStore(
     LinkPart,
     SingletonPart,
     RolloutPart,
+    TimelinePart,
 ):
     """Implements `protocol.Store`. `clock` gives seconds since the epoch and stands for the database's clock."""
 

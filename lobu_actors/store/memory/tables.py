@@ -16,6 +16,7 @@ from lobu_actors.contract.states import Alone, DeliveryStatus, HostState, RunSta
 from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Lease, NewFile, RunRecord, Segment, Turn
 from lobu_actors.store.singleton_records import NewDelivery, SingletonName
+from lobu_actors.store.timeline_protocol import Mark
 
 
 @attrs.define
@@ -69,6 +70,7 @@ class RunRow:
     exit_status: str | None = None
     usage: dict[str, Any] | None = None
     ended_at: datetime | None = None
+    timeline: tuple[Mark, ...] = ()
 
 
 @attrs.define

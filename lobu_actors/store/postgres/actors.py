@@ -130,6 +130,7 @@ class ActorPart(Part):
             "failures": int(run.failed),
             "error_code": run.error_code,
             "exit_status": run.exit_status,
+            "timeline": to_json(run.timeline) if run.timeline else None,
         }
         turns = _turns(lease, await self.write("requeue_run_if_lease_held", params))
         # Nothing moved: lost, or moved by an earlier call.
@@ -202,6 +203,7 @@ def _finish_params(lease: Lease, run: FinishRun) -> Params:
         "error_code": run.error_code,
         "exit_status": run.exit_status,
         "usage": None if run.usage is None else to_json(run.usage),
+        "timeline": to_json(run.timeline) if run.timeline else None,
         "attempt": run.attempt,
         "text_offset": run.text_offset,
         "file_ids": list(run.file_ids),

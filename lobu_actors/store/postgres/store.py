@@ -20,6 +20,7 @@ from lobu_actors.store.postgres.sessions import SessionPart
 from lobu_actors.store.postgres.singletons import SingletonPart
 from lobu_actors.store.postgres.tenants import TenantPart
 from lobu_actors.store.postgres.tickets import TicketPart
+from lobu_actors.store.postgres.timelines import TimelinePart
 
 if TYPE_CHECKING:
     from lobu_actors.store.protocol import Store
@@ -38,6 +39,7 @@ class PostgresStore(
     LinkPart,
     SingletonPart,
     RolloutPart,
+    TimelinePart,
 ):
     """Implements `protocol.Store`. Usable at once: connections are opened when they are needed."""
 

@@ -165,7 +165,7 @@ WITH held AS MATERIALIZED (
         AND t.turn_id = taken.turn_id
 ), run_ended AS (
     UPDATE run r SET status = %(status)s, error_code = %(error_code)s, exit_status = %(exit_status)s,
-        usage = %(usage)s::jsonb, ended_at = clock_timestamp(), ended_epoch = %(epoch)s
+        usage = %(usage)s::jsonb, timeline = %(timeline)s::jsonb, ended_at = clock_timestamp(), ended_epoch = %(epoch)s
     FROM (SELECT DISTINCT coalesce(%(run_id)s::text, was_in) AS run_id FROM taken) w
     WHERE r.organization_id = %(organization_id)s AND r.agent_id = %(agent_id)s
         AND r.conversation_id = %(conversation_id)s AND r.run_id = w.run_id AND r.status = 'live'
@@ -224,7 +224,7 @@ WITH held AS MATERIALIZED (
     FOR SHARE
 ), ended AS (
     UPDATE run r SET status = 'requeued', error_code = %(error_code)s, exit_status = %(exit_status)s,
-        ended_at = clock_timestamp(), ended_epoch = %(epoch)s
+        timeline = %(timeline)s::jsonb, ended_at = clock_timestamp(), ended_epoch = %(epoch)s
     FROM held
     WHERE r.organization_id = %(organization_id)s AND r.agent_id = %(agent_id)s
         AND r.conversation_id = %(conversation_id)s AND r.status = 'live'

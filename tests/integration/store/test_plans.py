@@ -52,10 +52,11 @@ HOT: dict[str, dict[str, object]] = {
     "join_run_if_lease_held": {"turn_id": "t20003"},
     "finish_run_if_lease_held": {
         "ends": _ENDS, "status": "completed", "turn_status": "completed", "usage": None, "base_length": None,
-        "total_length": None, "sha256": None, "segment": None,
+        "total_length": None, "sha256": None, "segment": None, "timeline": "[]",
     },
     "find_finished_run": {"ends": _ENDS},
-    "requeue_run_if_lease_held": {"failures": 1},
+    "requeue_run_if_lease_held": {"failures": 1, "timeline": "[]"},
+    "read_turn_history": {"turn_id": "d3"},
     "find_requeued_run": {},
     "append_event_if_lease_held": {"type": "cancel", "append_key": "k"},
     "find_appended_event": {"append_key": "k"},
