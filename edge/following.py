@@ -54,4 +54,5 @@ def subscribe(
         turn=turn,
         draining=lambda: place.over or services.gateway.draining,
         encoding=encoding,
+        deliveries=services.streams.deliveries,
     )

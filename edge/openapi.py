@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge import openapi_timeline
 from edge.openapi_dialects import DIALECT_SCHEMAS, dialects
 from edge.openapi_schemas import SCHEMAS, SSE_EVENTS
 from lobu_actors.contract.errors import ApiError
@@ -332,7 +333,8 @@ def _operations() -> Json:
 
 def _all_paths() -> Json:
     """Whatever takes credentials may answer that they are used too fast."""
-    counted = _conversations() | _messages() | _files() | _sessions() | _stream() | _browsers() | dialects()
+    timelines = openapi_timeline.paths(_KEY, _KEY_PARAMETER, _refusals(401, 403, 404, 503))
+    counted = _conversations() | _messages() | _files() | _sessions() | _stream() | _browsers() | dialects() | timelines
     for item in counted.values():
         for name, operation in item.items():
             if name != "parameters" and operation.get("security") != []:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.states import OnBusy
+from lobu_actors.contract.timeline import Moment
 
 Json = dict[str, Any]
 
@@ -67,6 +68,20 @@ SCHEMAS: dict[str, Json] = {
             queued=_COUNT,
             running=_COUNT,
         )
+    ),
+    "Timeline": _success(
+        turnId=_TEXT,
+        messageId=_TEXT,
+        entries={
+            "type": "array",
+            "items": _object(
+                ["at", "name", "sinceStartMs"],
+                at=_EPOCH_MS,
+                name={"type": "string", "enum": [moment.value for moment in Moment]},
+                sinceStartMs={"type": "number", "description": "From the acceptance."},
+                detail=_TEXT,
+            ),
+        },
     ),
     "Ended": _success(closed=_FLAG | {"description": "False: it is being ended; `closed` follows in its events."}),
     "MessageRequest": {

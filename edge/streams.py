@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from edge import metrics
+from edge.deliveries import Deliveries
 from edge.errors import Refusal
 from edge.settings import EdgeSettings
 from lobu_actors.contract.errors import ApiError
@@ -42,6 +43,7 @@ class Streams:
         self._by_conversation: Counter[ConversationRef] = Counter()
         self._places: dict[Place, None] = {}  # oldest first
         self.stopping = False
+        self.deliveries = Deliveries(settings.delivery_entries)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import trio
 
 from edge import metrics, sse
+from edge.deliveries import Deliveries
 from edge.settings import EdgeSettings
 from edge.sse import Encoding
 from lobu_actors.contract import events
@@ -55,6 +56,7 @@ class Subscription:
         turn: Turn | None = None,
         draining: Callable[[], bool] = lambda: False,
         encoding: Encoding = sse.ENCODING,
+        deliveries: Deliveries | None = None,
     ) -> None:
         """Follow `turn` to its terminal event, or else the conversation until it is closed.
 
@@ -67,6 +69,7 @@ class Subscription:
         self._settings = settings
         self._draining = draining
         self._encoding = encoding
+        self._deliveries = deliveries
         # Who comes to a server that drains already has nowhere else to go yet, and would come again at once.
         self._reconnect_ms = settings.drain_again_ms if draining() else settings.drain_reconnect_ms
         self._turn = turn
@@ -280,8 +283,11 @@ class Subscription:
         if self._done:
             return
         self._pending.extend(sse.split_output(outgoing, FRAME_CHARS))
-        if self._turn is not None and outgoing.type in TERMINAL_EVENTS:
-            self._done = outgoing.data.get("messageId") == self._turn.message_id
+        if outgoing.type in TERMINAL_EVENTS:
+            message_id = outgoing.data.get("messageId")
+            if self._deliveries is not None:
+                self._deliveries.note(self._ref, str(message_id), self._feed.clock_ms())
+            self._done = self._turn is not None and message_id == self._turn.message_id
         elif outgoing.type is EventType.CLOSED and outgoing.cursor is not None:
             # An older `closed` was followed by a new opening.
             self._done = outgoing.cursor.seq > self._conversation.last_seq

@@ -16,6 +16,7 @@ from edge.routes import (
     sessions,
     socket,
     stream,
+    timelines,
     ui_chat,
     worker,
 )
@@ -34,6 +35,7 @@ def blueprints(services: Services) -> list[Blueprint]:
         ag_ui.routes(services),
         socket.routes(services),
         control.routes(services),
+        timelines.routes(services),
         sessions.routes(services),
         worker.routes(services),
         operations.routes(services),

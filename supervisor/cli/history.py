@@ -1,33 +1,58 @@
-"""`lobu history`: what a conversation's event log says about its ended turns."""
+"""`lobu history`: what a conversation's event log says about its ended turns, or when these did what."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import trio
 
 from lobu_actors.contract.events import TERMINAL_EVENTS, EventType
-from lobu_actors.store.records import Event
+from lobu_actors.store.protocol import Store
+from lobu_actors.store.records import Conversation, Event
+from supervisor.cli import turn_times
 from supervisor.cli.database import load_for_database, open_store
 from supervisor.cli.options import database_options, example, json_option, print_json, safe_for_terminal
+from supervisor.config.gateway import find_gateway
 from supervisor.config.settings import Settings
 
 PAGE_EVENTS = 500
+T = TypeVar("T")
 
 
-@click.command("history", epilog=example("lobu history echo_admin_local", "lobu history echo_admin_local --json"))
+_KEY = "echo_admin_local"
+
+
+@click.command("history", epilog=example(f"lobu history {_KEY}", f"lobu history {_KEY} --timeline --limit 3"))
 @click.argument("key")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The newest so many.")
+@click.option("--timeline", is_flag=True, help="When each of them did what, instead of the replies.")
 @json_option
 @database_options
 def command(
-    key: str, limit: int, as_json: bool, config: Path | None, data_dir: Path | None, database_url: str | None
+    key: str,
+    limit: int,
+    timeline: bool,
+    as_json: bool,
+    config: Path | None,
+    data_dir: Path | None,
+    database_url: str | None,
 ) -> None:
-    """Print the replies and errors of conversation KEY, oldest first."""
-    events = trio.run(_ends, load_for_database(config, data_dir, database_url), key, limit)
-    if events is None:
-        raise click.ClickException(f"there is no conversation {key!r} here; `lobu status` lists the newest ones.")
+    """Print the replies and errors of conversation KEY, oldest first.
+
+    With --timeline: when each turn was accepted, begun, answered, committed and delivered, in milliseconds from its
+    acceptance and from the line before. Deliveries are known to the server that made them, for its newest turns.
+    """
+    settings = load_for_database(config, data_dir, database_url)
+    if timeline:
+        found = _there(key, trio.run(_timelines, settings, key, limit))
+        if as_json:
+            print_json({"key": key, "turns": turn_times.as_json(found)})
+        else:
+            click.echo("\n".join(turn_times.lines(found)))
+        return
+    events = _there(key, trio.run(_events, settings, key, limit))
     if as_json:
         shown = [{"seq": event.seq, "type": event.type.value, "data": event.data} for event in events]
         print_json({"key": key, "events": shown})
@@ -36,21 +61,40 @@ def command(
         click.echo(safe_for_terminal(_line(event)))
 
 
-async def _ends(settings: Settings, key: str, limit: int) -> list[Event] | None:
+def _there(key: str, found: list[T] | None) -> list[T]:
+    if found is None:
+        raise click.ClickException(f"there is no conversation {key!r} here; `lobu status` lists the newest ones.")
+    return found
+
+
+async def _events(settings: Settings, key: str, limit: int) -> list[Event] | None:
     """The newest `limit` terminal events; None when there is no such conversation."""
+    async with open_store(settings) as store:
+        conversation = await store.find_conversation(settings.organization_id, key)
+        return None if conversation is None else await _ends(store, conversation, limit)
+
+
+async def _timelines(settings: Settings, key: str, limit: int) -> list[turn_times.Found] | None:
+    """Those of the same turns."""
     async with open_store(settings) as store:
         conversation = await store.find_conversation(settings.organization_id, key)
         if conversation is None:
             return None
-        found: list[Event] = []
-        from_seq = 1
-        while from_seq <= conversation.last_seq:
-            page = await store.read_events(conversation.ref, from_seq, limit=PAGE_EVENTS)
-            if not page:
-                break
-            found = [*found, *(event for event in page if event.type in TERMINAL_EVENTS)][-limit:]
-            from_seq = page[-1].seq + 1
-        return found
+        ends = await _ends(store, conversation, limit)
+        place = find_gateway(None, settings.data_dir)
+        return await turn_times.timelines_of(store, conversation.ref, ends, place)
+
+
+async def _ends(store: Store, conversation: Conversation, limit: int) -> list[Event]:
+    found: list[Event] = []
+    from_seq = 1
+    while from_seq <= conversation.last_seq:
+        page = await store.read_events(conversation.ref, from_seq, limit=PAGE_EVENTS)
+        if not page:
+            break
+        found = [*found, *(event for event in page if event.type in TERMINAL_EVENTS)][-limit:]
+        from_seq = page[-1].seq + 1
+    return found
 
 
 def _line(event: Event) -> str:

@@ -40,6 +40,7 @@ A_CONVERSATION = {
     ("/api/v1/agents/<key>/reset", "POST"),
     ("/api/v1/agents/<key>/session/messages", "GET"),
     ("/api/v1/agents/<key>/session/stats", "GET"),
+    ("/api/v1/agents/<key>/turns/<turn_id>/timeline", "GET"),
 }
 THE_CALLERS_ORGANIZATION = {("/api/v1/agents", "POST")}
 # Their conversation is named in a header or a body; `test_dialects.py` asks for another's in every such way.
