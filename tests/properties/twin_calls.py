@@ -22,7 +22,7 @@ Pairs = Sequence[tuple[str, Store]]
 
 ALL_EXAMPLES = 1_000_000  # where a limit would count the rows of other examples
 MOST = 1000
-_TIMES = ("expires_in_seconds", "oldest_owed_seconds", "age_seconds")
+_TIMES = ("expires_in_seconds", "oldest_owed_seconds", "age_seconds", "accepted_ms", "started_ms", "ended_ms", "at_ms")
 
 
 class Difference(AssertionError):

@@ -213,7 +213,7 @@ class Twins(FileOperations, TenantOperations):
         segment = await self._segment(lease.ref, kind) if run_id is not None else None
         return r.FinishRun(
             run_id, status, turn_status, tuple(ends), segment=segment, usage={"tokens": 3}, attempt=1, text_offset=4,
-            file_ids=self.file_ids(lease.ref, self.ids % 3),
+            file_ids=self.file_ids(lease.ref, self.ids % 3), timeline=((-1.5, "lease", "epoch 1"), (0.5, "sent", None)),
         )  # fmt: skip
 
     async def _segment(self, ref: ConversationRef, kind: int) -> r.Segment | None:
@@ -327,6 +327,7 @@ class Twins(FileOperations, TenantOperations):
             await self.call("find_answers", ref, [question_id for _, question_id in self.questions])
         for turn in self.turns:
             await self.call("find_turn", turn.ref, turn.message_id)
+            await self.call("read_turn_history", turn.ref, turn.turn_id)
         for ref, run_id, _ in self.runs:
             await self.call("is_run_live", ref, run_id)
             await self.call("read_posted_snapshot", ref, run_id)

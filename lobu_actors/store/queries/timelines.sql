@@ -3,14 +3,14 @@
 -- name: read_turn_history
 -- A turn, its attempts with what was marked, and its durable events without what was written in them. Times are
 -- milliseconds since the epoch. Runs name their turns, so they are looked for among those that began between the turn's
--- acceptance and its end; one that was joined while it ran is named by the terminal event.
+-- acceptance and its end. One that it joined while it ran was the last that had begun before.
 WITH t AS MATERIALIZED (
     SELECT turn_id, message_id, status, error_code, first_seq, accepted_at, ended_at
     FROM turn
     WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
         AND conversation_id = %(conversation_id)s AND turn_id = %(turn_id)s
 ), terminal AS MATERIALIZED (
-    SELECT e.seq, e.run_id FROM t, conversation_event e
+    SELECT e.seq FROM t, conversation_event e
     WHERE e.organization_id = %(organization_id)s AND e.turn_id = %(turn_id)s
         AND e.type IN ('complete', 'agent-error', 'cancelled')
         AND e.agent_id = %(agent_id)s AND e.conversation_id = %(conversation_id)s
@@ -25,7 +25,13 @@ WITH t AS MATERIALIZED (
     WHERE r.organization_id = %(organization_id)s AND r.agent_id = %(agent_id)s
         AND r.conversation_id = %(conversation_id)s AND r.status = 'live' AND t.turn_id = ANY (r.turn_ids)
     UNION
-    SELECT run_id FROM terminal WHERE run_id IS NOT NULL
+    SELECT r.run_id FROM t, LATERAL (
+        SELECT b.run_id, b.turn_ids FROM run b
+        WHERE b.organization_id = %(organization_id)s AND b.agent_id = %(agent_id)s
+            AND b.conversation_id = %(conversation_id)s AND b.status <> 'live' AND b.started_at < t.accepted_at
+        ORDER BY b.started_at DESC LIMIT 1
+    ) r
+    WHERE t.turn_id = ANY (r.turn_ids)
 )
 SELECT t.turn_id, t.message_id, t.status, t.error_code, extract(epoch FROM t.accepted_at)::float8 * 1000,
     extract(epoch FROM t.ended_at)::float8 * 1000, (
