@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 TURNS_ENDED = Counter("lobu_turns_ended_total", "Terminal events committed by this host.", ["status", "code"])
 FENCED_WRITES = Counter("lobu_fenced_writes_total", "Writes refused because the lease was lost.", ["statement"])
@@ -24,3 +26,23 @@ LINK_FORWARDS = Counter("lobu_link_forwards_total", "Calls and hints sent to the
 LINK_COALESCED = Counter("lobu_link_coalesced_total", "Changes that joined one not yet sent over a link.")
 LINK_NOTICES = Counter("lobu_link_notices_total", "Hints told through the store because there was no link.")
 ACTIVE_ACTORS = Gauge("lobu_active_actors", "Conversation actors in memory.")
+TURN_SECONDS = Histogram(
+    "lobu_turn_seconds", "From a message's acceptance to its terminal event.", ["status"], buckets=_LATENCY_BUCKETS
+)
+CRASH_SECONDS = Histogram(
+    "lobu_crash_to_terminal_seconds",
+    "From the death of a worker to the terminal event of what it worked on.",
+    buckets=_LATENCY_BUCKETS,
+)
+OWED_TURNS = Gauge("lobu_owed_turns", "Turns that are owed a terminal event, in the whole database.", ["state"])
+OLDEST_OWED_SECONDS = Gauge("lobu_oldest_owed_seconds", "Age of the oldest of them, in the whole database.")
+LOOP_LAG_SECONDS = Histogram(
+    "lobu_event_loop_lag_seconds",
+    "How late this process's event loop was, once a second.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+LIVE_RUNS = Gauge("lobu_live_runs", "Conversations of this host that have a run under way.")
+WORKERS = Gauge("lobu_workers", "Worker processes that belong to a conversation.", ["state"])
+IDLE_WORKERS = Gauge("lobu_idle_workers", "Worker processes that are kept ready.")
+CHILD_FAILURES = Counter("lobu_child_failures_total", "Failures of running parts of the tree.", ["child"])
+HOST_TRUST_SECONDS = Gauge("lobu_host_trust_seconds", "For how long this host still trusts its lease; below 0: frozen.")

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from urllib.parse import urlsplit
 
 import attrs
+import trio
 
+from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone
 from lobu_actors.conversation.commit import Patience
@@ -47,6 +50,7 @@ from supervisor.spawner.link import SpawnerLink
 from supervisor.tree_log import TreeLog
 from supervisor.upkeep.deadlines import Deadlines
 from supervisor.upkeep.expired_files import ExpiredFiles
+from supervisor.upkeep.gauges import Gauges
 from supervisor.upkeep.janitor import Janitor
 from supervisor.upkeep.sweeper import Sweeper
 from supervisor.upkeep.workspace_watch import WorkspaceWatch
@@ -113,6 +117,8 @@ class Host:
             host_retention_seconds=limits.host_retention_days * DAY_SECONDS,
         )
         self._expired_files = ExpiredFiles(store)
+        self._gauges = Gauges(store)
+        self._show_in_metrics()
         self._freezer = Freezer(
             self.membership,
             store,
@@ -194,6 +200,17 @@ class Host:
             placement=self._placing,
         )
 
+    def _show_in_metrics(self) -> None:
+        """Asked when somebody looks, so that it costs nothing otherwise."""
+        telemetry.LIVE_RUNS.set_function(lambda: len(self._busy))
+        telemetry.IDLE_WORKERS.set_function(lambda: self.workers.idle)
+        telemetry.HOST_TRUST_SECONDS.set_function(lambda: self.membership.trusted_until - trio.current_time())
+        for state in ("starting", "ready"):
+            telemetry.WORKERS.labels(state).set_function(partial(self._count_workers, state))
+
+    def _count_workers(self, state: str) -> int:
+        return sum(worker.state == state for worker in self.workers.snapshot())
+
     def _not_ours(self, ref: ConversationRef, host_id: str, message: Message) -> None:
         self._links.not_ours(ref, host_id, message)
 
@@ -241,6 +258,7 @@ class Host:
             ChildSpec("containment", self._containment.run, start_timeout_seconds=120),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
             ChildSpec("workspace watch", self._watch.run),
+            ChildSpec("gauges", self._gauges.run),
             self._actors.as_child(),
             *self._links.reaching_out,
         ]

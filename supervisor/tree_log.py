@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import structlog
 
+from lobu_actors import telemetry
 from lobu_actors.runtime.child_slot import EventKind
 from lobu_actors.runtime.supervisor import ChildEvent
 
@@ -27,6 +28,7 @@ class TreeLog:
         if event.error is None or child not in self._has_run:
             log.debug("child", supervisor=event.supervisor, child=event.child_id, kind=event.kind.value)
             return
+        telemetry.CHILD_FAILURES.labels(event.child_id).inc()
         log.error(
             "child failed",
             supervisor=event.supervisor,

@@ -27,7 +27,9 @@ from edge.app import create_app, take_up
 from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
 from edge.server import serve
+from lobu_actors import telemetry
 from lobu_actors.gateway.link.detached import Detached
+from lobu_actors.runtime.loop_lag import measure_loop_lag
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
 from lobu_actors.store.embedded import EmbeddedServer, running_url
 from lobu_actors.store.migrate import migrate
@@ -119,6 +121,7 @@ async def run_edge(
         async with _beating(notifier) as scope:
             await scope.start(obey, stopping, scope.cancel_scope, reloading.ask)
             scope.start_soon(detached.run)
+            scope.start_soon(measure_loop_lag, telemetry.LOOP_LAG_SECONDS.observe)
             scope.start_soon(reloading.run_until, stopping)
             scope.start_soon(_tell_stop, stopping, notifier, edge_settings.stop_grace_seconds)
             await _first_link(detached)

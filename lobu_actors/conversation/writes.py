@@ -129,8 +129,17 @@ class Writes:
             self._marks.end()
             if effect.status is TurnStatus.COMPLETED:
                 await self._session.stored(effect.run_id, finish.segment)
-        telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(len(written))
+        self._count(effect, len(written))
         return m.TurnsFinished(_ids(effect.turns))
+
+    def _count(self, effect: m.FinishTurns, written: int) -> None:
+        telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(written)
+        seconds, now = telemetry.TURN_SECONDS.labels(effect.status.value), self._clock_ms() / 1e3
+        for turn in effect.turns:
+            if isinstance(turn, Turn):
+                seconds.observe(max(0.0, now - turn.accepted_at.timestamp()))
+        if effect.run_id is not None and effect.code is not None and self._marks.worker_gone_at is not None:
+            telemetry.CRASH_SECONDS.observe(trio.current_time() - self._marks.worker_gone_at)
 
     async def requeue(self, effect: m.RequeueTurns) -> m.Message:
         requeue = RequeueRun(

@@ -21,6 +21,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.link_protocol import LinkStore
 from lobu_actors.store.membership_protocol import MembershipStore
+from lobu_actors.store.owed_protocol import OwedStore
 from lobu_actors.store.question_records import AdoptedRun, AnswerOutcome, NewQuestion
 from lobu_actors.store.records import (
     Accepted,
@@ -379,6 +380,7 @@ class Store(
     LinkStore,
     SingletonStore,
     TimelineStore,
+    OwedStore,
     Protocol,
 ):
     """All of it."""

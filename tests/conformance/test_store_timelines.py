@@ -6,6 +6,7 @@ from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.store.owed_protocol import OwedNow
 from lobu_actors.store.question_records import NewQuestion
 from lobu_actors.store.records import NewEvent, RequeueRun
 
@@ -85,3 +86,14 @@ async def test_of_its_own_conversation_only(owner):
     ):
         assert await owner.store.read_turn_history(elsewhere, turn.turn_id) is None
     assert await owner.store.read_turn_history(ref, new_id()) is None
+
+
+async def test_what_is_owed_is_counted(owner, helpers):
+    assert await owner.store.count_owed() == OwedNow(0, 0, 0.0)
+    turn, _ = await owner.accept(), await owner.accept()
+    run_id = await owner.start(turn)
+    owed = await owner.store.count_owed()
+    assert (owed.queued, owed.running) == (1, 1)
+    assert 0 <= owed.oldest_seconds < 60
+    await owner.store.finish_run(owner.lease, helpers.finish(run_id, turn))
+    assert (await owner.store.count_owed()).running == 0

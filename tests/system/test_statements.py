@@ -23,7 +23,7 @@ from tests.system.lobu_process import LobuRun, lobu_run, until
 from tests.system.sse_client import Conversation, Transcript
 
 TURNS = 20
-ON_ITS_OWN = {"find_loads", "find_owed", "find_overdue", "renew_host_unless_dead"}
+ON_ITS_OWN = {"count_owed", "find_loads", "find_owed", "find_overdue", "renew_host_unless_dead"}
 # What a host says of turns that run just then, once a second, however many they are.
 EACH_SECOND = {"extend_deadlines_if_lease_held", "find_held"}
 _EXECUTED = re.compile(r"^<lobu[^>]*> LOG:  (?:execute \S+|statement): (.*?)(?=^<|\Z)", re.MULTILINE | re.DOTALL)

@@ -12,6 +12,7 @@ from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.membership_protocol import HostLoad, Rival
 from lobu_actors.store.memory.tables import HostRow, Part, pass_checkpoint
+from lobu_actors.store.owed_protocol import OwedNow
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
 ABANDONED, IDLE, BUSY = 1, 2, 3
@@ -223,6 +224,10 @@ class HostPart(Part):
             running=running,
             oldest_owed_seconds=None if oldest is None else (self.tables.now() - oldest).total_seconds(),
         )
+
+    async def count_owed(self) -> OwedNow:
+        found = await self.totals()
+        return OwedNow(found.queued, found.running, found.oldest_owed_seconds or 0.0)
 
     async def now(self) -> datetime:
         await pass_checkpoint()

@@ -9,6 +9,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.membership_protocol import HostLoad, Rival
+from lobu_actors.store.owed_protocol import OwedNow
 from lobu_actors.store.postgres.rows import Part, from_links, to_host, to_json
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
@@ -103,6 +104,10 @@ class HostPart(Part):
     async def totals(self, organization_id: str | None = None) -> Totals:
         [row] = await self.read("totals", {"organization_id": organization_id})
         return Totals(*row)
+
+    async def count_owed(self) -> OwedNow:
+        [row] = await self.read("count_owed")
+        return OwedNow(*row)
 
     async def now(self) -> datetime:
         [(now,)] = await self.read("now")

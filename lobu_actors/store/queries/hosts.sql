@@ -180,6 +180,12 @@ SELECT
 FROM turn_marker m
 WHERE %(organization_id)s::text IS NULL OR m.organization_id = %(organization_id)s;
 
+-- name: count_owed
+-- Turns that wait, turns that run, and for how long the oldest of them is owed. It looks at every owed marker.
+SELECT count(*) FILTER (WHERE m.run_id IS NULL), count(m.run_id),
+    coalesce(extract(epoch FROM clock_timestamp() - min(m.owed_since))::float8, 0)
+FROM turn_marker m;
+
 -- name: now
 -- The database's clock.
 SELECT clock_timestamp();
