@@ -16,6 +16,10 @@ MESSAGES = Counter("lobu_edge_messages", "Messages by outcome.", ["outcome"])
 STREAMS_OPEN = Gauge("lobu_edge_streams_open", "Open event streams.")
 STREAM_BYTES = Counter("lobu_edge_stream_bytes", "Bytes of event streams handed to connections.")
 STREAM_REREADS = Counter("lobu_edge_stream_rereads", "Times a stream went back to the event log.", ["reason"])
+DROPPED_ITEMS = Counter(
+    "lobu_edge_dropped_items",
+    "Pieces of text, statuses and events that went by before a slow reader took them; it read the durable ones later.",
+)
 CONNECTIONS_OPEN = Gauge("lobu_edge_connections_open", "Open connections.")
 CONNECTIONS_CUT = Counter("lobu_edge_connections_cut", "Connections cut because they outlived the stop grace.")
 GUARDRAILS = Counter("lobu_edge_guardrails", "Messages that a guardrail kept from workers.", ["code"])

@@ -140,6 +140,7 @@ class Subscription:
         try:
             taken = self._reader.take()
         except Behind:
+            metrics.DROPPED_ITEMS.inc(self._reader.missed)
             self._read_again("behind")
             return
         if taken:

@@ -7,6 +7,7 @@ everything that looks like a credential is masked in every value, tracebacks inc
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import MutableMapping
@@ -30,13 +31,18 @@ _CREDENTIALS = [
     (re.compile(r"(?i)\b(password|sslpassword)=('[^']*'|\S+)"), rf"\1={HIDDEN}"),
 ]
 
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
 Event = MutableMapping[str, Any]
 
 
 def configure_logging(
-    log_format: Literal["text", "json"], *, level: str = "info", stream: TextIO | None = None
+    log_format: Literal["text", "json"], *, level: str = "info", stream: TextIO | None = None, journal: str = ""
 ) -> None:
-    """Set up structlog and the standard library's logging (used by dependencies) for this process. Call it once."""
+    """Set up structlog and the standard library's logging (used by dependencies) for this process. Call it once.
+
+    `journal` is systemd's JOURNAL_STREAM: where it names the stream, lines say their priority to the journal.
+    """
     output = stream or sys.stderr
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -51,6 +57,8 @@ def configure_logging(
     else:
         colors = output.isatty()
         renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    if _is_journal(output, journal):
+        renderer = _with_priority(renderer)
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, renderer],
@@ -69,6 +77,25 @@ def configure_logging(
     root.handlers[:] = [handler]
     # Dependencies log addresses and headers at INFO; nobody here asked for that.
     root.setLevel(max(number, logging.WARNING))
+
+
+def _is_journal(stream: TextIO, journal: str) -> bool:
+    """Whether the stream is the one that the service manager reads for its journal, and not a file or a pipe."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return journal == f"{status.st_dev}:{status.st_ino}"
+
+
+def _with_priority(renderer: structlog.types.Processor) -> structlog.types.Processor:
+    """As sd-daemon(3) has it: `<N>` before each line, which the journal takes for the line's priority."""
+
+    def render(logger: object, method: str, event: Event) -> str:
+        priority = _PRIORITIES.get(str(event.get("level")), _PRIORITIES["info"])
+        return "\n".join(f"<{priority}>{line}" for line in str(renderer(logger, method, event)).split("\n"))
+
+    return render
 
 
 def hide(_: object, __: str, event: Event) -> Event:

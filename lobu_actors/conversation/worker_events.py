@@ -50,6 +50,7 @@ from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone,
 
 _TAKES_FRAMES = (RunPhase.LIVE, RunPhase.STOPPING)
 _SHOWN_DETAIL = 300
+_SHOWN_LEVEL = 20
 
 
 def worker_ready(state: State, ready: WorkerReady, moment: Moment) -> Step:
@@ -106,7 +107,9 @@ def worker_frames(state: State, message: WorkerFrames, moment: Moment) -> Step:
 
 def _frame(state: State, frame: Frame, now: float) -> Step:
     if isinstance(frame, Log):
-        return state, [Note("worker log", {"level": frame.level, "length": len(frame.message)})]
+        return state, [
+            Note("worker log", {"severity": storable(frame.level)[:_SHOWN_LEVEL], "length": len(frame.message)})
+        ]
     run = state.run
     if isinstance(frame, Heartbeat):
         if run is not None:

@@ -209,6 +209,11 @@ class FeedReader:
         """The newest durable event that the reader has."""
         return self._seq
 
+    @property
+    def missed(self) -> int:
+        """Items that went by before this reader took them: the durable ones are in the log, the rest is lost to it."""
+        return max(0, self._feed.first - self._position)
+
     def attach(self) -> None:
         """Take the feed's end as the reader's place."""
         self._position, self._covered, self._looks = self._feed.end, self._feed.last_seq, self._feed.looks

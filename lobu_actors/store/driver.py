@@ -235,7 +235,8 @@ def _broken(message: str, write: bool) -> StoreError:
 def store_error(error: psycopg.Error, *, write: bool) -> StoreError:
     """Our error for psycopg's, for a statement that was sent."""
     state = error.sqlstate
-    message = str(error).strip() or type(error).__name__
+    # Without the server's DETAIL, which quotes the row that was refused: what people wrote is in it.
+    message = error.diag.message_primary or str(error).strip() or type(error).__name__
     if state is None:
         known = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
         return _broken(message, write) if known else StoreRejected(message)

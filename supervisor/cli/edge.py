@@ -34,6 +34,6 @@ def command(
     overrides = Overrides(host=host, port=port, database_url=database_url)
     read = partial(load_settings, config, data_dir=data_dir, overrides=overrides)
     settings = ensure_keys(read())
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, journal=os.environ.get("JOURNAL_STREAM", ""))
     reloading = Reloading(settings, lambda: ensure_keys(read()), notifier)
     trio.run(run_edge, settings, reloading, sockets, notifier)

@@ -21,5 +21,5 @@ def command(data_dir: Path) -> None:
     """Run the embedded database of a folder and bring its schema up to date, until SIGTERM."""
     notifier = Notifier(os.environ)
     settings = load_settings(data_dir=data_dir, overrides=Overrides(database_url=f"file:{data_dir.absolute()}"))
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, journal=os.environ.get("JOURNAL_STREAM", ""))
     trio.run(run_database, settings, notifier)

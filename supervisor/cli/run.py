@@ -37,7 +37,7 @@ def command(config: Path | None, host: str | None, port: int | None, database_ur
     overrides = Overrides(host=host, port=port, database_url=database_url)
     read = partial(load_settings, config, data_dir=data_dir, overrides=overrides)
     settings = read()
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, journal=os.environ.get("JOURNAL_STREAM", ""))
     make_state_dir(settings.state_dir)
     with state_lock(settings.state_dir):
         settings = ensure_keys(settings)

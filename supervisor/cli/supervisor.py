@@ -31,7 +31,7 @@ def command(config: Path | None, data_dir: Path | None, database_url: str | None
     notifier = Notifier(os.environ)
     read = partial(load_settings, config, data_dir=data_dir, overrides=Overrides(database_url=database_url))
     settings = read()
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, journal=os.environ.get("JOURNAL_STREAM", ""))
     make_state_dir(settings.state_dir)
     with state_lock(settings.state_dir):
         settings = ensure_keys(settings)

@@ -115,7 +115,7 @@ class Janitor:
         if found.segments > self._max_segments:
             compacted = await _unless_refused(found.ref, partial(self._store.compact, found.ref))
             if compacted is not None and compacted.corrupt:
-                log.error("snapshot does not match its hash", conversation_id=found.ref.conversation_id)
+                log.error("snapshot does not match its hash", conversation=found.ref.conversation_id)
             elif compacted is not None and compacted.replaced:
                 done["compacted"] += compacted.replaced
 
@@ -147,5 +147,5 @@ async def _unless_refused(ref: ConversationRef, ask: Callable[[], Awaitable[T]])
     except StoreUnavailable:
         raise
     except StoreError as error:
-        log.error("retention failed", conversation_id=ref.conversation_id, error=str(error))
+        log.error("retention failed", conversation=ref.conversation_id, error=str(error))
         return None
