@@ -18,6 +18,7 @@ from edge.services import Services
 from edge.settings import EdgeSettings
 from edge.streams import Streams
 from edge.tokens import JwtKeys
+from edge.tracing import SpanSink
 from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.store.protocol import Store
 
@@ -25,11 +26,17 @@ _EXTENSION = "lobu"
 
 
 def create_app(
-    store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings, streams: Streams | None = None
+    store: Store,
+    gateway: Gateway,
+    keys: JwtKeys,
+    settings: EdgeSettings,
+    streams: Streams | None = None,
+    spans: SpanSink | None = None,
 ) -> QuartTrio:
     """An ASGI app. It reads no environment, and holds nothing that must be closed; `edge.server.serve` runs it.
 
     `streams`: of the app that this one follows on, which counts on and ends them all.
+    `spans`: where spans go, if anywhere.
     """
     app = QuartTrio("edge", static_folder=None)
     app.asgi_http_class = EdgeConnection
@@ -37,7 +44,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.max_message_bytes
     app.config["BODY_TIMEOUT"] = settings.body_seconds
     app.url_map.merge_slashes = False  # a redirect would lose a POST's body
-    services = Services.build(store, gateway, keys, settings, streams or Streams(settings))
+    services = Services.build(store, gateway, keys, settings, streams or Streams(settings, spans))
     app.extensions[_EXTENSION] = services
     for blueprint in blueprints(services):
         app.register_blueprint(blueprint)

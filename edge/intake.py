@@ -14,7 +14,9 @@ import trio
 from edge import metrics
 from edge.errors import Refusal, conversation_not_found, store_unavailable
 from edge.provider_change import follow_provider
+from edge.request import opening
 from edge.services import Services
+from edge.tracing import with_context
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.new_session import begins_session, provider_of
 from lobu_actors.contract.states import OnBusy
@@ -46,13 +48,17 @@ async def take_in(
 async def accept(services: Services, conversation: Conversation, turn: NewTurn) -> Turn:
     """The commit alone, of a message that no worker sees or that was judged already."""
     began = trio.current_time()
+    turn = with_context(turn, opening().headers)
     with _known_by_its_id(turn):
         outcome = await services.acceptance.accept(turn)
     if isinstance(outcome, Refused):
         metrics.messages(outcome.reason).inc()
         raise _refusal(services, conversation, outcome)
     metrics.messages("accepted" if outcome.created else "repeated").inc()
-    metrics.ACCEPT_SECONDS.observe(trio.current_time() - began)
+    took = trio.current_time() - began
+    metrics.ACCEPT_SECONDS.observe(took)
+    if outcome.created:
+        services.streams.traces.accepted(outcome.turn, took)
     return outcome.turn
 
 

@@ -93,6 +93,7 @@ class EdgeSettings:
     unheard_poll_seconds: float = _seconds(1.0, 0.05, 600.0)  # the same when its owner may be a host without a link
     idle_poll_seconds: float = _seconds(60.0, 0.05, 3600.0)  # the same when nothing seems to be
     delivery_entries: int = _limit(10_000, 1, 10_000_000)  # newest terminal events of which it is known when they went
+    trace_entries: int = _limit(10_000, 1, 10_000_000)  # turns whose delivery is to be told of
     store_patience_seconds: float = _seconds(120.0, 0.1, 3600.0)  # a stream outlives a store that is away this long
 
     # connections

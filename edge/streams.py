@@ -15,6 +15,7 @@ from edge import metrics
 from edge.deliveries import Deliveries
 from edge.errors import Refusal
 from edge.settings import EdgeSettings
+from edge.tracing import SpanSink, Traces
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.gateway.feed import Feed
@@ -38,12 +39,13 @@ class Place:
 class Streams:
     """Counts of open streams, bounded in the process and per conversation."""
 
-    def __init__(self, settings: EdgeSettings) -> None:
+    def __init__(self, settings: EdgeSettings, spans: SpanSink | None = None) -> None:
         self.settings = settings
+        self.traces = Traces(spans, settings.trace_entries)
         self._by_conversation: Counter[ConversationRef] = Counter()
         self._places: dict[Place, None] = {}  # oldest first
         self.stopping = False
-        self.deliveries = Deliveries(settings.delivery_entries)
+        self.deliveries = Deliveries(settings.delivery_entries, self.traces)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -285,10 +285,9 @@ class Subscription:
             return
         self._pending.extend(sse.split_output(outgoing, FRAME_CHARS))
         if outgoing.type in TERMINAL_EVENTS:
-            message_id = outgoing.data.get("messageId")
             if self._deliveries is not None:
-                self._deliveries.note(self._ref, str(message_id), self._feed.clock_ms())
-            self._done = self._turn is not None and message_id == self._turn.message_id
+                self._deliveries.note(self._ref, outgoing.data, self._feed.clock_ms())
+            self._done = self._turn is not None and outgoing.data.get("messageId") == self._turn.message_id
         elif outgoing.type is EventType.CLOSED and outgoing.cursor is not None:
             # An older `closed` was followed by a new opening.
             self._done = outgoing.cursor.seq > self._conversation.last_seq

@@ -45,4 +45,5 @@ LIVE_RUNS = Gauge("lobu_live_runs", "Conversations of this host that have a run 
 WORKERS = Gauge("lobu_workers", "Worker processes that belong to a conversation.", ["state"])
 IDLE_WORKERS = Gauge("lobu_idle_workers", "Worker processes that are kept ready.")
 CHILD_FAILURES = Counter("lobu_child_failures_total", "Failures of running parts of the tree.", ["child"])
+SPANS = Counter("lobu_spans_total", "Spans handed to the exporter.")
 HOST_TRUST_SECONDS = Gauge("lobu_host_trust_seconds", "For how long this host still trusts its lease; below 0: frozen.")

@@ -29,6 +29,7 @@ from edge.server import serve
 from edge.settings import EdgeSettings
 from edge.tokens import JwtKeys, api_key_hash
 from lobu_actors.contract.states import Role
+from lobu_actors.conversation.spans import SpanSink
 from lobu_actors.runtime.child_spec import ChildContext, ChildSpec
 from lobu_actors.runtime.errors import ChildStartFailed
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
@@ -43,6 +44,7 @@ from supervisor.config.errors import ConfigError
 from supervisor.config.reload import changed_agents
 from supervisor.config.settings import Settings
 from supervisor.host import TREE_INTENSITY, Host
+from supervisor.otlp import spans_told
 from supervisor.reloading import Reloading
 from supervisor.signals import obey
 
@@ -64,15 +66,16 @@ async def run_everything(settings: Settings, reloading: Reloading, on_ready: OnR
     drain = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(obey, drain, nursery.cancel_scope, reloading.ask)
-        async with _database(settings, on_progress) as (url, server):
-            everything = Everything(settings, url, server, lambda port: ready(port))
+        with spans_told(settings.telemetry.otlp_endpoint, "lobu") as spans:
+            async with _database(settings, on_progress) as (url, server):
+                everything = Everything(settings, url, server, lambda port: ready(port), spans=spans)
 
-            def ready(port: int) -> None:
-                reloading.ready_with(everything.take_up, "serves conversations and HTTP")
-                on_ready(port)
+                def ready(port: int) -> None:
+                    reloading.ready_with(everything.take_up, "serves conversations and HTTP")
+                    on_ready(port)
 
-            nursery.start_soon(reloading.run_until, drain)
-            await everything.serve(drain)
+                nursery.start_soon(reloading.run_until, drain)
+                await everything.serve(drain)
         nursery.cancel_scope.cancel()
 
 
@@ -117,6 +120,7 @@ class Everything:
         *,
         edge: bool = True,
         on_drain: OnDrain = lambda seconds: None,
+        spans: SpanSink | None = None,
     ) -> None:
         """Without `edge`, `on_ready` gets 0; `on_drain` is told how many seconds a drain that begins takes at most."""
         self._settings = settings
@@ -128,7 +132,8 @@ class Everything:
         self._keys = keys_of(settings)
         self._guardrails = Guardrails(self._store, edge_settings_of(settings))
         tokens = JwtHostTokens(self._keys)
-        self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, self._judge)
+        self._spans = spans
+        self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, self._judge, spans)
         self._app: QuartTrio | None = None
         children = [
             ChildSpec("store", self._run_store, start_timeout_seconds=60),
@@ -222,7 +227,7 @@ class Everything:
     async def _run_edge(self, context: ChildContext) -> None:
         settings = self._settings
         edge_settings = edge_settings_of(settings)
-        self._app = edge_app.create_app(self._store, self._host.gateway, self._keys, edge_settings)
+        self._app = edge_app.create_app(self._store, self._host.gateway, self._keys, edge_settings, spans=self._spans)
         async with trio.open_nursery() as nursery:
             serving = partial(
                 serve,

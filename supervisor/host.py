@@ -25,6 +25,7 @@ from lobu_actors.conversation.environment import Busy, Environment, FileLimits
 from lobu_actors.conversation.messages import Message
 from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.running_clock import RunningClock
+from lobu_actors.conversation.spans import SpanSink
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.gateway.link.auth import HostTokens
@@ -75,7 +76,15 @@ TREE_INTENSITY = Intensity(max_restarts=10, within_seconds=60.0)
 class Host:
     """The parts of one supervisor process, over a store that is usable. `children` go into its tree in this order."""
 
-    def __init__(self, settings: Settings, store: Store, run_token: RunToken, tokens: HostTokens, judge: Judge) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        run_token: RunToken,
+        tokens: HostTokens,
+        judge: Judge,
+        spans: SpanSink | None = None,
+    ) -> None:
         limits = settings.limits
         alone = Preconditions.of(settings).alone
         self._settings = settings
@@ -103,6 +112,7 @@ class Host:
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
         environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
+        environment.spans = spans
         self._links = LinkHub(settings.links, environment, self.conversations, tokens)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
         self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import attrs
 import structlog
@@ -46,6 +46,8 @@ from supervisor.everything import (
 )
 from supervisor.host import wall_clock_ms
 from supervisor.membership import HOST_ID_FILE
+from supervisor.metrics_server import metrics_served
+from supervisor.otlp import spans_told
 from supervisor.reloading import Reloading
 from supervisor.signals import obey
 from supervisor.systemd.notify import Notifier
@@ -82,12 +84,15 @@ async def run_supervisor(settings: Settings, reloading: Reloading, notifier: Not
         notifier.stopping(f"drains: what runs may finish within {seconds:g} s")
         notifier.extend(seconds + TREE_STOP_SECONDS)
 
-    async with _beating(notifier) as scope:
-        await scope.start(obey, drain, scope.cancel_scope, reloading.ask)
-        await scope.start(_hand_over)
-        everything = Everything(managed(settings), _external_url(settings), None, ready, edge=False, on_drain=drains)
-        scope.start_soon(reloading.run_until, drain)
-        await everything.serve(drain)
+    with spans_told(settings.telemetry.otlp_endpoint, "lobu-supervisor") as spans, metrics_served(settings.telemetry):
+        async with _beating(notifier) as scope:
+            await scope.start(obey, drain, scope.cancel_scope, reloading.ask)
+            await scope.start(_hand_over)
+            everything = Everything(
+                managed(settings), _external_url(settings), None, ready, edge=False, on_drain=drains, spans=spans
+            )
+            scope.start_soon(reloading.run_until, drain)
+            await everything.serve(drain)
 
 
 async def run_edge(
@@ -107,7 +112,9 @@ async def run_edge(
         wall_clock_ms,
     )
     edge_settings = edge_settings_of(settings)
-    app = create_app(store, detached.gateway, keys, edge_settings)
+    telling = ExitStack()
+    spans = telling.enter_context(spans_told(settings.telemetry.otlp_endpoint, "lobu-edge"))
+    app = create_app(store, detached.gateway, keys, edge_settings, spans=spans)
     in_force = settings
 
     async def take_up_settings(found: Settings) -> None:
@@ -117,6 +124,7 @@ async def run_edge(
 
     stopping = trio.Event()
     try:
+        telling.enter_context(metrics_served(settings.telemetry, edge=True))
         await store.check_schema()
         async with _beating(notifier) as scope:
             await scope.start(obey, stopping, scope.cancel_scope, reloading.ask)
@@ -143,6 +151,7 @@ async def run_edge(
                 reloading.ready_with(take_up_settings, f"serves HTTP on port {port}")
                 log.info("edge is ready", port=port)
     finally:
+        telling.close()
         store.close()
 
 

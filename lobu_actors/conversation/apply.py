@@ -174,6 +174,7 @@ class Effects:
                 effect.attempt,
                 run_token=self._run_token(ref, effect.run_id, self._deadlines.turn_seconds),
                 summary=await self._session.summary(),
+                traceparent=self._writes.traces.for_worker(effect.turns[0], effect.run_id) if effect.turns else None,
             )
         except UnguardedRun as error:
             return m.RunRefused(effect.run_id, str(error))

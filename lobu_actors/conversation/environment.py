@@ -15,6 +15,7 @@ from lobu_actors.conversation.messages import Message
 from lobu_actors.conversation.placement import HereAlways, Placement
 from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.running_clock import RunningClock
+from lobu_actors.conversation.spans import SpanSink
 from lobu_actors.conversation.state import Limits
 from lobu_actors.conversation.worker_port import Workers, Workspaces
 from lobu_actors.gateway.feed import Feeds
@@ -88,3 +89,4 @@ class Environment:
     # What came for a conversation that another live host owns, whose id this is.
     not_ours: Callable[[ConversationRef, str, Message], None] = lambda ref, host_id, message: None
     placement: Placement = attrs.field(factory=HereAlways)
+    spans: SpanSink | None = None  # None: nobody wants any, and none are made

@@ -22,6 +22,7 @@ def turn_frame(
     *,
     run_token: str,
     summary: str | None = None,
+    traceparent: str | None = None,
 ) -> TurnFrame:
     """The `turn` frame of a run. Raises UnguardedRun; then the turns must go back to the queue."""
     names = {
@@ -38,4 +39,6 @@ def turn_frame(
         raise UnguardedRun("the run's turns are not all this conversation's")
     messages: list[Json] = [{**turn.payload, "messageId": turn.message_id, "content": turn.content} for turn in turns]
     extra: Json = {} if summary is None else {"summary": summary}
+    if traceparent is not None:
+        extra["traceparent"] = traceparent
     return TurnFrame(run_id=run_id, attempt=attempt, messages=messages, run_token=run_token, extra=extra)

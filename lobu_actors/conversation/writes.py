@@ -27,6 +27,7 @@ from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.marks import Marks
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.session import Session
+from lobu_actors.conversation.traces import Traces
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
 from lobu_actors.conversation.worker_port import SessionFileInvalid, is_disk_full
 from lobu_actors.store.corrupt import CorruptMarker
@@ -52,6 +53,7 @@ class Writes:
         self._session = session
         self._output = output
         self._marks = marks
+        self.traces = Traces(lease.ref, environment.spans, marks, environment.clock_ms)
         self._patience = environment.patience
         self._placement = environment.placement
         self.files = TurnFiles(lease.ref, environment)
@@ -124,6 +126,7 @@ class Writes:
             await self.files.discard(taken)
             return _lost("finish_run")
         self._output.publish(written)
+        self.traces.finished(effect)
         if effect.run_id is not None:
             self._output.end()
             self._marks.end()
@@ -153,6 +156,7 @@ class Writes:
         turns = await until_known("requeue_run", lambda: self._store.requeue_run(self._lease, requeue), self._patience)
         if turns is None:
             return _lost("requeue_run")
+        self.traces.requeued(effect)
         self._output.end()
         self._marks.end()
         return m.TurnsRequeued(tuple(turns))
@@ -182,6 +186,7 @@ class Writes:
         written = await until_known("ask_question", ask, self._patience)
         if written is None:
             return _lost("ask_question")
+        self._marks.note(Moment.QUESTION, effect.question_id)
         self._output.publish([written])
         return None
 
@@ -203,6 +208,8 @@ class Writes:
 
     async def record(self, effect: m.Record) -> m.Message | None:
         """Durable events that end nothing."""
+        if isinstance(effect, asking.RecordAnswer):
+            self._marks.note(Moment.ANSWERED, effect.question_id)
         attempt, text_offset = self._output.position
         for type, data, turn in _recorded(effect):
             event = NewEvent(type, data, turn_id=turn.turn_id, attempt=attempt, text_offset=text_offset)

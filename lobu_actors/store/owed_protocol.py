@@ -1,4 +1,4 @@
-"""How much is owed altogether, for metrics: asked every few seconds, of all tenants."""
+"""What is owed, for those who watch: how much altogether, every few seconds, and a tenant's oldest turns one by one."""
 
 from __future__ import annotations
 
@@ -14,5 +14,19 @@ class OwedNow:
     oldest_seconds: float  # since the oldest of them was accepted; 0 when nothing is owed
 
 
+@attrs.frozen
+class OwedTurn:
+    conversation_id: str
+    turn_id: str
+    message_id: str | None  # None: the turn's row is lost
+    attempt: int
+    host_id: str | None  # that runs it; None: it is queued
+    age_seconds: float  # since it was accepted
+
+
 class OwedStore(Protocol):
     async def count_owed(self) -> OwedNow: ...
+
+    async def list_owed(self, organization_id: str, *, limit: int) -> list[OwedTurn]:
+        """The oldest first."""
+        ...

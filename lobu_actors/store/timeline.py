@@ -21,7 +21,8 @@ _OF_EVENTS = {
     EventType.CANCEL: Moment.CANCEL,
     EventType.RESTART: Moment.RESTART,
 }
-_NAMES = {moment.value: moment for moment in Moment}
+# Marks of a question are for spans: the event log has them too.
+_MARKED = {moment.value: moment for moment in Moment if moment not in (Moment.QUESTION, Moment.ANSWERED)}
 
 _Found = tuple[float, Moment, str | None]
 
@@ -50,7 +51,7 @@ def _attempt(run: RunHistory, accepted_ms: float) -> Iterator[_Found]:
     yield max(run.started_ms, accepted_ms), Moment.STARTED, f"{said}, joined" if joined else said
     for offset_ms, name, detail in run.marks:
         at_ms = run.started_ms + offset_ms
-        if (moment := _NAMES.get(name)) is not None and not (joined and at_ms < accepted_ms):
+        if (moment := _MARKED.get(name)) is not None and not (joined and at_ms < accepted_ms):
             yield max(at_ms, accepted_ms), moment, detail
     if run.status is RunStatus.REQUEUED and run.ended_ms is not None:
         yield run.ended_ms, Moment.REQUEUED, run.error_code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +12,26 @@ import trio
 
 from lobu_actors.client import Client, ClientError
 from lobu_actors.contract.states import HostState
-from lobu_actors.store.link_records import PeerLink
+from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.protocol import Store
-from lobu_actors.store.records import Conversation, Host, Totals
+from lobu_actors.store.records import Host
 from supervisor.cli.database import load_for_database, open_store
+from supervisor.cli.inside import look_inside
 from supervisor.cli.options import database_options, example, json_option, print_json
-from supervisor.cli.table import aligned
-from supervisor.config.gateway import find_gateway
+from supervisor.cli.screen import Screen, is_screen, screen
+from supervisor.cli.status_view import Section, Status, fitted, flat, lag_ms, sections
+from supervisor.config.gateway import GatewayPlace, find_gateway
 from supervisor.config.settings import Settings
-from supervisor.rollout import SHOWN_ID
 
 WATCH_SECONDS = 2.0
 GATEWAY_SECONDS = 3.0
 SHOWN_CONVERSATIONS = 10
+SHOWN_OWED = 100
 SHOWN_GONE_SECONDS = 600.0  # how long a host is shown that went without a goodbye
-SHOWN_LINKS = 20
-_HEAD = ("NAME", "ID", "STATE", "LEASE", "HOLDS", "TAKEN", "RUNNING", "QUEUED", "UP", "VERSION", "LINKS", "LINK")
-_NUMBERS = frozenset({4, 5, 6, 7})
-_LINKS_HEAD = ("FROM", "TO", "LINK", "LAG")
-
-
-@attrs.frozen
-class Status:
-    hosts: list[Host]
-    gone: int  # hosts that are not among them, since they are gone and hold nothing
-    totals: Totals
-    conversations: list[Conversation]  # the newest ones
-    gateway_url: str
-    gateway: str  # ready, not ready, away
 
 
 @click.command("status", epilog=example("lobu status", "lobu status --watch"))
-@click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Again every two seconds, until q or Ctrl-C.")
 @click.option("--all", "everything", is_flag=True, help="Hosts that are gone and hold nothing, too.")
 @json_option
 @database_options
@@ -55,41 +43,112 @@ def command(
     Of each host: how long its lease lasts; how many conversations it holds, and how often these were taken over by any
     host, added up; the turns that run there or wait in what it holds; since when it is up; how many of its links to the
     other hosts are up; where others link to it. Below, the links one by one, worst first, with how long a heartbeat
-    took there and back: all as the hosts wrote it when they last renewed their leases.
+    took there and back: all as the hosts wrote it when they last renewed their leases. Then the oldest turns that are
+    owed an end.
+
+    With --watch also what this folder's server tells of its hosts from inside: their trees, workers, and actors with
+    the messages that wait for them.
     """
     settings = load_for_database(config, data_dir, database_url)
-
-    def show(status: Status) -> None:
-        if as_json:
-            print_json(_as_json(status))
-            return
-        if watch:
-            click.clear()
-        click.echo("\n".join(_lines(status)))
-
-    trio.run(_status, settings, show, watch, everything)
+    if not watch:
+        _print(trio.run(_once, settings, everything), as_json)
+    elif as_json or not is_screen():
+        trio.run(_again_and_again, settings, everything, as_json)
+    else:
+        trio.run(_on_screen, settings, everything)
 
 
-async def _status(settings: Settings, show: Any, watch: bool, everything: bool) -> None:
+async def _once(settings: Settings, everything: bool) -> Status:
     async with open_store(settings) as store:
+        return await _read(settings, store, everything)
+
+
+async def _again_and_again(settings: Settings, everything: bool, as_json: bool) -> None:
+    """For a pipe: one after the other, with an empty line in between, until a signal or until nobody reads it."""
+    unheard: list[BrokenPipeError] = []
+    async with open_store(settings) as store, trio.open_nursery() as nursery:
+        await nursery.start(_until_interrupted, nursery.cancel_scope)
+        nursery.start_soon(_keep_printing, settings, store, everything, as_json, unheard, nursery.cancel_scope)
+    for error in unheard:
+        raise error
+
+
+async def _keep_printing(
+    settings: Settings,
+    store: Store,
+    everything: bool,
+    as_json: bool,
+    unheard: list[BrokenPipeError],
+    scope: trio.CancelScope,
+) -> None:
+    between = ""
+    while True:
+        try:
+            status = await _read(settings, store, everything, inside=True)
+            click.echo(between, nl=False)
+            _print(status, as_json)
+            between = "" if as_json else "\n"
+        except StoreUnavailable as error:
+            click.echo(f"the database is away: {error}", err=True)
+        except BrokenPipeError as error:
+            unheard.append(error)
+            scope.cancel()
+        await trio.sleep(WATCH_SECONDS)
+
+
+async def _until_interrupted(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+async def _on_screen(settings: Settings, everything: bool) -> None:
+    async with open_store(settings) as store:
+        # Read once before the screen is taken: what cannot be read at all is said where it can be read.
+        shown = sections(await _read(settings, store, everything, inside=True))
+        async with screen() as terminal, trio.open_nursery() as nursery:
+            await nursery.start(terminal.watch, nursery.cancel_scope.cancel)
+            while True:
+                await _shown_for_a_while(terminal, shown)
+                try:
+                    shown = sections(await _read(settings, store, everything, inside=True))
+                except StoreUnavailable as error:
+                    away = Section("", [f"the database is away: {error}"], must=True)
+                    shown = [away, *(one for one in shown if one.title)]
+
+
+async def _shown_for_a_while(terminal: Screen, shown: list[Section]) -> None:
+    """Drawn at once, and again whenever the terminal's size changes."""
+    with trio.move_on_after(WATCH_SECONDS):
         while True:
-            show(await _read(settings, store, everything))
-            if not watch:
-                return
-            await trio.sleep(WATCH_SECONDS)
+            changed = terminal.changed
+            terminal.draw(fitted(shown, *terminal.size))
+            await changed.wait()
 
 
-async def _read(settings: Settings, store: Store, everything: bool) -> Status:
-    url = find_gateway(None, settings.data_dir).url
+def _print(status: Status, as_json: bool) -> None:
+    if as_json:
+        print_json(_as_json(status))
+    else:
+        click.echo("\n".join(flat(sections(status))))
+
+
+async def _read(settings: Settings, store: Store, everything: bool, *, inside: bool = False) -> Status:
+    place = find_gateway(None, settings.data_dir)
     hosts = await store.list_hosts()
     shown = [host for host in hosts if everything or _matters(host)]
+    gateway, house = await _gateway(place, inside)
     return Status(
         hosts=shown,
         gone=len(hosts) - len(shown),
         totals=await store.totals(settings.organization_id),
         conversations=await store.list_conversations(settings.organization_id, limit=SHOWN_CONVERSATIONS),
-        gateway_url=url,
-        gateway=await _gateway(url),
+        owed=await store.list_owed(settings.organization_id, limit=SHOWN_OWED),
+        gateway_url=place.url,
+        gateway=gateway,
+        house=house,
     )
 
 
@@ -99,14 +158,18 @@ def _matters(host: Host) -> bool:
     return host.state is not HostState.DEAD and host.expires_in_seconds > -SHOWN_GONE_SECONDS
 
 
-async def _gateway(url: str) -> str:
+async def _gateway(place: GatewayPlace, inside: bool) -> tuple[str, dict[str, Any] | None]:
+    """Whether it takes work, and what it tells from inside."""
+    state, house = "away", None
     with trio.move_on_after(GATEWAY_SECONDS):
         try:
-            async with Client(url) as client:
-                return "ready" if await client.ready() else "not ready"
+            async with Client(place.url) as client:
+                state = "ready" if await client.ready() else "not ready"
         except ClientError:
-            pass
-    return "away"
+            return "away", None
+        if inside:
+            house = await look_inside(place)
+    return state, house
 
 
 def _as_json(status: Status) -> dict[str, Any]:
@@ -129,7 +192,7 @@ def _as_json(status: Status) -> dict[str, Any]:
                     "up": host.links.up,
                     "down": host.links.down,
                     "worst": [
-                        {"hostId": link.host_id, "up": link.up, "lagMs": _lag_ms(link)} for link in host.links.worst
+                        {"hostId": link.host_id, "up": link.up, "lagMs": lag_ms(link)} for link in host.links.worst
                     ],
                 },
             }
@@ -137,6 +200,17 @@ def _as_json(status: Status) -> dict[str, Any]:
         ],
         "hostsGone": status.gone,
         "totals": attrs.asdict(status.totals),
+        "owed": [
+            {
+                "key": turn.conversation_id,
+                "turnId": turn.turn_id,
+                "messageId": turn.message_id,
+                "attempt": turn.attempt,
+                "hostId": turn.host_id,
+                "ageSeconds": round(turn.age_seconds, 3),
+            }
+            for turn in status.owed
+        ],
         "conversations": [
             {
                 "key": conversation.ref.conversation_id,
@@ -146,63 +220,4 @@ def _as_json(status: Status) -> dict[str, Any]:
             }
             for conversation in status.conversations
         ],
-    }
-
-
-def _lines(status: Status) -> list[str]:
-    totals = status.totals
-    oldest = "" if totals.oldest_owed_seconds is None else f", oldest owed for {totals.oldest_owed_seconds:.1f} s"
-    lines = [
-        f"gateway        {status.gateway_url}  {status.gateway}",
-        f"conversations  {totals.conversations}",
-        f"turns          {totals.running} running, {totals.queued} queued{oldest}",
-        f"hosts          {len(status.hosts)}{f', and {status.gone} that are gone' if status.gone else ''}",
-    ]
-    if status.hosts:
-        lines += aligned([_HEAD, *map(_row, status.hosts)], right=_NUMBERS)
-    if links := _links(status.hosts):
-        lines += ["links", *aligned([_LINKS_HEAD, *links[:SHOWN_LINKS]], right=frozenset({3}))]
-    return lines + aligned(
-        [
-            (one.ref.conversation_id, str(one.running), "running", str(one.queued), "queued")
-            for one in status.conversations
-        ],
-        right=frozenset({1, 3}),
-    )
-
-
-def _row(host: Host) -> tuple[str, ...]:
-    return (
-        host.name,
-        host.host_id[:SHOWN_ID],
-        host.state.value,
-        f"{host.expires_in_seconds:.1f} s" if host.expires_in_seconds > 0 else "expired",
-        str(host.leases),
-        str(host.epochs - host.leases),
-        str(host.running),
-        str(host.queued),
-        str(timedelta(seconds=round(host.age_seconds))),
-        host.version,
-        f"{host.links.up}/{host.links.up + host.links.down}",
-        host.link_url or "-",
-    )
-
-
-def _links(hosts: list[Host]) -> list[tuple[str, ...]]:
-    """Of those that live: what a dead one wrote last says nothing."""
-    live = [host for host in hosts if host.state is not HostState.DEAD and host.expires_in_seconds > 0]
-    found = [(host, link) for host in live for link in host.links.worst]
-    found.sort(key=lambda pair: (pair[1].up, -(pair[1].lag_seconds or 0)))
-    return [
-        (
-            host.host_id[:SHOWN_ID],
-            link.host_id[:SHOWN_ID],
-            "up" if link.up else "down",
-            "-" if link.lag_seconds is None else f"{_lag_ms(link):.1f} ms",
-        )
-        for host, link in found
-    ]
-
-
-def _lag_ms(link: PeerLink) -> float | None:
-    return None if link.lag_seconds is None else round(link.lag_seconds * 1e3, 1)
+    } | ({} if status.house is None else {"inside": status.house.get("hosts", [])})

@@ -14,7 +14,7 @@ from typing import cast
 import attrs
 
 from supervisor.config.errors import ConfigError
-from supervisor.config.values import JwtKey, LogFormat, RolloutStrategy, SessionStore
+from supervisor.config.values import JwtKey, LogFormat, RolloutStrategy, SessionStore, is_endpoint
 
 WORKER_ENV_PREFIX = "WORKER_ENV_"
 MIN_JWT_SECRET_BYTES = 32  # RFC 7518: an HS256 key is at least as long as its hash
@@ -39,6 +39,7 @@ class Environment:
     allow_multi_host: bool
     shared_sessions: bool
     rollout_strategy: RolloutStrategy | None
+    otlp_endpoint: str | None  # for traces, whole
     worker_env: dict[str, str] = attrs.field(repr=False)
     variables: Mapping[str, str] = attrs.field(repr=False)  # all of them, for settings that name one
 
@@ -55,6 +56,7 @@ def read_environment(environ: Mapping[str, str], env_file: Path | None = None) -
         allow_multi_host=_flag("LOBU_ALLOW_MULTI_HOST", variables.get("LOBU_ALLOW_MULTI_HOST", "")),
         shared_sessions=_flag("LOBU_SHARED_SESSIONS", variables.get("LOBU_SHARED_SESSIONS", "")),
         rollout_strategy=_rollout_strategy(variables.get("LOBU_ROLLOUT_STRATEGY", "")),
+        otlp_endpoint=_otlp_endpoint(variables),
         worker_env=_worker_env(variables),
         variables=variables,
     )
@@ -114,6 +116,17 @@ def _rollout_strategy(value: str) -> RolloutStrategy | None:
     if value not in ("", "rolling", "recreate"):
         raise _fail("LOBU_ROLLOUT_STRATEGY", "must be `rolling` or `recreate`, or absent to let the settings decide.")
     return cast(RolloutStrategy, value) if value else None
+
+
+def _otlp_endpoint(variables: Mapping[str, str]) -> str | None:
+    """As OpenTelemetry has it: the one for traces as it is, else the common one with the path for traces."""
+    for name, path in (("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""), ("OTEL_EXPORTER_OTLP_ENDPOINT", "/v1/traces")):
+        value = variables.get(name, "").strip()
+        if value:
+            if not is_endpoint(value):
+                raise _fail(name, "must be an http(s) address, like http://127.0.0.1:4318.")
+            return value.rstrip("/") + path if path else value
+    return None
 
 
 def _flag(name: str, value: str) -> bool:

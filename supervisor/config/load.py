@@ -29,6 +29,7 @@ from supervisor.config.sections import (
 from supervisor.config.settings import DatabaseSettings, Settings
 from supervisor.config.singletons import read_telegram, read_watchers
 from supervisor.config.table import Source, Table
+from supervisor.config.telemetry import read_telemetry
 
 CONFIG_NAME = "lobu.toml"
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
@@ -95,6 +96,7 @@ def load_settings(
         allow_multi_host=environment.allow_multi_host,
         shared_sessions=environment.shared_sessions,
         rollout_strategy=environment.rollout_strategy,
+        telemetry=read_telemetry(root.table("telemetry"), environment.otlp_endpoint),
         links=read_links(root.table("links"), allow_multi_host=environment.allow_multi_host),
     )
     root.finish()

@@ -52,6 +52,15 @@ class LinkSettings:
 
 
 @attrs.frozen
+class TelemetrySettings:
+    """`metrics_port`: of a supervisor that is a process of its own; its edges take the next free ones. 0: any."""
+
+    metrics_port: int | None = None
+    metrics_host: str = DEFAULT_HOST
+    otlp_endpoint: str | None = None  # where spans go, by OTLP over HTTP; None: none are made
+
+
+@attrs.frozen
 class DatabaseSettings:
     """`url`: `postgres://…` for a server elsewhere, `file:<absolute folder>` for the embedded one."""
 
@@ -164,6 +173,7 @@ class Settings:
     shared_sessions: bool = False  # `.lobu/workspaces` is the same folder on every host
     rollout_strategy: RolloutStrategy | None = None
     links: LinkSettings = attrs.field(factory=LinkSettings)
+    telemetry: TelemetrySettings = attrs.field(factory=TelemetrySettings)
 
     @property
     def state_dir(self) -> Path:

@@ -97,3 +97,16 @@ async def test_what_is_owed_is_counted(owner, helpers):
     assert 0 <= owed.oldest_seconds < 60
     await owner.store.finish_run(owner.lease, helpers.finish(run_id, turn))
     assert (await owner.store.count_owed()).running == 0
+
+
+async def test_owed_turns_one_by_one(owner, helpers):
+    turns = [await owner.accept() for _ in range(3)]
+    await owner.start(turns[1])
+    found = await owner.store.list_owed(owner.ref.organization_id, limit=2)
+    assert [(one.turn_id, one.message_id, one.attempt, one.host_id) for one in found] == [
+        (turns[0].turn_id, turns[0].message_id, 1, None),
+        (turns[1].turn_id, turns[1].message_id, 1, "h1"),
+    ]
+    assert {one.conversation_id for one in found} == {owner.ref.conversation_id}
+    assert all(0 <= one.age_seconds < 60 for one in found)
+    assert await owner.store.list_owed("other", limit=2) == []

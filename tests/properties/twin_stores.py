@@ -303,6 +303,7 @@ class Twins(FileOperations, TenantOperations):
         for organization in self.organizations:
             await self.call("list_conversations", organization, limit=MOST)
             await self.call("totals", organization)
+            await self.call("list_owed", organization, limit=MOST)
         await self.compare_tenants()
         await self.compare_files()
         await self.call("list_hosts")

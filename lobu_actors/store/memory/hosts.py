@@ -12,7 +12,7 @@ from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.membership_protocol import HostLoad, Rival
 from lobu_actors.store.memory.tables import HostRow, Part, pass_checkpoint
-from lobu_actors.store.owed_protocol import OwedNow
+from lobu_actors.store.owed_protocol import OwedNow, OwedTurn
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
 ABANDONED, IDLE, BUSY = 1, 2, 3
@@ -228,6 +228,26 @@ class HostPart(Part):
     async def count_owed(self) -> OwedNow:
         found = await self.totals()
         return OwedNow(found.queued, found.running, found.oldest_owed_seconds or 0.0)
+
+    async def list_owed(self, organization_id: str, *, limit: int) -> list[OwedTurn]:
+        await pass_checkpoint()
+        now = self.tables.now()
+        markers = [marker for marker in self.tables.markers.values() if marker.ref.organization_id == organization_id]
+        markers.sort(key=lambda marker: (marker.accepted_at, marker.turn_id))
+        found: list[OwedTurn] = []
+        for marker in markers[:limit]:
+            turn = self.tables.turns.get((organization_id, marker.turn_id))
+            found.append(
+                OwedTurn(
+                    marker.ref.conversation_id,
+                    marker.turn_id,
+                    None if turn is None else turn.message_id,
+                    1 if turn is None else turn.attempt,
+                    None if marker.run_id is None else marker.host_id,
+                    (now - marker.accepted_at).total_seconds(),
+                )
+            )
+        return found
 
     async def now(self) -> datetime:
         await pass_checkpoint()

@@ -9,7 +9,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.membership_protocol import HostLoad, Rival
-from lobu_actors.store.owed_protocol import OwedNow
+from lobu_actors.store.owed_protocol import OwedNow, OwedTurn
 from lobu_actors.store.postgres.rows import Part, from_links, to_host, to_json
 from lobu_actors.store.records import Host, MarkerDeadline, Owed, Totals
 
@@ -108,6 +108,10 @@ class HostPart(Part):
     async def count_owed(self) -> OwedNow:
         [row] = await self.read("count_owed")
         return OwedNow(*row)
+
+    async def list_owed(self, organization_id: str, *, limit: int) -> list[OwedTurn]:
+        rows = await self.read("list_owed", {"organization_id": organization_id, "limit": limit})
+        return [OwedTurn(*row) for row in rows]
 
     async def now(self) -> datetime:
         [(now,)] = await self.read("now")

@@ -186,6 +186,15 @@ SELECT count(*) FILTER (WHERE m.run_id IS NULL), count(m.run_id),
     coalesce(extract(epoch FROM clock_timestamp() - min(m.owed_since))::float8, 0)
 FROM turn_marker m;
 
+-- name: list_owed
+-- The oldest owed turns of one organization: queued, or running on a host.
+SELECT m.conversation_id, m.turn_id, t.message_id, coalesce(t.attempt, 1), CASE WHEN m.run_id IS NOT NULL THEN m.host_id END,
+    extract(epoch FROM clock_timestamp() - m.accepted_at)::float8
+FROM turn_marker m
+LEFT JOIN turn t ON t.organization_id = m.organization_id AND t.turn_id = m.turn_id
+WHERE m.organization_id = %(organization_id)s
+ORDER BY m.accepted_at, m.turn_id LIMIT %(limit)s;
+
 -- name: now
 -- The database's clock.
 SELECT clock_timestamp();

@@ -155,7 +155,7 @@ EXEMPT = {
         "follow_rollout", "find_rollout",
     ),
     "a person's command; it is to show or count all": (
-        "list_hosts", "totals", "list_conversations", "list_api_keys", "list_agents",
+        "list_hosts", "list_owed", "totals", "list_conversations", "list_api_keys", "list_agents",
         "revoke_api_key_if_prefix_is_unique",
     ),
     "once, after an outage; reads what one host holds": ("find_held",),
