@@ -133,7 +133,8 @@ class Everything:
         self._guardrails = Guardrails(self._store, edge_settings_of(settings))
         tokens = JwtHostTokens(self._keys)
         self._spans = spans
-        self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, self._judge, spans)
+        self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, self._judge)
+        self._host.tell_spans(spans)
         self._app: QuartTrio | None = None
         children = [
             ChildSpec("store", self._run_store, start_timeout_seconds=60),

@@ -76,15 +76,7 @@ TREE_INTENSITY = Intensity(max_restarts=10, within_seconds=60.0)
 class Host:
     """The parts of one supervisor process, over a store that is usable. `children` go into its tree in this order."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        run_token: RunToken,
-        tokens: HostTokens,
-        judge: Judge,
-        spans: SpanSink | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, run_token: RunToken, tokens: HostTokens, judge: Judge) -> None:
         limits = settings.limits
         alone = Preconditions.of(settings).alone
         self._settings = settings
@@ -112,7 +104,6 @@ class Host:
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
         environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
-        environment.spans = spans
         self._links = LinkHub(settings.links, environment, self.conversations, tokens)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
         self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links
@@ -147,6 +138,10 @@ class Host:
             on_event=self.tree_log,
         )
         self._actors = self._supervise_actors()
+
+    def tell_spans(self, spans: SpanSink | None) -> None:
+        """To whom the spans of runs are told; call it before this host runs."""
+        self._environment.spans = spans
 
     def _host_id(self) -> str:
         """Changes when this process joins again as a new host."""

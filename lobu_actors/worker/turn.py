@@ -173,6 +173,12 @@ class _BaseTurn:
         return _objects(self.messages[-1].get("toolResults"))
 
     @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context of this run, to hang one's own spans below or to send on; None: there is none."""
+        traceparent = self._run.frame.get("traceparent")
+        return traceparent if isinstance(traceparent, str) else None
+
+    @property
     def cancelled(self) -> bool:
         return self._run.cancel_reason is not None
 

@@ -9,8 +9,7 @@ from lobu_actors.worker import BlockingTurn, serve
 
 
 def reply(turn: BlockingTurn) -> Iterator[str]:
-    frame = turn._run.frame
-    yield json.dumps({"frame": frame.get("traceparent"), "message": frame["messages"][0].get("traceparent")})
+    yield json.dumps({"frame": turn.traceparent, "message": turn.messages[0].get("traceparent")})
 
 
 if __name__ == "__main__":

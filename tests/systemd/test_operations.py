@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import psycopg
@@ -42,12 +43,25 @@ async def _reload(lobu: Lobu, config: str, status: str) -> None:
 async def test_a_reload_changes_what_begins_and_restarts_nothing(lobu: Lobu) -> None:
     pids = [await lobu.pid(unit) for unit in (SUPERVISOR, *EDGES)]
     talk = await lobu.client.open()
-    assert (await talk.ask("before")).event == "complete"
+    assert (await talk.ask("before hushhush")).event == "complete"
     await _reload(lobu, CONFIG + "[agents.deadlines]\nturn_seconds = 1\n", "serves")
     assert (await talk.ask("stream 200 30")).data["errorCode"] == "TURN_TIMEOUT"
     await _reload(lobu, CONFIG.replace("[[agents]]", "[[agent]]"), "was not read again: ")
     assert (await talk.ask("still here")).event == "complete"
     assert [await lobu.pid(unit) for unit in (SUPERVISOR, *EDGES)] == pids
+    await _check_journal(lobu)
+
+
+async def _check_journal(lobu: Lobu) -> None:
+    """A level is the line's priority, the line itself is JSON, and no field of the journal holds what people wrote."""
+    for unit in (SUPERVISOR, *EDGES):
+        said = await lobu.machine.run("journalctl", "--no-pager", "--output=json", "--unit", unit)
+        entries = [json.loads(line) for line in said.splitlines()]
+        ours = [(entry["PRIORITY"], json.loads(entry["MESSAGE"])) for entry in entries if entry["MESSAGE"][:1] == "{"]
+        found = {(event["event"], event["level"], priority) for priority, event in ours}
+        assert ("configuration read again", "info", "6") in found
+        assert ("configuration not read again, the former one stays", "error", "3") in found
+        assert not any("hushhush" in json.dumps(entry) for entry in entries)
 
 
 async def test_a_drain_gets_the_time_that_it_asks_for(lobu: Lobu) -> None:

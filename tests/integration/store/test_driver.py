@@ -71,6 +71,13 @@ async def test_statements_are_prepared_once_for_every_size_of_number(connection)
     assert count == 1
 
 
+async def test_an_error_does_not_quote_the_row_that_was_refused(connection):
+    await fetch(connection, b"CREATE TABLE t (content text, n int CHECK (n > 0))", write=True)
+    with pytest.raises(StoreRejected, match="violates check constraint") as caught:
+        await fetch(connection, b"INSERT INTO t VALUES ('what people wrote', 0)", write=True)
+    assert "what people wrote" not in str(caught.value)
+
+
 async def test_a_large_statement_is_sent_and_read_at_the_same_time(connection):
     blob = bytes(range(256)) * 40_000
     [(echoed,)] = await fetch(connection, b"SELECT %(b)s::bytea", {"b": blob})

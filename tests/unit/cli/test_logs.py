@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -36,6 +38,34 @@ def logging_as_it_was() -> Iterator[None]:
 )
 def test_credentials_are_masked(text: str) -> None:
     assert "SECRET" not in mask(f"before {text} after")
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_each_line_says_its_priority_where_the_journal_reads_it(tmp_path: Path, log_format: str) -> None:
+    with (tmp_path / "log").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        here = f"{status.st_dev}:{status.st_ino}"
+        for journal in (here, "1:2", ""):
+            configure_logging(log_format, stream=stream, journal=journal)  # type: ignore[arg-type]
+            log = structlog.get_logger()
+            log.info("as usual")
+            log.warning("look")
+            try:
+                raise RuntimeError("why")
+            except RuntimeError:
+                log.exception("broken")
+            logging.getLogger("other").error("theirs")
+            stream.flush()
+            lines = (tmp_path / "log").read_text().splitlines()
+            if journal == here:
+                assert {line[:3] for line in lines} == {"<6>", "<4>", "<3>"}
+                assert [line[:3] for line in lines if "as usual" in line] == ["<6>"]
+                assert [line[:3] for line in lines if "theirs" in line] == ["<3>"]
+                assert all(line.startswith("<3>") for line in lines if "Traceback" in line)
+            else:
+                assert not any(line.startswith("<") for line in lines)
+            stream.seek(0)
+            stream.truncate()
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])

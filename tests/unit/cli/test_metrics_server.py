@@ -1,0 +1,52 @@
+"""Metrics of processes that stand beside each other: each on a port of its own, and gone with it."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+
+from supervisor.config.errors import ConfigError
+from supervisor.config.settings import TelemetrySettings
+from supervisor.metrics_server import metrics_served
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def read(port: int | None) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_a_supervisor_and_its_edges() -> None:
+    telemetry = TelemetrySettings(free_port())
+    with metrics_served(telemetry) as first, metrics_served(telemetry, edge=True) as second:
+        with metrics_served(telemetry, edge=True) as third:
+            assert first == telemetry.metrics_port
+            assert first is not None
+            assert second is not None
+            assert third is not None
+            assert first < second < third
+            for port in (first, second, third):
+                assert "lobu_owed_turns" in read(port)
+    with pytest.raises(urllib.error.URLError):
+        read(first)
+
+
+def test_none_unless_it_is_configured() -> None:
+    with metrics_served(TelemetrySettings()) as port:
+        assert port is None
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        telemetry = TelemetrySettings(taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="cannot be served on 127.0.0.1"), metrics_served(telemetry):
+            pass
