@@ -12,11 +12,10 @@ from tests.system.lobu_process import ECHO, LobuRun
 async def shown(run: LobuRun) -> dict[str, float]:
     """Every sample, by its name and labels."""
     text = await client_of(run).text("/metrics")
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {
-        sample.name
-        + "".join(f" {value}" for name, value in sorted(sample.labels.items()) if name != "le"): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        " ".join([sample.name, *(value for _, value in sorted(sample.labels.items()))]): sample.value
+        for sample in samples
         if not sample.name.endswith("_bucket")
     }
 
