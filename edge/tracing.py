@@ -31,9 +31,12 @@ _Key = tuple[ConversationRef, str]
 
 
 def with_context(turn: NewTurn, headers: Headers) -> NewTurn:
-    """`turn` with its request's trace context, which travels with it as a client's own field does, and wins over it."""
+    """`turn` with its request's trace context, which travels with it as a client's own fields do.
+
+    One among these wins: the head of a WebSocket is that of all messages which come over it.
+    """
     given = headers.get(TRACEPARENT)
-    if given is None or parse_traceparent(given) is None:
+    if given is None or parse_traceparent(given) is None or parse_traceparent(turn.payload.get(TRACEPARENT)):
         return turn
     context = {TRACEPARENT: given}
     state = headers.get(TRACESTATE, "")

@@ -39,5 +39,7 @@ def test_a_request_brings_its_context_if_it_is_one() -> None:
     assert with_context(turn, Headers({"traceparent": "nonsense"})) is turn
     found = with_context(turn, Headers({"Traceparent": CONTEXT, "tracestate": "a=b"}))
     assert found.payload == {"a": 1, "traceparent": CONTEXT, "tracestate": "a=b"}
+    own = NewTurn(REF, "t1", "m1", "hi", payload={"traceparent": CONTEXT.replace("0af7", "1bf7")})
+    assert with_context(own, Headers({"traceparent": CONTEXT})) is own
     long = with_context(turn, Headers({"traceparent": CONTEXT, "tracestate": "x" * 513}))
     assert "tracestate" not in long.payload
