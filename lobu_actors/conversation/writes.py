@@ -210,6 +210,8 @@ class Writes:
         """Durable events that end nothing."""
         if isinstance(effect, asking.RecordAnswer):
             self._marks.note(Moment.ANSWERED, effect.question_id)
+        else:
+            self._marks.note(Moment.CANCEL, effect.stage)
         attempt, text_offset = self._output.position
         for type, data, turn in _recorded(effect):
             event = NewEvent(type, data, turn_id=turn.turn_id, attempt=attempt, text_offset=text_offset)

@@ -139,14 +139,14 @@ def _inside(house: Json) -> list[Section]:
         if host.get("tree", {}).get("name"):
             shown.append(Section(f"{name} tree", _tree(host["tree"], 1)))
         if workers := host.get("workers", []):
-            title = f"{name} {host.get('workersInAll', len(workers))} workers, {host.get('idleWorkers', 0)} idle"
+            title = f"{name} workers: {host.get('workersInAll', len(workers))}, idle: {host.get('idleWorkers', 0)}"
             shown.append(Section(title, aligned([_worker(one) for one in workers], right=frozenset({2, 3, 4}))))
         if actors := host.get("actors", []):
             rows = [
                 (one["conversationId"], str(one["waiting"]), "waiting", "running" if one["running"] else "idle")
                 for one in actors
             ]
-            title = f"{name} {host.get('activeActors', len(actors))} actors"
+            title = f"{name} actors: {host.get('activeActors', len(actors))}"
             shown.append(Section(title, aligned(rows, right=frozenset({1}))))
     return shown
 

@@ -61,9 +61,9 @@ def test_everything_is_there() -> None:
         "alpha: tree",
         "  lobu  running",
         "    edge  running, restarted 3 times",
-        "alpha: 7 workers, 2 idle",
+        "alpha: workers: 7, idle: 2",
         "echo  ready  77  20 MiB  3.2 s  echo_ann_local",
-        "alpha: 9 actors",
+        "alpha: actors: 9",
         "echo_ann_local  4  waiting  running",
     ):
         assert line in text, text

@@ -74,5 +74,28 @@ def test_a_failed_turn_says_its_code_and_unknown_marks_are_left_out() -> None:
     assert entries[-1].detail == "failed WORKER_CRASHED"
 
 
+def test_what_has_a_mark_and_a_row_is_shown_once_and_causes_come_first() -> None:
+    """Here the database's times are a little ahead of the marks', as far as the start of the run was told inexactly."""
+    marks = [
+        (1.0, "tool", "search"),
+        (6.0, "tool-ended", None),
+        (7.0, "question", "q1"),
+        (18.5, "cancel", "worker-stopped"),
+    ]
+    events = (EventHistory(EventType.QUESTION, START + 5, "q1"), EventHistory(EventType.QUESTION, START + 9, "q2"))
+    found = history(run(1, 15, *marks), ended=15.0, events=events)
+    assert shown(found, (START + 15, 1)) == [
+        (0.0, "accepted"),
+        (1.0, "started"),
+        (2.0, "tool"),
+        (7.0, "tool-ended"),
+        (8.0, "question"),
+        (9.0, "question"),
+        (19.5, "cancel"),
+        (19.5, "committed"),
+        (19.5, "delivered"),
+    ]
+
+
 def test_delivery_by_another_clock_is_not_before_the_commit() -> None:
     assert shown(history(run(1, 2)), (START - 500, 1))[-1] == (20.0, "delivered")
