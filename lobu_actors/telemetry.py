@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -47,3 +49,9 @@ IDLE_WORKERS = Gauge("lobu_idle_workers", "Worker processes that are kept ready.
 CHILD_FAILURES = Counter("lobu_child_failures_total", "Failures of running parts of the tree.", ["child"])
 SPANS = Counter("lobu_spans_total", "Spans handed to the exporter.")
 HOST_TRUST_SECONDS = Gauge("lobu_host_trust_seconds", "For how long this host still trusts its lease; below 0: frozen.")
+
+
+@cache
+def turn_seconds(status: str) -> Histogram:
+    """Kept, since looking a label up costs as much as observing."""
+    return TURN_SECONDS.labels(status)

@@ -137,7 +137,7 @@ class Writes:
 
     def _count(self, effect: m.FinishTurns, written: int) -> None:
         telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(written)
-        seconds, now = telemetry.TURN_SECONDS.labels(effect.status.value), self._clock_ms() / 1e3
+        seconds, now = telemetry.turn_seconds(effect.status.value), self._clock_ms() / 1e3
         for turn in effect.turns:
             if isinstance(turn, Turn):
                 seconds.observe(max(0.0, now - turn.accepted_at.timestamp()))
