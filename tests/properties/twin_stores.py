@@ -303,6 +303,8 @@ class Twins(FileOperations, TenantOperations):
         for organization in self.organizations:
             await self.call("list_conversations", organization, limit=MOST)
             await self.call("totals", organization)
+            for user_id in ("u0", "u1"):
+                await self.call("list_conversations_of_user", organization, user_id, limit=MOST, newest=MOST)
         await self.compare_tenants()
         await self.compare_files()
         await self.call("list_hosts")
@@ -325,6 +327,8 @@ class Twins(FileOperations, TenantOperations):
             await self.call("read_snapshot", ref)
             await self.call("read_carried_summary", ref)
             await self.call("find_answers", ref, [question_id for _, question_id in self.questions])
+            await self.call("list_owed_turns", ref, limit=MOST)
+            await self.call("list_ended_turns", ref, before_seq=MOST, limit=2, max_bytes=ALL_EXAMPLES)
         for turn in self.turns:
             await self.call("find_turn", turn.ref, turn.message_id)
         for ref, run_id, _ in self.runs:
