@@ -10,9 +10,11 @@ from edge.routes import (
     control,
     conversations,
     files,
+    listings,
     messages,
     openai,
     operations,
+    pages,
     sessions,
     socket,
     stream,
@@ -26,6 +28,7 @@ def blueprints(services: Services) -> list[Blueprint]:
     return [
         conversations.routes(services),
         browsers.routes(services),
+        listings.routes(services),
         messages.routes(services),
         files.routes(services),
         stream.routes(services),
@@ -37,4 +40,5 @@ def blueprints(services: Services) -> list[Blueprint]:
         sessions.routes(services),
         worker.routes(services),
         operations.routes(services),
+        pages.routes(services),
     ]

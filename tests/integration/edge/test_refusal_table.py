@@ -40,8 +40,14 @@ A_CONVERSATION = {
     ("/api/v1/agents/<key>/reset", "POST"),
     ("/api/v1/agents/<key>/session/messages", "GET"),
     ("/api/v1/agents/<key>/session/stats", "GET"),
+    ("/api/v1/agents/<key>/turns", "GET"),
 }
-THE_CALLERS_ORGANIZATION = {("/api/v1/agents", "POST")}
+THE_CALLERS_ORGANIZATION = {
+    ("/api/v1/agents", "POST"),
+    ("/api/v1/agents", "GET"),
+    ("/api/v1/conversations", "GET"),
+    ("/api/v1/session", "GET"),
+}
 # Their conversation is named in a header or a body; `test_dialects.py` asks for another's in every such way.
 A_NAMED_CONVERSATION = {
     ("/v1/models", "GET"),
@@ -55,8 +61,11 @@ A_NAMED_CONVERSATION = {
 }
 A_RUN = {("/worker/transcript/snapshot", method) for method in ("GET", "POST", "DELETE")}
 A_BROWSERS_COOKIE = {("/api/v1/session", "POST"), ("/api/v1/session", "DELETE")}
-EVERYBODYS = {(path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs")}
-ROWS = [A_CONVERSATION, THE_CALLERS_ORGANIZATION, A_NAMED_CONVERSATION, A_RUN, A_BROWSERS_COOKIE, EVERYBODYS]
+EVERYBODYS = {
+    (path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/", "/ops")
+}
+A_FILE = {("/web/<name>", "GET")}
+ROWS = [A_CONVERSATION, THE_CALLERS_ORGANIZATION, A_NAMED_CONVERSATION, A_RUN, A_BROWSERS_COOKIE, EVERYBODYS, A_FILE]
 TAKES_TICKETS = ("/api/v1/agents/<key>/events", "GET")
 
 
@@ -236,7 +245,7 @@ async def test_every_route_is_in_one_row_and_every_row_is_a_route(server: Runnin
 async def test_a_good_ticket_opens_nothing_but_its_stream(server: Running) -> None:
     await server.world.conversation()
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        for route in routes_of(server, set.union(*ROWS) - EVERYBODYS - {TAKES_TICKETS}):
+        for route in routes_of(server, set.union(*ROWS) - EVERYBODYS - A_FILE - {TAKES_TICKETS}):
             ticket, _ = sign_ticket(server.world.keys, OURS, "ann", 60)
             answer = await ask(client, route, Caller("ticket", 401, query=f"?ticket={ticket}"))
             # To forget a cookie needs no credentials.
