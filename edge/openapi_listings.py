@@ -61,6 +61,21 @@ def pages() -> Json:
     return {
         "/": page("chatPage", "The chat page"),
         "/ops": page("operationsPage", "The operations page; what it shows needs an administrator's session"),
+        "/api/v1/ops/events": {
+            "get": operation(
+                "watchHouse",
+                "Watch how hosts, actors, workers and turns are",
+                "Server-Sent Events for administrators: `house` once a second: the organization's conversations, "
+                "the hosts only for the organization whose they are. Made for `/ops`; its fields may change.",
+                {
+                    "200": {
+                        "description": "The stream.",
+                        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                    }
+                }
+                | refusals(401, 403, 429, 503),
+            )
+        },
         "/web/{name}": {
             "parameters": [path_parameter("name", "A file of the pages.")],
             "get": {

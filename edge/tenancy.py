@@ -91,6 +91,16 @@ def may_use_agent(principal: Principal, agent: Agent) -> bool:
     return principal.role is Role.ADMIN or agent.owner_user_id in (None, principal.user_id)
 
 
+def may_operate(principal: Principal) -> bool:
+    """Whether `principal` may look at how its organization's turns are run: an administrator, by a key of its own."""
+    return principal.role is Role.ADMIN and principal.bound_to is None
+
+
+def may_see_hosts(principal: Principal, own_organization_id: str) -> bool:
+    """Whether that goes for the hosts themselves, which may serve others too: of the organization whose they are."""
+    return may_operate(principal) and principal.organization_id == own_organization_id
+
+
 def _permitted(principal: Principal, conversation: Conversation) -> bool:
     if conversation.ref.organization_id != principal.organization_id:
         return False

@@ -10,6 +10,7 @@ from edge.routes import (
     control,
     conversations,
     files,
+    house,
     listings,
     messages,
     openai,
@@ -40,5 +41,6 @@ def blueprints(services: Services) -> list[Blueprint]:
         sessions.routes(services),
         worker.routes(services),
         operations.routes(services),
+        house.routes(services),
         pages.routes(services),
     ]

@@ -24,7 +24,7 @@ from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
-from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerSignal
+from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerGone, WorkerSignal
 from lobu_actors.runtime.actor import Actor
 from lobu_actors.runtime.errors import ActorStopped, MailboxFull
 from lobu_actors.runtime.timers import Timer
@@ -124,6 +124,8 @@ class ConversationActor(Actor[m.Message]):
             pending.extendleft(reversed(results))
             self._env.busy.set(self._ref, self._state.run is not None)
             self._env.promises.note(self._state)
+        if self._state.run is None:
+            self._env.recent.forget(self._ref)
         if self._state.over:
             self._env.live_sessions.discard(self._ref)
             self._env.owners.gave_up(self._ref)
@@ -187,6 +189,8 @@ class ConversationActor(Actor[m.Message]):
 
     async def _deliver(self, signal: WorkerSignal) -> None:
         """Once this actor has ended, or its host stops, nobody is left to be told: what is owed is on record."""
+        if isinstance(signal, WorkerGone) and self._env.busy.has(self._ref):
+            self._env.recent.gone(self._ref, self._env.clock_ms())
         if not self._ended:
             with suppress(ActorStopped):
                 await self._put_self(signal)
@@ -216,6 +220,7 @@ class ConversationActor(Actor[m.Message]):
         self._ended = True
         self._env.busy.set(self._ref, False)
         self._env.promises.drop(self._ref)
+        self._env.recent.forget(self._ref)
         self._env.owners.gave_up(self._ref)
         self._env.live_sessions.discard(self._ref)
         if self._timer is not None:

@@ -14,6 +14,7 @@ from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.messages import Message
 from lobu_actors.conversation.placement import HereAlways, Placement
 from lobu_actors.conversation.promises import Promises
+from lobu_actors.conversation.recent import Recent
 from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits
 from lobu_actors.conversation.worker_port import Workers, Workspaces
@@ -88,3 +89,4 @@ class Environment:
     # What came for a conversation that another live host owns, whose id this is.
     not_ours: Callable[[ConversationRef, str, Message], None] = lambda ref, host_id, message: None
     placement: Placement = attrs.field(factory=HereAlways)
+    recent: Recent = attrs.field(factory=Recent)

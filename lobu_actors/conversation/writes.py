@@ -53,6 +53,7 @@ class Writes:
         self.files = TurnFiles(lease.ref, environment)
         self._max_owed = environment.max_owed_turns
         self._clock_ms = environment.clock_ms
+        self._recent = environment.recent
 
     async def begin(self, effect: m.BeginRun) -> m.Message:
         try:
@@ -121,6 +122,8 @@ class Writes:
             if effect.status is TurnStatus.COMPLETED:
                 await self._session.stored(effect.run_id, finish.segment)
         telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(len(written))
+        ended = [turn for turn in effect.turns if isinstance(turn, Turn)]
+        self._recent.ended(self._lease.ref, ended, effect.code, self._clock_ms())
         return m.TurnsFinished(_ids(effect.turns))
 
     async def requeue(self, effect: m.RequeueTurns) -> m.Message:

@@ -65,7 +65,17 @@ EVERYBODYS = {
     (path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/", "/ops")
 }
 A_FILE = {("/web/<name>", "GET")}
-ROWS = [A_CONVERSATION, THE_CALLERS_ORGANIZATION, A_NAMED_CONVERSATION, A_RUN, A_BROWSERS_COOKIE, EVERYBODYS, A_FILE]
+AN_ADMINISTRATORS = {("/api/v1/ops/events", "GET")}
+ROWS = [
+    A_CONVERSATION,
+    THE_CALLERS_ORGANIZATION,
+    A_NAMED_CONVERSATION,
+    A_RUN,
+    A_BROWSERS_COOKIE,
+    EVERYBODYS,
+    A_FILE,
+    AN_ADMINISTRATORS,
+]
 TAKES_TICKETS = ("/api/v1/agents/<key>/events", "GET")
 
 
@@ -346,3 +356,22 @@ async def test_what_is_everybodys_asks_nobody(server: Running) -> None:
             assert answer.status_code == 200
             for secret in ("acme", "rival", OURS.conversation_id):
                 assert secret not in answer.text
+
+
+async def test_how_the_hosts_are_is_for_administrators(server: Running) -> None:
+    own = {"Origin": server.url}
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        token = server.world.keys.sign(OURS, "ann", 60)[0]
+        admins = server.world.keys.sign(THEIRS, "root", 60)[0]
+        callers = [
+            Caller("nobody", 401),
+            Caller("a user's key", 403, headers={"Authorization": f"Bearer {server.world.user_key}"}),
+            Caller("a user's cookie", 403, headers=await cookie(client, server.world.user_key, **own)),
+            Caller("a conversation's token", 403, headers={"Authorization": f"Bearer {token}"}),
+            Caller("an administrator's conversation's token", 403, headers={"Authorization": f"Bearer {admins}"}),
+            Caller("an admin's cookie without an origin", 403, headers=await cookie(client, server.world.admin_key)),
+        ]
+        for caller in callers:
+            for route in routes_of(server, AN_ADMINISTRATORS):
+                assert (await ask(client, route, caller)).status_code == caller.status, caller.name
+    assert server.world.gateway.looks == []
