@@ -20,11 +20,14 @@ const empty = (text) => el("p", { className: "empty" }, text);
 const badge = (text, kind = "") => el("span", { className: `badge ${kind}` }, text);
 const megabytes = (bytes) => (bytes === null ? "–" : `${(bytes / 1048576).toFixed(bytes < 104857600 ? 1 : 0)} MB`);
 
+/** A conversation's id, of which the beginning and the end tell most. */
+const named = (id) => el("span", { title: id }, id.length > 32 ? `${id.slice(0, 18)}…${id.slice(-8)}` : id);
+
 /** `columns`: [heading, kind]; `rows`: cells that are texts or elements. */
 function table(label, columns, rows) {
   const head = el("tr", {}, ...columns.map(([name, kind]) => el("th", { scope: "col", className: kind ?? "" }, name)));
   const body = rows.map((cells) =>
-    el("tr", {}, ...cells.map((cell, n) => el("td", { className: columns[n][1] ?? "", title: typeof cell === "string" && cell.length > 30 ? cell : "" }, cell))));
+    el("tr", {}, ...cells.map((cell, n) => el("td", { className: columns[n][1] ?? "" }, cell))));
   return el("div", { className: "table", tabIndex: 0, role: "region", "aria-label": label },
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)));
 }
@@ -70,7 +73,7 @@ export function latencies(id, house, name, what) {
 /** `wholes` keeps how long each clock was when it was first seen, for its bar. */
 export function turns(house, elapsed, wholes, show) {
   const rows = house.hosts.flatMap((host) => host.turns.map((turn) => [
-    el("span", {}, turn.conversationId, turn.joined ? ` +${turn.joined}` : ""),
+    el("span", {}, named(turn.conversationId), turn.joined ? ` +${turn.joined}` : ""),
     badge(turn.phase + (turn.attempt > 1 ? `, attempt ${turn.attempt}` : ""), turn.attempt > 1 ? "warn" : ""),
     turn.doing ?? (turn.textLength ? `${turn.textLength} characters` : "–"),
     duration(turn.ageSeconds + (host.frozen ? 0 : elapsed)),
@@ -100,7 +103,7 @@ export function failures(house, chosen, choose, show) {
     el("button", { className: "button small", type: "button", "data-id": code, "aria-pressed": String(code === chosen),
       onclick: () => choose(code === chosen ? null : code) }, `${code} · ${count}`));
   const rows = all.filter((one) => chosen === null || one.code === chosen).slice(0, 30).map((one) => [
-    badge(one.code, "bad"), one.conversationId, ago(one.atMs), turnButton(one.conversationId, one.turnId, one.messageId, show)]);
+    badge(one.code, "bad"), named(one.conversationId), ago(one.atMs), turnButton(one.conversationId, one.turnId, one.messageId, show)]);
   return put("failures", el("div", { className: "codes", role: "group", "aria-label": "By code" }, ...codes),
     table("Recent failures", [["Code"], ["Conversation", "wide"], ["When"], ["Details"]], rows));
 }
@@ -123,7 +126,7 @@ export function hosts(house, elapsed) {
 
 export function workers(house) {
   const rows = house.hosts.flatMap((host) => host.workers.map((worker) => [worker.worker, String(worker.pid ?? "–"),
-    badge(worker.state, worker.state === "ready" ? "" : "warn"), megabytes(worker.memoryBytes), duration(worker.ageSeconds), worker.conversationId]));
+    badge(worker.state, worker.state === "ready" ? "" : "warn"), megabytes(worker.memoryBytes), duration(worker.ageSeconds), named(worker.conversationId)]));
   const idle = house.hosts.reduce((sum, host) => sum + host.idleWorkers, 0);
   put("workers", rows.length === 0 ? empty("No conversation has a worker.") : table("Workers",
     [["Type"], ["Pid", "number"], ["State"], ["Memory", "number"], ["Age", "number"], ["Conversation", "wide"]], rows.slice(0, 50)),
@@ -132,7 +135,7 @@ export function workers(house) {
 
 export function actors(house) {
   const rows = house.hosts.flatMap((host) => host.actors.map((actor) =>
-    [actor.conversationId, actor.running ? badge("running") : "idle", String(actor.waiting)]));
+    [named(actor.conversationId), actor.running ? badge("running") : "idle", String(actor.waiting)]));
   put("actors", rows.length === 0 ? empty("No conversation is in memory.") : table("Actors",
     [["Conversation", "wide"], ["State"], ["Mailbox", "number"]], rows.slice(0, 50)));
 }
