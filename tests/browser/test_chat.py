@@ -180,6 +180,7 @@ def test_a_session_that_is_over_asks_again_and_loses_nothing(chat: Chat, context
 
 def test_everything_by_keyboard(context, house: House) -> None:
     page = context.new_page()
+    page.bring_to_front()
     sign_in(page, "/")
     expect(page.locator("#message")).to_be_focused()
     page.keyboard.type("stream 500 30")

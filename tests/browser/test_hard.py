@@ -101,12 +101,12 @@ def test_a_history_of_500_turns_opens_at_its_end_and_can_be_read_to_its_beginnin
 def test_a_slow_line_is_slow_and_nothing_else(chromium_chat: Chat, house: House) -> None:
     line = chromium_chat.page.context.new_cdp_session(chromium_chat.page)
     line.send("Network.enable")
-    slow = {"offline": False, "latency": 400, "downloadThroughput": 3000, "uploadThroughput": 3000}
+    slow = {"offline": False, "latency": 300, "downloadThroughput": 20_000, "uploadThroughput": 20_000}
     line.send("Network.emulateNetworkConditions", slow)
     chromium_chat.begin()
-    chromium_chat.send("stream 400 5")
+    chromium_chat.send("stream 300 5")
     chromium_chat.send("and this")
-    chromium_chat.ends(" ".join(f"word{n}" for n in range(400)), 0)
+    chromium_chat.ends(" ".join(f"word{n}" for n in range(300)), 0)
     chromium_chat.ends("and this", 1)
 
 

@@ -102,9 +102,15 @@ async def test_turns_are_ended_ones_in_pages_and_behind_them_what_is_owed(server
 
 @pytest.mark.parametrize(
     "path",
-    ["conversations?limit=0", "conversations?limit=201", "conversations?limit=x", "agents/echo_ann_acme/turns?limit=101",
-     "agents/echo_ann_acme/turns?before=-1", "agents/echo_ann_acme/turns?before=9999999999999999999"],
-)  # fmt: skip
+    [
+        "conversations?limit=0",
+        "conversations?limit=201",
+        "conversations?limit=x",
+        "agents/echo_ann_acme/turns?limit=101",
+        "agents/echo_ann_acme/turns?before=-1",
+        "agents/echo_ann_acme/turns?before=9999999999999999999",
+    ],
+)
 async def test_numbers_have_bounds(server: Running, path: str) -> None:
     await server.world.conversation()
     async with server.client() as client:

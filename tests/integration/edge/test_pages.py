@@ -13,10 +13,19 @@ from tests.fakes.edge_world import EdgeWorld
 from tests.fakes.http_server import EventReader, Running, running
 
 HOST = HostStatus(
-    host_id="h1", name="one", draining=False, frozen=False, active_actors=7, running=1, workers_in_all=9, idle_workers=2,
-    tree=Node("lobu", "supervisor", "running"), terminal=Latencies(10, ((100, ((3, 4),)),)), crash=Latencies(10),
+    host_id="h1",
+    name="one",
+    draining=False,
+    frozen=False,
+    active_actors=7,
+    running=1,
+    workers_in_all=9,
+    idle_workers=2,
+    tree=Node("lobu", "supervisor", "running"),
+    terminal=Latencies(10, ((100, ((3, 4),)),)),
+    crash=Latencies(10),
     actors=(ActorStatus("echo_ann_acme", 0, True),),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("prefix", ["", "/lobu"])
@@ -93,3 +102,4 @@ async def test_a_server_that_drains_sends_its_lookers_away() -> None:
         await reader.until(b"event: house")
         server.world.gateway.drain()
         assert b"event: drain" in await reader.to_end()
+        await reader.close()
