@@ -27,7 +27,6 @@ from lobu_actors.contract.errors import ApiError
 Json = dict[str, Any]
 
 
-
 def _conversations() -> Json:
     return {
         "/api/v1/agents": {

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -90,6 +92,16 @@ class House:
         value = self.client.post(f"{self.url}/api/v1/session").cookies["lobu_session"]
         self.client.cookies.clear()
         return value
+
+    def user_key(self, user: str) -> str:
+        """An API key of somebody who is no administrator."""
+        command = [sys.executable, "-m", "supervisor.cli.main", "token", "create", "--user", user]
+        made = subprocess.run(
+            command, cwd=self.run.folder, env=self.run.environment, capture_output=True, text=True, check=True
+        )
+        found = re.search(r"lobu_\S+", made.stdout)
+        assert found is not None, made.stdout
+        return found[0]
 
     def open(self, agent: str = "echo") -> str:
         key: str = self.post("/api/v1/agents", agentId=agent, forceNew=True)["agentId"]
