@@ -21,7 +21,7 @@ const badge = (text, kind = "") => el("span", { className: `badge ${kind}` }, te
 const megabytes = (bytes) => (bytes === null ? "–" : `${(bytes / 1048576).toFixed(bytes < 104857600 ? 1 : 0)} MB`);
 
 /** A conversation's id, of which the beginning and the end tell most. */
-const named = (id) => el("span", { title: id }, id.length > 32 ? `${id.slice(0, 18)}…${id.slice(-8)}` : id);
+const named = (id) => el("span", { title: id }, id.length > 26 ? `${id.slice(0, 14)}…${id.slice(-8)}` : id);
 
 /** `columns`: [heading, kind]; `rows`: cells that are texts or elements. */
 function table(label, columns, rows) {
