@@ -181,7 +181,8 @@ def _browsers() -> Json:
                 "beginBrowserSession",
                 "Get a cookie for a browser",
                 "For a Bearer API key or token; the cookie opens what that does, and does not outlive it. With the "
-                "cookie, every request needs this server's own `Origin`, or for GET `Sec-Fetch-Site: same-origin`.",
+                "cookie, every request needs this server's own `Origin`, or for GET `Sec-Fetch-Site: same-origin`, or "
+                "without both an own `Referer`.",
                 answer("BrowserSession") | refusals(401, 503),
                 security=[{"bearer": []}],
             ),

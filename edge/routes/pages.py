@@ -18,7 +18,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # what their requests are known by over plain HTTP; see edge.origins
     "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",
 }

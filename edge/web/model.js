@@ -34,6 +34,9 @@ export function apply(turn, kind, data) {
       turn.state = "running";
       turn.note = data.status;
       return true;
+    case "ephemeral":
+      turn.note = data.content;
+      return true;
     case "question":
       turn.state = "running";
       applyQuestion(turn, data);

@@ -127,6 +127,8 @@ class TurnView {
       }
       case "stopped":
         return ["Stopped"];
+      case "done":
+        return turn.text.trim() || turn.end?.files?.length || isReset(turn) ? [] : ["An empty reply"];
       default:
         return [];
     }

@@ -53,8 +53,15 @@ async def reply(turn: Turn):
 serve(reply, name="asks")
 """
 PROGRAMS = {"chromium": "chromium", "firefox": "firefox-esr"}
+ANOTHER_NAME = "agents.example.org"  # leads here, in Chromium
 # As root Chromium has no sandbox of its own; the rest keeps it from calling home.
-CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    f"--host-resolver-rules=MAP {ANOTHER_NAME} 127.0.0.1",
+]
 # Firefox as Debian has it is spoken to over WebDriver BiDi, which has no such overrides yet.
 AS_IT_IS: dict[str, Any] = {
     "color_scheme": "null", "reduced_motion": "null", "forced_colors": "null", "contrast": "null",
@@ -130,8 +137,9 @@ def house() -> Iterator[House]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    """Of one file: while it lives, an asyncio loop counts as running in this thread, which others' tests must not see."""
     with sync_playwright() as started:
         yield started
 
@@ -145,14 +153,14 @@ def launched(playwright: Playwright, name: str) -> Browser:
     return playwright.firefox.launch(executable_path=program, channel="moz-firefox")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     browser = launched(playwright, "chromium")
     yield browser
     browser.close()
 
 
-@pytest.fixture(scope="session", params=["chromium", "firefox"])
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
 def browser(request: pytest.FixtureRequest, playwright: Playwright) -> Iterator[Browser]:
     if request.param == "chromium":
         yield request.getfixturevalue("chromium")

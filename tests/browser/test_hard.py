@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.conftest import Chat, House, keep, sign_in
+from tests.browser.conftest import ANOTHER_NAME, Chat, House, keep, sign_in
 
 ATTACKS = [
     "<script>window.pwned = 1</script>",
@@ -120,6 +120,20 @@ def test_a_line_that_is_cut_for_a_while_resumes(chromium_chat: Chat) -> None:
     chromium_chat.ends(" ".join(f"word{n}" for n in range(150)))
 
 
+def test_plain_http_under_a_name_works_too(chromium_context: BrowserContext, house: House) -> None:
+    """There a browser says nothing of where a request comes from but its Referer."""
+    page = chromium_context.new_page()
+    place = house.url.replace("127.0.0.1", ANOTHER_NAME)
+    sign_in(page, f"{place}/")
+    assert not page.evaluate("() => isSecureContext")
+    chat = Chat(page)
+    chat.begin()
+    chat.send("stream 20 10")
+    chat.ends(" ".join(f"word{n}" for n in range(20)))
+    page.goto(f"{place}/ops")
+    expect(page.locator("#state")).to_have_text("Live")
+
+
 def serious(page: Page) -> list[str]:
     """What axe-core finds that is serious or worse."""
     found = Axe().run(page).response["violations"]
@@ -147,7 +161,7 @@ def test_nothing_serious_for_those_who_cannot_see_or_point(chromium_chat: Chat, 
     assert serious(page) == []
 
 
-def test_nothing_serious_in_the_dialog_for_signing_in(chromium_context) -> None:
+def test_nothing_serious_in_the_dialog_for_signing_in(chromium_context: BrowserContext) -> None:
     page = chromium_context.new_page()
     page.goto("/")
     expect(page.get_by_label("API key")).to_be_focused()
@@ -155,7 +169,7 @@ def test_nothing_serious_in_the_dialog_for_signing_in(chromium_context) -> None:
     sign_in(page, "/")
 
 
-def test_the_operations_page_too(chromium_context, house: House) -> None:
+def test_the_operations_page_too(chromium_context: BrowserContext, house: House) -> None:
     page = chromium_context.new_page()
     sign_in(page, "/ops")
     expect(page.locator(".state.live")).to_be_visible()
