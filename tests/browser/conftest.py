@@ -139,7 +139,7 @@ def house() -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Of one file: while it lives, an asyncio loop counts as running in this thread, which others' tests must not see."""
+    """Of one file: while it lives, this thread seems to run asyncio, which other tests must not see."""
     with sync_playwright() as started:
         yield started
 
