@@ -38,7 +38,12 @@ export async function call(method, path, body = undefined, headers = {}, quiet =
     throw new Failure(0, "UNREACHABLE", "The server cannot be reached.");
   }
   if (answer.ok) return found;
-  const failure = new Failure(answer.status, found.code, found.error, Number(answer.headers.get("Retry-After")) || null);
+  const failure = new Failure(
+    answer.status,
+    found.code,
+    found.error,
+    Number(answer.headers.get("Retry-After")) || null,
+  );
   if (failure.status === 401 && !quiet) signedOut(failure);
   throw failure;
 }
@@ -53,9 +58,11 @@ export const conversations = async () => (await call("GET", "api/v1/conversation
 export const open = async (agentId) => (await call("POST", "api/v1/agents", { agentId, forceNew: true })).agentId;
 export const show = (key) => call("GET", at(key));
 export const end = (key) => call("DELETE", at(key));
-export const turns = (key, before = null) => call("GET", at(key, `/turns?limit=40${before === null ? "" : `&before=${before}`}`));
+export const turns = (key, before = null) =>
+  call("GET", at(key, `/turns?limit=40${before === null ? "" : `&before=${before}`}`));
 export const timeline = (key, turnId) => call("GET", at(key, `/turns/${encodeURIComponent(turnId)}/timeline`));
-export const send = (key, content, messageId) => call("POST", at(key, "/messages"), { content, messageId, platform: "web" });
+export const send = (key, content, messageId) =>
+  call("POST", at(key, "/messages"), { content, messageId, platform: "web" });
 export const cancel = (key, messageId) => call("POST", at(key, "/cancel"), { messageId });
 export const reset = (key) => call("POST", at(key, "/reset"), {});
 export const answer = (key, questionId, text) =>

@@ -84,19 +84,23 @@ function told(what, value) {
   byId("welcome").hidden = turns.length > 0 || key !== null;
   byId("welcome-agent").textContent = sidebar.chosenAgent ? `You are writing to ${sidebar.chosenAgent.agentId}.` : "";
   byId("fresh").hidden = byId("end").hidden = key === null || isEnded === true;
-  const title = listed.find((one) => one.agentId === key)?.title ?? turns.find((turn) => turn.content.trim() !== "/new")?.content;
+  const title =
+    listed.find((one) => one.agentId === key)?.title ?? turns.find((turn) => turn.content.trim() !== "/new")?.content;
   byId("title").textContent = titleOf(title) || "New conversation";
   if (what === "opened") refreshList();
 }
 
 function announce(turn) {
   const said = { done: "Reply", failed: "Failed", stopped: "Stopped" }[turn.state];
-  byId("announce").textContent = `${said}: ${(turn.state === "failed" ? turn.end.error : turn.text).slice(0, SAID_CHARS)}`;
+  byId("announce").textContent =
+    `${said}: ${(turn.state === "failed" ? turn.end.error : turn.text).slice(0, SAID_CHARS)}`;
 }
 
 function notice(failure) {
   const shown = failure !== null && failure.status !== 401;
-  byId("notice").textContent = shown ? `${failure.message} ${advice(failure.code)}${failure.code ? ` (${failure.code})` : ""}` : "";
+  byId("notice").textContent = shown
+    ? `${failure.message} ${advice(failure.code)}${failure.code ? ` (${failure.code})` : ""}`
+    : "";
 }
 
 let refreshing = null;

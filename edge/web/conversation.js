@@ -155,7 +155,12 @@ export class Conversation {
 
   #follow(since) {
     this.#stream?.close();
-    this.#stream = new Stream(this.key, since, (kind, data) => this.#hear(kind, data), (state, failure) => this.#link(state, failure));
+    this.#stream = new Stream(
+      this.key,
+      since,
+      (kind, data) => this.#hear(kind, data),
+      (state, failure) => this.#link(state, failure),
+    );
   }
 
   #link(state, failure) {
@@ -169,7 +174,8 @@ export class Conversation {
     else if (kind === "question-answered") {
       const turn = this.turns.find((one) => applyQuestion(one, data));
       if (turn) this.#show(turn);
-    } else if (data.messageId && !this.#byId.has(data.messageId)) this.#look(); // sent elsewhere: from another tab, say
+    } else if (data.messageId && !this.#byId.has(data.messageId))
+      this.#look(); // sent elsewhere: from another tab, say
     else if (data.messageId) this.#change(kind, data);
   }
 
@@ -193,7 +199,12 @@ export class Conversation {
         const known = this.#byId.get(turn.messageId);
         if (!known) this.#take([turn]);
         else if (!isOver(known)) {
-          Object.assign(known, { turnId: turn.turnId, state: turn.state, end: turn.end, text: isOver(turn) ? turn.text : "" });
+          Object.assign(known, {
+            turnId: turn.turnId,
+            state: turn.state,
+            end: turn.end,
+            text: isOver(turn) ? turn.text : "",
+          });
           this.#show(known);
         }
       }

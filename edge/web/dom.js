@@ -37,4 +37,9 @@ export function ago(ms, now = Date.now()) {
 }
 
 /** The first line of a message, without its Markdown's marks, as a name for what follows. */
-export const titleOf = (text) => (text ?? "").trim().split("\n")[0].replace(/^[#>*\-\s]+|[*_`]/g, "").trim();
+export const titleOf = (text) =>
+  (text ?? "")
+    .trim()
+    .split("\n")[0]
+    .replace(/^[#>*\-\s]+|[*_`]/g, "")
+    .trim();

@@ -1,5 +1,5 @@
-// Distributions of durations, as hosts tell them, and the plot of one: time to the right, duration upwards, both as they come.
-// Bucket b holds what took from 2^(b/4) to 2^((b+1)/4) microseconds.
+// Distributions of durations, as hosts tell them, and the plot of one: time to the right, duration upwards, both as
+// they come. Bucket b holds what took from 2^(b/4) to 2^((b+1)/4) microseconds.
 
 const A_DOUBLING = 4;
 const SLOTS = 36;
@@ -77,20 +77,31 @@ export function plot(slots, slotSeconds, nowSeconds, label) {
   for (const minutes of [6, 4, 2, 0]) {
     const at = width - right - (step * minutes * 60) / slotSeconds;
     const anchor = minutes === 0 ? "end" : minutes === 6 ? "start" : "middle";
-    svg.append(shape("text", { x: at, y: height - 6, "text-anchor": anchor }, minutes === 0 ? "now" : `${minutes} min ago`));
+    svg.append(
+      shape("text", { x: at, y: height - 6, "text-anchor": anchor }, minutes === 0 ? "now" : `${minutes} min ago`),
+    );
   }
   const most = Math.max(...slots.flatMap(([, counts]) => [...counts.values()]));
   for (const [began, counts] of slots) {
     for (const [bucket, count] of counts) {
       const upper = y(secondsOf(bucket + 1));
       const opacity = 0.18 + 0.82 * (Math.log(count + 1) / Math.log(most + 1));
-      svg.append(shape("rect", {
-        class: "cell", x: x(began) + 0.5, y: upper, width: step - 1, height: Math.max(1, y(secondsOf(bucket)) - upper),
-        "fill-opacity": opacity.toFixed(2),
-      }));
+      svg.append(
+        shape("rect", {
+          class: "cell",
+          x: x(began) + 0.5,
+          y: upper,
+          width: step - 1,
+          height: Math.max(1, y(secondsOf(bucket)) - upper),
+          "fill-opacity": opacity.toFixed(2),
+        }),
+      );
     }
   }
-  for (const [name, share] of [["p50", 0.5], ["p99", 0.99]]) {
+  for (const [name, share] of [
+    ["p50", 0.5],
+    ["p99", 0.99],
+  ]) {
     const points = slots.map(([began, counts]) => `${x(began) + step / 2},${y(quantile(counts, share))}`);
     svg.append(shape("polyline", { class: name, points: points.join(" ") }));
   }

@@ -1,14 +1,37 @@
-// A model's Markdown as elements. What a model writes is nobody's to trust: HTML in it is shown as text, and what is made of
-// the rest goes through the sanitiser, which lets a short list of elements and safe links pass. Pictures become links: loading
-// one would tell its server who reads.
+// A model's Markdown as elements. What a model writes is nobody's to trust: HTML in it is shown as text, and what is
+// made of the rest goes through the sanitiser, which lets a short list of elements and safe links pass. Pictures become
+// links: loading one would tell its server who reads.
 
 import { marked } from "./marked.esm.js";
 import "./purify.min.js";
 import { el } from "./dom.js";
 
 const ALLOWED = {
-  ALLOWED_TAGS: ["a", "blockquote", "br", "code", "del", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "strong",
-    "table", "tbody", "td", "th", "thead", "tr", "ul"],
+  ALLOWED_TAGS: [
+    "a",
+    "blockquote",
+    "br",
+    "code",
+    "del",
+    "em",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "strong",
+    "table",
+    "tbody",
+    "td",
+    "th",
+    "thead",
+    "tr",
+    "ul",
+  ],
   ALLOWED_ATTR: ["href", "title", "start", "data-language"],
   ALLOW_DATA_ATTR: false,
   ADD_URI_SAFE_ATTR: ["data-language", "start"], // no addresses
@@ -50,19 +73,29 @@ function frame(pre) {
   const text = pre.textContent;
   const language = pre.dataset.language;
   pre.removeAttribute("data-language");
-  const copy = el("button", {
-    className: "link", type: "button", "aria-label": "Copy the code",
-    onclick: async () => {
-      try {
-        await navigator.clipboard.writeText(text);
-        copy.textContent = "Copied";
-      } catch {
-        copy.textContent = "Not allowed here";
-      }
-      setTimeout(() => (copy.textContent = "Copy"), 1500);
+  const copy = el(
+    "button",
+    {
+      className: "link",
+      type: "button",
+      "aria-label": "Copy the code",
+      onclick: async () => {
+        try {
+          await navigator.clipboard.writeText(text);
+          copy.textContent = "Copied";
+        } catch {
+          copy.textContent = "Not allowed here";
+        }
+        setTimeout(() => (copy.textContent = "Copy"), 1500);
+      },
     },
-  }, "Copy");
-  const box = el("div", { className: "snippet" }, el("div", { className: "snippet-head" }, el("span", {}, language || "text"), copy));
+    "Copy",
+  );
+  const box = el(
+    "div",
+    { className: "snippet" },
+    el("div", { className: "snippet-head" }, el("span", {}, language || "text"), copy),
+  );
   pre.tabIndex = 0;
   pre.setAttribute("role", "region");
   pre.setAttribute("aria-label", language ? `Code, ${language}` : "Code");

@@ -1,4 +1,5 @@
-// What is known of one conversation's turns, and what each event changes in it. No page, no network: only what was told.
+// What is known of one conversation's turns, and what each event changes in it. No page, no network: only what was
+// told.
 
 const OVER = new Set(["done", "failed", "stopped"]);
 
@@ -7,7 +8,17 @@ export const isReset = (turn) => turn.content.trim() === "/new";
 
 /** A turn that this page sent and nobody has confirmed yet. States: sending, unsent, waiting, running, done, failed, stopped. */
 export function newTurn(messageId, content) {
-  return { messageId, turnId: null, content, state: "sending", text: "", attempt: 1, note: "", questions: [], end: null };
+  return {
+    messageId,
+    turnId: null,
+    content,
+    state: "sending",
+    text: "",
+    attempt: 1,
+    note: "",
+    questions: [],
+    end: null,
+  };
 }
 
 /** A turn as the server lists it. */

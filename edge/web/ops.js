@@ -1,4 +1,5 @@
-// The operations page: hears how the hosts are once a second while it is seen, and shows it. Owns the stream and the choices.
+// The operations page: hears how the hosts are once a second while it is seen, and shows it. Owns the stream and the
+// choices.
 
 import * as api from "./api.js";
 import { byId, el, theme } from "./dom.js";
@@ -40,7 +41,8 @@ function connect() {
     mine.close();
     lost += 1;
     state("Connection lost. Reconnecting…", false);
-    if (lost > 1) await api.who().catch((failure) => failure.status === 401 && ask("Your session is over. Sign in again."));
+    if (lost > 1)
+      await api.who().catch((failure) => failure.status === 401 && ask("Your session is over. Sign in again."));
     again(Math.min(MOST_MS, FIRST_MS * 2 ** lost));
   });
 }
@@ -55,10 +57,15 @@ function draw() {
   panels.tiles(house);
   panels.latencies("terminal", house, "terminal", "Message to terminal event");
   panels.latencies("crash", house, "crash", "Crash to terminal event");
-  panels.failures(house, code, (chosen) => {
-    code = chosen;
-    draw();
-  }, timeline.show);
+  panels.failures(
+    house,
+    code,
+    (chosen) => {
+      code = chosen;
+      draw();
+    },
+    timeline.show,
+  );
   panels.workers(house);
   panels.actors(house);
   panels.tree(house);
@@ -80,10 +87,19 @@ async function showAgent() {
   byId("agent-head").textContent = `Agent ${wanted}`;
   const found = (await api.agents()).find((agent) => agent.agentId === wanted);
   const place = byId("agent-panel").lastElementChild;
-  place.replaceChildren(found
-    ? el("p", { className: "empty" }, `Worker type ${found.worker}, model ${found.model ?? "none yet"}. It is set up in lobu.toml under [[agents]]: `,
-      el("code", {}, 'model = "provider/name"'), ", then ", el("code", {}, "systemctl reload"), " or SIGHUP.")
-    : el("p", { className: "empty" }, "There is no such agent for you."));
+  place.replaceChildren(
+    found
+      ? el(
+          "p",
+          { className: "empty" },
+          `Worker type ${found.worker}, model ${found.model ?? "none yet"}. It is set up in lobu.toml under [[agents]]: `,
+          el("code", {}, 'model = "provider/name"'),
+          ", then ",
+          el("code", {}, "systemctl reload"),
+          " or SIGHUP.",
+        )
+      : el("p", { className: "empty" }, "There is no such agent for you."),
+  );
 }
 
 async function begin() {

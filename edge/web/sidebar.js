@@ -32,8 +32,15 @@ export class Sidebar {
 
   showAgents(agents) {
     this.agents = agents;
-    this.agent.replaceChildren(...agents.map((agent) =>
-      el("option", { value: agent.agentId, selected: agent.isDefault }, agent.agentId + (agent.isDefault ? " (default)" : ""))));
+    this.agent.replaceChildren(
+      ...agents.map((agent) =>
+        el(
+          "option",
+          { value: agent.agentId, selected: agent.isDefault },
+          agent.agentId + (agent.isDefault ? " (default)" : ""),
+        ),
+      ),
+    );
     this.agent.disabled = agents.length < 2;
   }
 
@@ -50,18 +57,31 @@ export class Sidebar {
 
   #item(one, isCurrent) {
     const busy = one.running + one.queued > 0;
-    return el("li", {},
-      el("a", {
-        href: `#c=${encodeURIComponent(one.agentId)}`, "aria-current": isCurrent ? "page" : null, "data-key": one.agentId,
-        onclick: (event) => {
-          if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-          event.preventDefault();
-          this.#choose(one.agentId);
+    return el(
+      "li",
+      {},
+      el(
+        "a",
+        {
+          href: `#c=${encodeURIComponent(one.agentId)}`,
+          "aria-current": isCurrent ? "page" : null,
+          "data-key": one.agentId,
+          onclick: (event) => {
+            if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+            event.preventDefault();
+            this.#choose(one.agentId);
+          },
         },
-      },
         el("span", { className: "name" }, titleOf(one.title) || "Empty conversation"),
-        el("span", { className: "when" }, busy ? el("span", { className: "dot", role: "img", "aria-label": "Working" }) : null,
-          this.agents.length > 1 ? `${one.agent} · ` : "", ago(one.lastActivity))));
+        el(
+          "span",
+          { className: "when" },
+          busy ? el("span", { className: "dot", role: "img", "aria-label": "Working" }) : null,
+          this.agents.length > 1 ? `${one.agent} · ` : "",
+          ago(one.lastActivity),
+        ),
+      ),
+    );
   }
 
   #choose(key) {

@@ -3,8 +3,20 @@
 
 import * as api from "./api.js";
 
-const KINDS = ["output", "status", "ephemeral", "question", "question-answered", "cancel", "restart", "complete", "agent-error",
-  "cancelled", "gap", "closed"];
+const KINDS = [
+  "output",
+  "status",
+  "ephemeral",
+  "question",
+  "question-answered",
+  "cancel",
+  "restart",
+  "complete",
+  "agent-error",
+  "cancelled",
+  "gap",
+  "closed",
+];
 const FIRST_MS = 150;
 const MOST_MS = 8_000;
 const TELL_MS = 700; // a loss shorter than this is nothing that a person should read of
@@ -101,7 +113,11 @@ export class Stream {
         this.#source?.close();
         this.#source = null;
       }, HIDDEN_MS);
-    } else if (this.#source === null || this.#source.readyState === EventSource.CLOSED || Date.now() - this.#heard > STALE_MS) {
+    } else if (
+      this.#source === null ||
+      this.#source.readyState === EventSource.CLOSED ||
+      Date.now() - this.#heard > STALE_MS
+    ) {
       this.#again();
     }
   };

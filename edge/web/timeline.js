@@ -20,8 +20,18 @@ export async function show(key, turnId, messageId) {
   try {
     const { entries } = await api.timeline(key, turnId);
     place.replaceChildren(
-      el("p", { className: "empty" }, "Conversation ", el("code", {}, key), ", message ", el("code", {}, messageId), ", turn ", el("code", {}, turnId)),
-      el("ol", { className: "steps" }, ...entries.map((entry, n) => step(entry, entries[n - 1], entries.at(-1)))));
+      el(
+        "p",
+        { className: "empty" },
+        "Conversation ",
+        el("code", {}, key),
+        ", message ",
+        el("code", {}, messageId),
+        ", turn ",
+        el("code", {}, turnId),
+      ),
+      el("ol", { className: "steps" }, ...entries.map((entry, n) => step(entry, entries[n - 1], entries.at(-1)))),
+    );
   } catch (failure) {
     place.replaceChildren(el("p", { className: "empty" }, failure.message));
   }
@@ -33,8 +43,12 @@ function step(entry, before, last) {
   const bar = el("i");
   bar.style.marginLeft = `${(100 * from) / whole}%`;
   bar.style.width = `${(100 * (entry.sinceStartMs - from)) / whole}%`;
-  return el("li", {},
-    el("span", { className: "at" }, `+${duration(entry.sinceStartMs / 1000)}`), el("span", {}, entry.name),
+  return el(
+    "li",
+    {},
+    el("span", { className: "at" }, `+${duration(entry.sinceStartMs / 1000)}`),
+    el("span", {}, entry.name),
     el("span", { className: "detail" }, entry.detail ?? ""),
-    el("span", { className: "track", "aria-hidden": "true" }, bar));
+    el("span", { className: "track", "aria-hidden": "true" }, bar),
+  );
 }

@@ -1,4 +1,5 @@
-// The turns of a conversation as elements: one article a turn, changed in place. Knows the model's turns and no network.
+// The turns of a conversation as elements: one article a turn, changed in place. Knows the model's turns and no
+// network.
 
 import { fileAddress } from "./api.js";
 import { advice } from "./codes.js";
@@ -93,8 +94,16 @@ class TurnView {
     this.then = el("div");
     this.end = el("div");
     this.state = el("div", { className: "state" });
-    this.root = el("article", { "aria-label": "Message and reply" },
-      this.said, this.first, this.reply, this.then, this.end, this.state);
+    this.root = el(
+      "article",
+      { "aria-label": "Message and reply" },
+      this.said,
+      this.first,
+      this.reply,
+      this.then,
+      this.end,
+      this.state,
+    );
   }
 
   draw() {
@@ -139,18 +148,27 @@ class TurnView {
     if (turn.state === "failed") {
       const { error, errorCode, errorContext } = turn.end;
       const settings = safeAddress(errorContext?.settingsUrl);
-      return [el("div", { className: "box failed", role: "group", "aria-label": "This failed" },
-        el("p", {}, error),
-        advice(errorCode) ? el("p", {}, advice(errorCode)) : null,
-        el("div", { className: "row" },
-          el("button", { className: "button small", type: "button", onclick: () => act.again(turn) }, "Send again"),
-          settings ? el("a", { href: settings, className: "button small" }, "Set up the agent") : null,
-          el("span", { className: "code" }, errorCode)))];
+      return [
+        el(
+          "div",
+          { className: "box failed", role: "group", "aria-label": "This failed" },
+          el("p", {}, error),
+          advice(errorCode) ? el("p", {}, advice(errorCode)) : null,
+          el(
+            "div",
+            { className: "row" },
+            el("button", { className: "button small", type: "button", onclick: () => act.again(turn) }, "Send again"),
+            settings ? el("a", { href: settings, className: "button small" }, "Set up the agent") : null,
+            el("span", { className: "code" }, errorCode),
+          ),
+        ),
+      ];
     }
     const files = turn.end?.files ?? [];
     if (files.length === 0) return [];
     const links = files.map((file) =>
-      el("a", { className: "button small", href: fileAddress(this.key, file.fileId), download: file.name }, file.name));
+      el("a", { className: "button small", href: fileAddress(this.key, file.fileId), download: file.name }, file.name),
+    );
     return [el("div", { className: "box" }, el("div", { className: "row" }, ...links))];
   }
 
@@ -159,29 +177,42 @@ class TurnView {
     const state = `${open} ${question.answer} ${question.problem ?? ""}`;
     const old = this.#asked.get(question.questionId);
     if (old?.state === state) return; // it may have the focus, or half an answer in it
-    const made = el("div", { className: "box asked", role: "group", "aria-label": "A question" },
-      el("p", { className: "prompt" }, question.prompt), ...this.#answering(question, open));
+    const made = el(
+      "div",
+      { className: "box asked", role: "group", "aria-label": "A question" },
+      el("p", { className: "prompt" }, question.prompt),
+      ...this.#answering(question, open),
+    );
     if (old) old.made.replaceWith(made);
     else (question.first ? this.first : this.then).append(made);
     this.#asked.set(question.questionId, { made, state });
   }
 
   #answering(question, open) {
-    if (!open) return [el("p", { className: "muted" }, question.answer === null ? "Not answered" : `Answered: ${question.answer}`)];
+    if (!open)
+      return [
+        el("p", { className: "muted" }, question.answer === null ? "Not answered" : `Answered: ${question.answer}`),
+      ];
     const answer = (text) => this.act.answer(this.turn, question, text);
     const problem = question.problem ? el("p", { role: "alert" }, question.problem) : null;
     if (question.options?.length) {
       const buttons = question.options.map((option) =>
-        el("button", { className: "button", type: "button", onclick: () => answer(option) }, option));
+        el("button", { className: "button", type: "button", onclick: () => answer(option) }, option),
+      );
       return [el("div", { className: "row" }, ...buttons), problem];
     }
     const field = el("input", { "aria-label": "Your answer", required: true, autocomplete: "off" });
-    const form = el("form", {
-      onsubmit: (event) => {
-        event.preventDefault();
-        answer(field.value);
+    const form = el(
+      "form",
+      {
+        onsubmit: (event) => {
+          event.preventDefault();
+          answer(field.value);
+        },
       },
-    }, field, el("button", { className: "button", type: "submit" }, "Answer"));
+      field,
+      el("button", { className: "button", type: "submit" }, "Answer"),
+    );
     return [form, problem];
   }
 }
