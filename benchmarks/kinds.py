@@ -29,6 +29,7 @@ KINDS = {
     "snapshot": "benchmarks.snapshot",
     "resume": "benchmarks.resume",
     "hosts": "benchmarks.hosts",
+    "looked-at": "benchmarks.looked_at",
 }
 
 

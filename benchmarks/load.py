@@ -45,22 +45,27 @@ async def turns(place: Place, plan: Json) -> Json:
 
 
 async def busy(place: Place, plan: Json) -> Json:
-    """For `seconds`, each of `conversations` sends its next message when it has the end of the one before."""
+    """For `seconds`, each of `conversations` sends its next message when it has the end of the one before. With
+    `phase_seconds`, `phases` says how many ended in each."""
     talks = await all_of([lambda: Talk.open(place, plan["agent"])] * plan["conversations"])
     await all_of([lambda talk=talk: talk.ask(plan["content"]) for talk in talks], 8)  # type: ignore[misc]
     found, ends, share = Histogram(), Counter[str](), Share()
+    phases, phase_seconds = Counter[int](), float(plan.get("phase_seconds") or plan["seconds"])
 
     async def go_on(talk: Talk) -> None:
         talk.on_end = lambda message_id, event, at: ends.update([event.decode()])
-        end = time.perf_counter() + plan["seconds"]
-        while (begun := time.perf_counter()) < end:
-            found.record(await talk.ask(plan["content"]) - begun)
+        start = share.wall
+        while (begun := time.perf_counter()) < start + plan["seconds"]:
+            ended = await talk.ask(plan["content"])
+            found.record(ended - begun)
+            phases[int((ended - start) / phase_seconds)] += 1
 
     async with share:
         await asyncio.gather(*(go_on(talk) for talk in talks))
     for talk in talks:
         talk.close()
-    return {"histogram": found.encode(), "ends": dict(ends), **share.found()}
+    counts = [phases[number] for number in range(round(plan["seconds"] / phase_seconds))]
+    return {"histogram": found.encode(), "ends": dict(ends), "phases": counts, **share.found()}
 
 
 async def apart(place: Place, plan: Json) -> Json:

@@ -9,57 +9,23 @@ from typing import Any
 
 from edge import openapi_timeline
 from edge.openapi_dialects import DIALECT_SCHEMAS, dialects
+from edge.openapi_listings import listings, pages
+from edge.openapi_parts import (
+    KEY,
+    KEY_PARAMETER,
+    OPEN,
+    STATUS_TEXT,
+    answer,
+    body,
+    operation,
+    path_parameter,
+    query,
+    refusals,
+)
 from edge.openapi_schemas import SCHEMAS, SSE_EVENTS
 from lobu_actors.contract.errors import ApiError
 
 Json = dict[str, Any]
-
-_KEY = "/api/v1/agents/{key}"
-
-_STATUS_TEXT = {
-    101: "The connection is a WebSocket now.",
-    200: "Done.",
-    201: "Opened.",
-    202: "Accepted; what follows is told by events.",
-    204: "The conversation is closed and everything of it was read.",
-    400: "The request is not right.",
-    401: "No valid credentials.",
-    403: "These credentials do not open this.",
-    404: "There is no such thing for these credentials.",
-    409: "Not in this state.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    426: "This address takes WebSockets.",
-    429: "Too many; see Retry-After.",
-    503: "Not now; see Retry-After.",
-}
-
-
-def _refusals(*statuses: int) -> Json:
-    reference = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {str(status): {"description": _STATUS_TEXT[status], "content": reference} for status in statuses}
-
-
-def _answer(schema: str, status: int = 200) -> Json:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {str(status): {"description": _STATUS_TEXT[status], "content": content}}
-
-
-def _body(schema: str, *, required: bool = True) -> Json:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"requestBody": {"required": required, "content": content}}
-
-
-def _path_parameter(name: str, description: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
-
-
-def _query(name: str, description: str, *, where: str = "query") -> Json:
-    return {"name": name, "in": where, "required": False, "description": description, "schema": {"type": "string"}}
-
-
-_KEY_PARAMETER = _path_parameter("key", "The conversation id, as the opening answered it in `agentId`.")
-_OPEN: Json = {"security": []}
 
 
 def _conversations() -> Json:
@@ -69,24 +35,24 @@ def _conversations() -> Json:
                 "operationId": "openConversation",
                 "summary": "Open or resume a conversation",
                 "description": "Needs an API key. `dryRun` checks everything and answers 200 without writing.",
-                **_body("OpenRequest", required=False),
-                "responses": _answer("Opened", 201)
-                | _answer("DryRun")
-                | _refusals(400, 401, 403, 404, 409, 413, 415, 503),
+                **body("OpenRequest", required=False),
+                "responses": answer("Opened", 201)
+                | answer("DryRun")
+                | refusals(400, 401, 403, 404, 409, 413, 415, 503),
             }
         },
-        _KEY: {
-            "parameters": [_KEY_PARAMETER],
+        KEY: {
+            "parameters": [KEY_PARAMETER],
             "get": {
                 "operationId": "showConversation",
                 "summary": "Show a conversation's state",
-                "responses": _answer("Shown") | _refusals(401, 403, 404, 503),
+                "responses": answer("Shown") | refusals(401, 403, 404, 503),
             },
             "delete": {
                 "operationId": "endConversation",
                 "summary": "End a conversation",
                 "description": "Cancels what runs; its events end with `closed`. Repeating it changes nothing.",
-                "responses": _answer("Ended") | _refusals(401, 403, 404, 503),
+                "responses": answer("Ended") | refusals(401, 403, 404, 503),
             },
         },
     }
@@ -94,8 +60,8 @@ def _conversations() -> Json:
 
 def _messages() -> Json:
     return {
-        f"{_KEY}/messages": {
-            "parameters": [_KEY_PARAMETER],
+        f"{KEY}/messages": {
+            "parameters": [KEY_PARAMETER],
             "post": {
                 "operationId": "sendMessage",
                 "summary": "Send a message",
@@ -109,28 +75,28 @@ def _messages() -> Json:
                         "multipart/form-data": {"schema": {"$ref": "#/components/schemas/MessageForm"}},
                     },
                 },
-                "responses": _answer("Receipt") | _refusals(400, 401, 403, 404, 409, 413, 415, 429, 503),
+                "responses": answer("Receipt") | refusals(400, 401, 403, 404, 409, 413, 415, 429, 503),
             },
         },
-        f"{_KEY}/cancel": {
-            "parameters": [_KEY_PARAMETER],
+        f"{KEY}/cancel": {
+            "parameters": [KEY_PARAMETER],
             "post": {
                 "operationId": "cancelMessages",
                 "summary": "Cancel one message, or all that are owed",
                 "description": "A staged receipt: `accepted` now, then `cancel` events and the terminal `cancelled`; "
                 "or `nothing-to-cancel` when everything meant had ended before.",
-                **_body("CancelRequest", required=False),
-                "responses": _answer("CancelReceipt", 202) | _refusals(400, 401, 403, 404, 413, 415, 503),
+                **body("CancelRequest", required=False),
+                "responses": answer("CancelReceipt", 202) | refusals(400, 401, 403, 404, 413, 415, 503),
             },
         },
-        f"{_KEY}/questions/{{question_id}}/answer": {
-            "parameters": [_KEY_PARAMETER, _path_parameter("question_id", "The `questionId` of the event.")],
+        f"{KEY}/questions/{{question_id}}/answer": {
+            "parameters": [KEY_PARAMETER, path_parameter("question_id", "The `questionId` of the event.")],
             "post": {
                 "operationId": "answerQuestion",
                 "summary": "Answer a worker's question",
                 "description": "The first answer wins.",
-                **_body("AnswerRequest"),
-                "responses": _answer("Success") | _refusals(400, 401, 403, 404, 409, 413, 415, 503),
+                **body("AnswerRequest"),
+                "responses": answer("Success") | refusals(400, 401, 403, 404, 409, 413, 415, 503),
             },
         },
     }
@@ -140,97 +106,94 @@ def _files() -> Json:
     content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
     download = {"description": "The file, as a download under its name and with its type.", "content": content}
     return {
-        f"{_KEY}/files": {
-            "parameters": [_KEY_PARAMETER],
+        f"{KEY}/files": {
+            "parameters": [KEY_PARAMETER],
             "get": {
                 "operationId": "listFiles",
                 "summary": "List a conversation's files",
                 "description": "What came with messages (`in`) and what workers left in `output/` when they completed "
                 "(`out`), newest first.",
-                "parameters": [_query("limit", "At most so many; 100 when absent.")],
-                "responses": _answer("Files") | _refusals(400, 401, 403, 404, 503),
+                "parameters": [query("limit", "At most so many; 100 when absent.")],
+                "responses": answer("Files") | refusals(400, 401, 403, 404, 503),
             },
         },
-        f"{_KEY}/files/{{file_id}}": {
-            "parameters": [_KEY_PARAMETER, _path_parameter("file_id", "The `fileId` of the list or of `complete`.")],
+        f"{KEY}/files/{{file_id}}": {
+            "parameters": [KEY_PARAMETER, path_parameter("file_id", "The `fileId` of the list or of `complete`.")],
             "get": {
                 "operationId": "downloadFile",
                 "summary": "Download a file",
-                "responses": {"200": download} | _refusals(401, 403, 404, 503),
+                "responses": {"200": download} | refusals(401, 403, 404, 503),
             },
         },
     }
 
 
 _FOLLOWING = [
-    _query("since", "Where to go on: an id of an earlier event."),
-    _query("messageId", "End the stream behind this message's terminal event."),
-    _query("Last-Event-ID", "As `since`, which it overrules.", where="header"),
+    query("since", "Where to go on: an id of an earlier event."),
+    query("messageId", "End the stream behind this message's terminal event."),
+    query("Last-Event-ID", "As `since`, which it overrules.", where="header"),
 ]
 
 
 def _stream() -> Json:
     stream = {"description": _events_text(), "content": {"text/event-stream": {"schema": {"type": "string"}}}}
     return {
-        f"{_KEY}/events": {
-            "parameters": [_KEY_PARAMETER],
+        f"{KEY}/events": {
+            "parameters": [KEY_PARAMETER],
             "get": {
                 "operationId": "readEvents",
                 "summary": "Read the event stream",
                 "description": "Server-Sent Events. From any id ever sent, a reader gets exactly what it lacks.",
                 "security": [{"bearer": []}, {"cookie": []}, {"ticket": []}],
                 "parameters": _FOLLOWING,
-                "responses": {"200": stream, "204": {"description": _STATUS_TEXT[204]}}
-                | _refusals(400, 401, 403, 404, 429, 503),
+                "responses": {"200": stream, "204": {"description": STATUS_TEXT[204]}}
+                | refusals(400, 401, 403, 404, 429, 503),
             },
         },
-        f"{_KEY}/socket": {
-            "parameters": [_KEY_PARAMETER],
-            "get": _operation(
+        f"{KEY}/socket": {
+            "parameters": [KEY_PARAMETER],
+            "get": operation(
                 "openSocket",
                 "Follow a conversation, send and answer over a WebSocket",
                 "Text messages: `{event, id?, data}` out, `{call, ref?, ...}` in. See docs/websocket.md.",
-                {"101": {"description": _STATUS_TEXT[101]}} | _refusals(400, 401, 403, 404, 426, 503),
+                {"101": {"description": STATUS_TEXT[101]}} | refusals(400, 401, 403, 404, 426, 503),
                 parameters=_FOLLOWING,
                 security=[{"bearer": []}, {"cookie": []}, {"ticket": []}],
             ),
         },
-        f"{_KEY}/events/ticket": {
-            "parameters": [_KEY_PARAMETER],
-            "post": _operation(
+        f"{KEY}/events/ticket": {
+            "parameters": [KEY_PARAMETER],
+            "post": operation(
                 "getTicket",
                 "Get a ticket for the event stream",
                 "For readers that cannot send headers: open `events?ticket=` or `socket?ticket=` with it, once and "
                 "within seconds. What "
                 "was used or has expired is a 401; a reader that lost its stream asks for another.",
-                _answer("Ticket") | _refusals(401, 403, 404, 503),
+                answer("Ticket") | refusals(401, 403, 404, 503),
             ),
         },
     }
 
 
-def _operation(name: str, summary: str, description: str, responses: Json, **further: Any) -> Json:
-    return {"operationId": name, "summary": summary, "description": description, **further, "responses": responses}
-
-
 def _browsers() -> Json:
     return {
         "/api/v1/session": {
-            "post": _operation(
+            "post": operation(
                 "beginBrowserSession",
                 "Get a cookie for a browser",
                 "For a Bearer API key or token; the cookie opens what that does, and does not outlive it. With the "
-                "cookie, every request needs this server's own `Origin`, or for GET `Sec-Fetch-Site: same-origin`.",
-                _answer("BrowserSession") | _refusals(401, 503),
+                "cookie, every request needs this server's own `Origin`, or for GET `Sec-Fetch-Site: same-origin`, or "
+                "without both an own `Referer`.",
+                answer("BrowserSession") | refusals(401, 503),
                 security=[{"bearer": []}],
             ),
             "delete": {
-                **_OPEN,
-                **_operation(
+                **OPEN,
+                **operation(
                     "endBrowserSession",
                     "Forget the cookie",
                     "Repeating it changes nothing.",
-                    _answer("Success") | _refusals(403),
+                    answer("Success") | refusals(403),
                 ),
             },
         },
@@ -239,39 +202,39 @@ def _browsers() -> Json:
 
 def _sessions() -> Json:
     paging = [
-        _query("cursor", "`nextCursor` of an earlier answer: what came behind it. Good until the session is reset."),
-        _query("limit", "How many messages at most: 1 to 200, 50 if absent."),
+        query("cursor", "`nextCursor` of an earlier answer: what came behind it. Good until the session is reset."),
+        query("limit", "How many messages at most: 1 to 200, 50 if absent."),
     ]
     return {
-        f"{_KEY}/session/messages": {
-            "parameters": [_KEY_PARAMETER],
-            "get": _operation(
+        f"{KEY}/session/messages": {
+            "parameters": [KEY_PARAMETER],
+            "get": operation(
                 "readSessionMessages",
                 "Read what was said",
                 "The messages of the present session, oldest first; while a run goes on, with what its worker has "
                 "written so far.",
-                _answer("SessionMessages") | _refusals(400, 401, 403, 404, 409, 503),
+                answer("SessionMessages") | refusals(400, 401, 403, 404, 409, 503),
                 parameters=paging,
             ),
         },
-        f"{_KEY}/session/stats": {
-            "parameters": [_KEY_PARAMETER],
-            "get": _operation(
+        f"{KEY}/session/stats": {
+            "parameters": [KEY_PARAMETER],
+            "get": operation(
                 "readSessionStats",
                 "Count what was said",
                 "Numbers of the present session; tokens as far as the worker noted them.",
-                _answer("SessionStats") | _refusals(401, 403, 404, 409, 503),
+                answer("SessionStats") | refusals(401, 403, 404, 409, 503),
             ),
         },
-        f"{_KEY}/reset": {
-            "parameters": [_KEY_PARAMETER],
-            "post": _operation(
+        f"{KEY}/reset": {
+            "parameters": [KEY_PARAMETER],
+            "post": operation(
                 "resetSession",
                 "Begin a new session",
                 "The same as the message `/new`: what runs is cancelled, what waits is kept, the session and its "
                 "snapshots are deleted. An `ephemeral` event and the message's own `complete` tell that it is done.",
-                _answer("Receipt") | _refusals(400, 401, 403, 404, 409, 413, 415, 429, 503),
-                **_body("ResetRequest", required=False),
+                answer("Receipt") | refusals(400, 401, 403, 404, 409, 413, 415, 429, 503),
+                **body("ResetRequest", required=False),
             ),
         },
     }
@@ -281,27 +244,27 @@ def _worker() -> Json:
     run: Json = {"security": [{"run": []}]}
     return {
         "/worker/transcript/snapshot": {
-            "get": _operation(
+            "get": operation(
                 "readSnapshot",
                 "Read the conversation's snapshot",
                 "For workers that keep a session file of their own, as the other two.",
-                _answer("Snapshot") | _refusals(401, 403, 404, 409, 503),
+                answer("Snapshot") | refusals(401, 403, 404, 409, 503),
                 **run,
             ),
-            "post": _operation(
+            "post": operation(
                 "postSnapshot",
                 "Keep a snapshot for the end of the run",
                 "To be sent before the `complete` frame, with the run's own token. It becomes the conversation's "
                 "snapshot in the commit of the run's reply, or never.",
-                _answer("SnapshotKept") | _refusals(400, 401, 403, 409, 413, 415, 503),
+                answer("SnapshotKept") | refusals(400, 401, 403, 409, 413, 415, 503),
                 **run,
-                **_body("SnapshotRequest"),
+                **body("SnapshotRequest"),
             ),
-            "delete": _operation(
+            "delete": operation(
                 "deleteSnapshots",
                 "Delete the conversation's snapshots",
                 "Repeating it deletes nothing.",
-                _answer("SnapshotsDeleted") | _refusals(401, 403, 503),
+                answer("SnapshotsDeleted") | refusals(401, 403, 503),
                 **run,
             ),
         }
@@ -318,13 +281,13 @@ def _operations() -> Json:
         return {"200": {"description": description, "content": {kind: {"schema": {"type": of}}}}}
 
     def anybody(name: str, summary: str, responses: Json) -> Json:
-        return {"get": {**_OPEN, "operationId": name, "summary": summary, "responses": responses}}
+        return {"get": {**OPEN, "operationId": name, "summary": summary, "responses": responses}}
 
-    ok = _answer("Health")
+    ok = answer("Health")
     described = plain("application/json", "OpenAPI 3.1.", "object")
     return {
         "/health/live": anybody("live", "Is the process alive?", ok),
-        "/health/ready": anybody("ready", "Does it take messages?", ok | _refusals(503)),
+        "/health/ready": anybody("ready", "Does it take messages?", ok | refusals(503)),
         "/metrics": anybody("metrics", "Metrics", plain("text/plain", "Prometheus text.")),
         "/openapi.json": anybody("openapi", "This document", described),
         "/docs": anybody("docs", "This document, to be read", plain("text/html", "A page.")),
@@ -333,13 +296,19 @@ def _operations() -> Json:
 
 def _all_paths() -> Json:
     """Whatever takes credentials may answer that they are used too fast."""
-    timelines = openapi_timeline.paths(_KEY, _KEY_PARAMETER, _refusals(401, 403, 404, 503))
-    counted = _conversations() | _messages() | _files() | _sessions() | _stream() | _browsers() | dialects() | timelines
+    timelines = openapi_timeline.paths(KEY, KEY_PARAMETER, refusals(401, 403, 404, 503))
+    parts = (
+        _conversations(), listings(), _messages(), _files(), _sessions(), _stream(), _browsers(), dialects(), timelines
+    )  # fmt: skip
+    counted: Json = {}
+    for part in parts:
+        for path, item in part.items():
+            counted[path] = counted.get(path, {}) | item
     for item in counted.values():
-        for name, operation in item.items():
-            if name != "parameters" and operation.get("security") != []:
-                operation["responses"] = _refusals(429) | operation["responses"]
-    return counted | _worker() | _operations()
+        for name, described in item.items():
+            if name != "parameters" and described.get("security") != []:
+                described["responses"] = refusals(429) | described["responses"]
+    return counted | _worker() | _operations() | pages()
 
 
 def document() -> Json:

@@ -56,6 +56,56 @@ SCHEMAS: dict[str, Json] = {
         threadId=_or_null(_TEXT),
     ),
     "DryRun": _success(dryRun={"const": True}, agentId=_TEXT, threadId=_or_null(_TEXT)),
+    "Agents": _success(
+        agents={
+            "type": "array",
+            "items": _object(
+                ["agentId", "isDefault", "worker", "model"],
+                agentId=_TEXT,
+                isDefault=_FLAG,
+                worker=_TEXT,
+                model=_or_null(_TEXT),
+            ),
+        }
+    ),
+    "Conversations": _success(
+        conversations={
+            "type": "array",
+            "items": _object(
+                ["agentId", "agent", "title", "createdAt", "lastActivity", "queued", "running"],
+                agentId=_TEXT | {"description": "The conversation id."},
+                agent=_TEXT,
+                title=_or_null(_TEXT) | {"description": "The beginning of its first message that is kept."},
+                createdAt=_EPOCH_MS,
+                lastActivity=_EPOCH_MS,
+                queued=_COUNT,
+                running=_COUNT,
+            ),
+        }
+    ),
+    "Turns": _success(
+        turns={
+            "type": "array",
+            "items": _object(
+                ["turnId", "messageId", "content", "status", "attempt", "acceptedAt", "errorCode", "seq", "end"],
+                turnId=_TEXT,
+                messageId=_TEXT,
+                content=_TEXT | {"description": "Its first 20,000 characters."},
+                status=_TEXT,
+                attempt=_COUNT,
+                acceptedAt=_EPOCH_MS,
+                errorCode=_or_null(_TEXT),
+                seq=_or_null(_COUNT),
+                end={"type": ["object", "null"], "description": "Its terminal event: `{event, data}`; null: owed."},
+                questions={"type": "array", "items": {"type": "object"}},
+            ),
+        },
+        before=_or_null(_COUNT) | {"description": "For the page before this one; null: there is none."},
+        since=_COUNT | {"description": "An event stream from here tells all of what is owed, and what comes."},
+    ),
+    "Caller": _success(
+        organizationId=_TEXT, userId=_TEXT, role={"type": "string", "enum": ["admin", "user"]}, boundTo=_or_null(_TEXT)
+    ),
     "Shown": _success(
         agent=_object(
             ["agentId", "userId", "status", "createdAt", "lastActivity", "hasActiveConnection", "queued", "running"],

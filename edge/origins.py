@@ -23,11 +23,14 @@ def is_https(settings: EdgeSettings) -> bool:
 def require_own_origin(settings: EdgeSettings) -> None:
     """Raises Refusal 403 unless the current request's Origin is ours, or, for reading without one, the browser says so.
 
-    Browsers send no Origin when a page reads from its own site, but Sec-Fetch-Site, which no page can forge.
+    Browsers send no Origin when a page reads from its own site, but Sec-Fetch-Site; and over plain HTTP, to another
+    machine, not even that, but the Referer that our pages ask for. A page can leave that away, and forge neither.
     """
     origin = opening().headers.get("Origin")
     if origin is None:
-        if opening().method in _READING and opening().headers.get("Sec-Fetch-Site") == "same-origin":
+        site = opening().headers.get("Sec-Fetch-Site")
+        own = _is_own(opening().headers.get("Referer", ""), settings) if site is None else site == "same-origin"
+        if opening().method in _READING and own:
             return
     elif _is_own(origin, settings):
         return

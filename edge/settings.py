@@ -96,6 +96,10 @@ class EdgeSettings:
     trace_entries: int = _limit(10_000, 1, 10_000_000)  # turns whose delivery is to be told of
     store_patience_seconds: float = _seconds(120.0, 0.1, 3600.0)  # a stream outlives a store that is away this long
 
+    # operations page
+    max_lookers: int = _limit(8, 0, 1000)  # that look at the same time, in this process
+    look_seconds: float = _seconds(1.0, 0.05, 60.0)  # between two looks for each of them
+
     # connections
     max_connections: int = _limit(20_000, 1, 1_000_000)
     stalled_reader_seconds: float = _seconds(20.0, 1.0, 3600.0)  # TCP_USER_TIMEOUT

@@ -6,7 +6,7 @@ committed before.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
@@ -31,12 +31,14 @@ from lobu_actors.conversation.session_messages import PurgeRequest
 from lobu_actors.conversation.worker_port import SessionFileInvalid
 from lobu_actors.gateway.feed import Feed
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
+from lobu_actors.gateway.status import HostStatus
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.runtime.errors import RuntimeFault
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.mailbox import Overflow
 from lobu_actors.runtime.registry import Registry
 from lobu_actors.store.records import Owed, Turn
+from supervisor.looking import Look
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,7 @@ class Conversations:
     def __init__(self, environment: Environment, *, idle_seconds: float, max_actors: int) -> None:
         self._env = environment
         self._draining = False
+        self.looking: Look | None = None
         self._registry: Registry[ConversationRef, Message] = Registry(
             self._actor,
             idle_seconds=idle_seconds,
@@ -118,6 +121,9 @@ class Conversations:
     async def live_status(self, ref: ConversationRef) -> LiveStatus:
         return LiveStatus(active=ref in self._registry, streams=self._env.feeds.readers(ref))
 
+    async def look(self, organization_id: str) -> list[HostStatus]:
+        return [self.look_here(organization_id)]
+
     async def session_bytes(self, ref: ConversationRef) -> bytes | None:
         if self._env.session_store == "snapshot" and ref not in self._env.live_sessions:
             return None
@@ -131,6 +137,14 @@ class Conversations:
     async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
         result = await self._ask(ref, PurgeRequest(run_id))
         return result if isinstance(result, int) else None
+
+    def look_here(self, organization_id: str) -> HostStatus:
+        assert self.looking is not None, "set with the parts that it looks at"
+        return self.looking.status(organization_id, draining=self._draining)
+
+    def depths(self) -> Mapping[ConversationRef, int]:
+        """How many messages wait for each actor here."""
+        return self._registry.depths()
 
     def begin_drain(self) -> None:
         """Streams end with `drain`, readiness fails; nothing else changes yet."""

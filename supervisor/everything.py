@@ -152,6 +152,7 @@ class Everything:
         self._tree = Supervisor(
             "lobu", children, strategy=Strategy.ONE_FOR_ONE, intensity=TREE_INTENSITY, on_event=self._host.tree_log
         )
+        self._host.looking.tree = self._tree.snapshot
 
     async def serve(self, drain: trio.Event) -> None:
         """Until `drain` is set and the drain is done. Raises the error of a child that does not come up."""

@@ -40,6 +40,7 @@ from supervisor.config.settings import Settings
 from supervisor.conversations import Conversations
 from supervisor.freezer import Freezer
 from supervisor.links.hub import LinkHub
+from supervisor.looking import Look
 from supervisor.membership import Membership
 from supervisor.placement import Placing
 from supervisor.rollout import Preconditions
@@ -104,6 +105,8 @@ class Host:
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
         environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
+        look = self.looking = Look(environment, self.workers, self.conversations.depths)
+        self.conversations.looking = look
         self._links = LinkHub(settings.links, environment, self.conversations, tokens)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
         self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links

@@ -36,7 +36,7 @@ UNWIND_SECONDS = 60.0  # to kill processes and take databases down
 _hung = pytest.StashKey[float]()
 
 # Folders.
-LONG_ONES = ("systemd", "system", "cluster", "benchmarks", "singletons", "workers")
+LONG_ONES = ("browser", "systemd", "system", "cluster", "benchmarks", "singletons", "workers")
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool:

@@ -10,9 +10,12 @@ from edge.routes import (
     control,
     conversations,
     files,
+    house,
+    listings,
     messages,
     openai,
     operations,
+    pages,
     sessions,
     socket,
     stream,
@@ -27,6 +30,7 @@ def blueprints(services: Services) -> list[Blueprint]:
     return [
         conversations.routes(services),
         browsers.routes(services),
+        listings.routes(services),
         messages.routes(services),
         files.routes(services),
         stream.routes(services),
@@ -39,4 +43,6 @@ def blueprints(services: Services) -> list[Blueprint]:
         sessions.routes(services),
         worker.routes(services),
         operations.routes(services),
+        house.routes(services),
+        pages.routes(services),
     ]

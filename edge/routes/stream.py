@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from types import TracebackType
+from typing import Protocol
 
 from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
@@ -12,7 +13,6 @@ from edge import sse
 from edge.following import followed_turn, starting_point, subscribe
 from edge.services import Services
 from edge.stream_response import stream_response
-from edge.subscription import Subscription
 from edge.wire import no_content
 from lobu_actors.contract.events import Cursor, EventType, drain
 from lobu_actors.gateway.feed import Outgoing
@@ -20,10 +20,16 @@ from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation
 
 
+class Chunks(Protocol):
+    async def next_chunk(self) -> bytes | None:
+        """Called when the connection has room for more; None: that was all."""
+        ...
+
+
 class StreamBody(ResponseBody):
     """A subscription as a response body. Not a generator, so there is no cleanup that could need to wait."""
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Chunks) -> None:
         self._subscription = subscription
 
     async def __aenter__(self) -> StreamBody:

@@ -124,6 +124,8 @@ class ConversationActor(Actor[m.Message]):
             pending.extendleft(reversed(results))
             self._env.busy.set(self._ref, self._state.run is not None)
             self._env.promises.note(self._state)
+        if self._state.run is None:
+            self._env.recent.forget(self._ref)
         if self._state.over:
             self._env.live_sessions.discard(self._ref)
             self._env.owners.gave_up(self._ref)
@@ -189,6 +191,8 @@ class ConversationActor(Actor[m.Message]):
         """Once this actor has ended, or its host stops, nobody is left to be told: what is owed is on record."""
         if isinstance(signal, WorkerReady | WorkerGone) and self._effects is not None:
             self._effects.heard(signal)
+        if isinstance(signal, WorkerGone) and self._env.busy.has(self._ref):
+            self._env.recent.gone(self._ref, self._env.clock_ms())
         if not self._ended:
             with suppress(ActorStopped):
                 await self._put_self(signal)
@@ -218,6 +222,7 @@ class ConversationActor(Actor[m.Message]):
         self._ended = True
         self._env.busy.set(self._ref, False)
         self._env.promises.drop(self._ref)
+        self._env.recent.forget(self._ref)
         self._env.owners.gave_up(self._ref)
         self._env.live_sessions.discard(self._ref)
         if self._timer is not None:

@@ -14,6 +14,7 @@ from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.messages import Message
 from lobu_actors.conversation.placement import HereAlways, Placement
 from lobu_actors.conversation.promises import Promises
+from lobu_actors.conversation.recent import Recent
 from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.spans import SpanSink
 from lobu_actors.conversation.state import Limits
@@ -90,3 +91,4 @@ class Environment:
     not_ours: Callable[[ConversationRef, str, Message], None] = lambda ref, host_id, message: None
     placement: Placement = attrs.field(factory=HereAlways)
     spans: SpanSink | None = None  # None: nobody wants any, and none are made
+    recent: Recent = attrs.field(factory=Recent)

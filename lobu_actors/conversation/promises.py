@@ -30,6 +30,7 @@ class Promise:
 class Promises:
     def __init__(self) -> None:
         self.made: dict[ConversationRef, Promise] = {}
+        self.running: dict[ConversationRef, State] = {}  # of actors that have a run, for whoever looks
         self._at_message_since: dict[ConversationRef, float] = {}
 
     def begin(self, ref: ConversationRef) -> None:
@@ -48,6 +49,10 @@ class Promises:
     def note(self, state: State) -> None:
         """After each message that an actor has handled."""
         run = state.run
+        if run is None:
+            self.running.pop(state.ref, None)
+        else:
+            self.running[state.ref] = state
         at = next_deadline(state) if run is not None and run.phase is not RunPhase.BEGINNING else None
         if run is None or at is None:
             self.made.pop(state.ref, None)
@@ -56,3 +61,4 @@ class Promises:
 
     def drop(self, ref: ConversationRef) -> None:
         self.made.pop(ref, None)
+        self.running.pop(ref, None)

@@ -59,6 +59,7 @@ class Writes:
         self.files = TurnFiles(lease.ref, environment)
         self._max_owed = environment.max_owed_turns
         self._clock_ms = environment.clock_ms
+        self._recent = environment.recent
 
     async def begin(self, effect: m.BeginRun) -> m.Message:
         try:
@@ -133,6 +134,8 @@ class Writes:
             if effect.status is TurnStatus.COMPLETED:
                 await self._session.stored(effect.run_id, finish.segment)
         self._count(effect, len(written))
+        ended = [turn for turn in effect.turns if isinstance(turn, Turn)]
+        self._recent.ended(self._lease.ref, ended, effect.code, self._clock_ms())
         return m.TurnsFinished(_ids(effect.turns))
 
     def _count(self, effect: m.FinishTurns, written: int) -> None:

@@ -14,6 +14,7 @@ import attrs
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.gateway.feed import Feed
+from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.records import Turn
 
 
@@ -71,4 +72,11 @@ class Gateway(Protocol):
     async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
         """For the worker of a live run: delete what is stored of the conversation's sessions, and say how many pieces
         that was. None: the owner was not reached, or that run is not live."""
+        ...
+
+    async def look(self, organization_id: str) -> list[HostStatus]:
+        """How this host is, and every other one that can be asked; of conversations, that organization's.
+
+        Who does not answer within a second is left out.
+        """
         ...

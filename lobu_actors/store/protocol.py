@@ -20,6 +20,7 @@ from typing import Protocol
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.link_protocol import LinkStore
+from lobu_actors.store.listing_protocol import ListingStore
 from lobu_actors.store.membership_protocol import MembershipStore
 from lobu_actors.store.owed_protocol import OwedStore
 from lobu_actors.store.question_records import AdoptedRun, AnswerOutcome, NewQuestion
@@ -378,6 +379,7 @@ class Store(
     HostStore,
     FileStore,
     LinkStore,
+    ListingStore,
     SingletonStore,
     TimelineStore,
     OwedStore,

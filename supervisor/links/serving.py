@@ -165,6 +165,9 @@ class ServedLink:
             return wire.Reply(call.call_id, result is not CancelResult.UNREACHABLE, value=result.value)
         if call.method == "close":
             return wire.Reply(call.call_id, await gateway.close(ref))
+        if call.method == "status" and argument == wire.LOOK:
+            hosts = await gateway.look(ref.organization_id)
+            return wire.Reply(call.call_id, bool(hosts), host=hosts[0] if hosts else None)
         if call.method == "status":
             live = await gateway.live_status(ref)
             status = wire.Status(live.active, live.queued, live.running, live.streams)

@@ -26,6 +26,7 @@ LATENCIES = {
     "snapshot": ("first half", "second half"),
     "resume": ("1 at once", "20 at once"),
     "hosts": ("read at the owner", "read at another host", "a piece, later", "a terminal event, later", "3 hosts"),
+    "looked-at": ("16 conversations",),
 }
 FIGURES = {
     "hang": ("TURN_TIMEOUT, beyond",),
@@ -37,6 +38,7 @@ FIGURES = {
         "commits of 3 idle hosts",
     ),
     "stream": ("pieces a second",),
+    "looked-at": ("nobody looks", "somebody looks", "fall of throughput", "looks"),
     "accept": ("durable accepts a second",),
     "spawn": ("own memory, idle, zygote", "at once, all ready after"),
     "idle": ("idle conversation", "open stream", "active actor", "worker, forked", "worker, executed"),
@@ -99,7 +101,20 @@ def _hosts(result: Any) -> None:
         assert 2.5 < latency.figures["commits a turn"] < 4, "each is one write to the disk: accept, start, end"
 
 
-CHECKS = {"terminal": _terminal, "snapshot": _snapshot, "hang": _hang, "failover": _failover, "hosts": _hosts}
+def _looked_at(result: Any) -> None:
+    found = {figure.name: figure.value for figure in result.figures}
+    assert found["looks"] >= 1, "somebody did look"
+    assert found["bytes a look"] > 1000
+
+
+CHECKS = {
+    "terminal": _terminal,
+    "looked-at": _looked_at,
+    "snapshot": _snapshot,
+    "hang": _hang,
+    "failover": _failover,
+    "hosts": _hosts,
+}
 
 
 def test_every_kind_that_is_registered_loads() -> None:

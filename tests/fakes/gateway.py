@@ -17,6 +17,7 @@ from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import HostState, RunStatus, TurnStatus
 from lobu_actors.gateway.feed import Feed, Feeds, LiveText
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
+from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.records import Activation, Event, FinishRun, Lease, NewEvent, RequeueRun, StartRun, Turn, TurnEnd
 
@@ -39,6 +40,8 @@ class FakeGateway:
         self.sessions: dict[ConversationRef, bytes] = {}  # what an actor here has on its disk
         self.purges: list[tuple[ConversationRef, str]] = []
         self.purge_result: int | None = 0
+        self.looks: list[str] = []
+        self.hosts: list[HostStatus] = []
         self._changed = trio.lowlevel.ParkingLot()
 
     async def accepted(self, turn: Turn) -> None:
@@ -77,6 +80,10 @@ class FakeGateway:
     async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
         self.purges.append((ref, run_id))
         return self.purge_result
+
+    async def look(self, organization_id: str) -> list[HostStatus]:
+        self.looks.append(organization_id)
+        return self.hosts
 
     def drain(self) -> None:
         self.draining = True

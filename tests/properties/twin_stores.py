@@ -304,6 +304,8 @@ class Twins(FileOperations, TenantOperations):
             await self.call("list_conversations", organization, limit=MOST)
             await self.call("totals", organization)
             await self.call("list_owed", organization, limit=MOST)
+            for user_id in ("u0", "u1"):
+                await self.call("list_conversations_of_user", organization, user_id, limit=MOST, newest=MOST)
         await self.compare_tenants()
         await self.compare_files()
         await self.call("list_hosts")
@@ -326,6 +328,8 @@ class Twins(FileOperations, TenantOperations):
             await self.call("read_snapshot", ref)
             await self.call("read_carried_summary", ref)
             await self.call("find_answers", ref, [question_id for _, question_id in self.questions])
+            await self.call("list_owed_turns", ref, limit=MOST)
+            await self.call("list_ended_turns", ref, before_seq=MOST, limit=2, max_bytes=ALL_EXAMPLES)
         for turn in self.turns:
             await self.call("find_turn", turn.ref, turn.message_id)
             await self.call("read_turn_history", turn.ref, turn.turn_id)

@@ -28,6 +28,7 @@ from lobu_actors.gateway.link.calls import Calls
 from lobu_actors.gateway.link.connecting import CannotConnect, Stream, connect, open_stream, read_welcome
 from lobu_actors.gateway.link.session import LinkSession, close
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
+from lobu_actors.gateway.status import HostStatus
 
 log = structlog.get_logger(__name__)
 
@@ -229,6 +230,10 @@ class LinkClient:
         reply = await self._call("status", ref, None, STATUS_SECONDS)
         status = None if reply is None else reply.status
         return None if status is None else LiveStatus(status.active, status.queued, status.running, status.streams)
+
+    async def look(self, organization_id: str) -> HostStatus | None:
+        reply = await self._call("status", ConversationRef(organization_id, "", ""), wire.LOOK, STATUS_SECONDS)
+        return None if reply is None else reply.host
 
     async def session_bytes(self, ref: ConversationRef) -> bytes | None:
         pieces: list[bytes] = []

@@ -20,6 +20,7 @@ from lobu_actors.gateway.link.peers import REFRESH_SECONDS, FindPeers, Peers
 from lobu_actors.gateway.link.router import FindOwner, Router
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
+from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
 from lobu_actors.store.records import Turn
@@ -117,3 +118,6 @@ class _Local:
     async def purge_snapshots(self, ref: ConversationRef, run_id: str) -> int | None:
         client = self._detached.client()
         return None if client is None else await client.purge_snapshots(ref, run_id)
+
+    async def look(self, organization_id: str) -> list[HostStatus]:
+        return []  # its own supervisor is one of the peers that are asked

@@ -71,6 +71,10 @@ class Peers:
         kept = self._kept.get(host_id) if host_id is not None else None
         return kept.client if kept is not None and kept.client.up else None
 
+    def clients(self) -> list[LinkClient]:
+        """The links that are up."""
+        return [kept.client for kept in self._kept.values() if kept.client.up]
+
     @property
     def phases(self) -> Mapping[str, LinkPhase]:
         """Of every other live host; those that listen for no links are DOWN."""

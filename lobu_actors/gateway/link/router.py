@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import structlog
+import trio
 
 from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
@@ -19,6 +20,7 @@ from lobu_actors.gateway.link.client import LinkClient
 from lobu_actors.gateway.link.peers import Peers
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import CancelResult, Gateway, LiveStatus
+from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Turn
 
@@ -89,6 +91,18 @@ class Router:
             return here
         client = await self._found(ref)
         return None if client is None else await client.session_bytes(ref)
+
+    async def look(self, organization_id: str) -> list[HostStatus]:
+        found = {one.host_id: one for one in await self._local.look(organization_id)}
+
+        async def ask(client: LinkClient) -> None:
+            if (one := await client.look(organization_id)) is not None:
+                found[one.host_id] = one
+
+        async with trio.open_nursery() as nursery:
+            for client in self._peers.clients():
+                nursery.start_soon(ask, client)
+        return list(found.values())
 
     async def _ask(
         self,

@@ -16,6 +16,7 @@ import msgspec
 
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.records import Event
 
 VERSIONS = (1, 1)  # the lowest and the highest that this program speaks
@@ -66,9 +67,12 @@ class Answered(Message, frozen=True, tag="answered"):
 Method = Literal["cancel", "close", "status", "session", "purge"]
 
 
+LOOK = "look"  # of a `status`: of the whole host, for an organization. An older one answers of the conversation
+
+
 class Call(Message, frozen=True, tag="call"):
     """Answered by one `Reply`, of a session file behind any number of `Piece`s. `argument`: of `cancel` the message, of
-    `purge` the run."""
+    `purge` the run, of `status` nothing or `LOOK`."""
 
     call_id: int
     method: Method
@@ -201,6 +205,7 @@ class Reply(Message, frozen=True, tag="reply"):
     value: str | None = None  # of `cancel`
     number: int | None = None  # of `purge`: deleted pieces; of `session`: bytes
     status: Status | None = None
+    host: HostStatus | None = None
 
 
 ClientMessage = Hello | Follow | Hint | Answered | Call

@@ -10,6 +10,7 @@ from lobu_actors.store.memory.conversations import ConversationPart
 from lobu_actors.store.memory.files import FilePart
 from lobu_actors.store.memory.hosts import HostPart
 from lobu_actors.store.memory.links import LinkPart
+from lobu_actors.store.memory.listing import ListingPart
 from lobu_actors.store.memory.questions import QuestionPart
 from lobu_actors.store.memory.retention import RetentionPart
 from lobu_actors.store.memory.rollout import RolloutPart
@@ -34,6 +35,7 @@ class MemoryStore(
     HostPart,
     FilePart,
     LinkPart,
+    ListingPart,
     SingletonPart,
     RolloutPart,
     TimelinePart,

@@ -13,6 +13,7 @@ from lobu_actors.store.postgres.conversations import ConversationPart
 from lobu_actors.store.postgres.files import FilePart
 from lobu_actors.store.postgres.hosts import HostPart
 from lobu_actors.store.postgres.links import LinkPart
+from lobu_actors.store.postgres.listing import ListingPart
 from lobu_actors.store.postgres.questions import QuestionPart
 from lobu_actors.store.postgres.retention import RetentionPart
 from lobu_actors.store.postgres.rollout import RolloutPart
@@ -37,6 +38,7 @@ class PostgresStore(
     HostPart,
     FilePart,
     LinkPart,
+    ListingPart,
     SingletonPart,
     RolloutPart,
     TimelinePart,

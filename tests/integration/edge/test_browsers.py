@@ -231,6 +231,12 @@ async def test_a_cookie_needs_its_own_pages(server: Running) -> None:
         ("GET", {"Sec_Fetch_Site": "none"}, 403),
         ("GET", {"Sec_Fetch_Site": "same-origin", "Origin": OTHERS_ORIGIN}, 403),
         ("GET", {}, 403),
+        ("GET", {"Referer": f"{own}/ops"}, 200),  # over plain HTTP, to another machine, all that there is
+        ("GET", {"Referer": "http://127.0.0.1:1/"}, 403),
+        ("GET", {"Referer": f"{own}.elsewhere.example/"}, 403),
+        ("GET", {"Referer": f"{own}/", "Sec_Fetch_Site": "cross-site"}, 403),
+        ("GET", {"Referer": f"{own}/", "Origin": OTHERS_ORIGIN}, 403),
+        ("POST", {"Referer": f"{own}/"}, 403),
         ("GET", {"Origin": "null"}, 403),
         ("GET", {"Origin": f"{own}.elsewhere.example"}, 403),
         ("GET", {"Origin": "http://127.0.0.1:1"}, 403),  # the cookie of another port's page

@@ -41,8 +41,14 @@ A_CONVERSATION = {
     ("/api/v1/agents/<key>/session/messages", "GET"),
     ("/api/v1/agents/<key>/session/stats", "GET"),
     ("/api/v1/agents/<key>/turns/<turn_id>/timeline", "GET"),
+    ("/api/v1/agents/<key>/turns", "GET"),
 }
-THE_CALLERS_ORGANIZATION = {("/api/v1/agents", "POST")}
+THE_CALLERS_ORGANIZATION = {
+    ("/api/v1/agents", "POST"),
+    ("/api/v1/agents", "GET"),
+    ("/api/v1/conversations", "GET"),
+    ("/api/v1/session", "GET"),
+}
 # Their conversation is named in a header or a body; `test_dialects.py` asks for another's in every such way.
 A_NAMED_CONVERSATION = {
     ("/v1/models", "GET"),
@@ -56,8 +62,21 @@ A_NAMED_CONVERSATION = {
 }
 A_RUN = {("/worker/transcript/snapshot", method) for method in ("GET", "POST", "DELETE")}
 A_BROWSERS_COOKIE = {("/api/v1/session", "POST"), ("/api/v1/session", "DELETE")}
-EVERYBODYS = {(path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs")}
-ROWS = [A_CONVERSATION, THE_CALLERS_ORGANIZATION, A_NAMED_CONVERSATION, A_RUN, A_BROWSERS_COOKIE, EVERYBODYS]
+EVERYBODYS = {
+    (path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/", "/ops")
+}
+A_FILE = {("/web/<name>", "GET")}
+AN_ADMINISTRATORS = {("/api/v1/ops/events", "GET")}
+ROWS = [
+    A_CONVERSATION,
+    THE_CALLERS_ORGANIZATION,
+    A_NAMED_CONVERSATION,
+    A_RUN,
+    A_BROWSERS_COOKIE,
+    EVERYBODYS,
+    A_FILE,
+    AN_ADMINISTRATORS,
+]
 TAKES_TICKETS = ("/api/v1/agents/<key>/events", "GET")
 
 
@@ -237,7 +256,7 @@ async def test_every_route_is_in_one_row_and_every_row_is_a_route(server: Runnin
 async def test_a_good_ticket_opens_nothing_but_its_stream(server: Running) -> None:
     await server.world.conversation()
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        for route in routes_of(server, set.union(*ROWS) - EVERYBODYS - {TAKES_TICKETS}):
+        for route in routes_of(server, set.union(*ROWS) - EVERYBODYS - A_FILE - {TAKES_TICKETS}):
             ticket, _ = sign_ticket(server.world.keys, OURS, "ann", 60)
             answer = await ask(client, route, Caller("ticket", 401, query=f"?ticket={ticket}"))
             # To forget a cookie needs no credentials.
@@ -338,3 +357,22 @@ async def test_what_is_everybodys_asks_nobody(server: Running) -> None:
             assert answer.status_code == 200
             for secret in ("acme", "rival", OURS.conversation_id):
                 assert secret not in answer.text
+
+
+async def test_how_the_hosts_are_is_for_administrators(server: Running) -> None:
+    own = {"Origin": server.url}
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        token = server.world.keys.sign(OURS, "ann", 60)[0]
+        admins = server.world.keys.sign(THEIRS, "root", 60)[0]
+        callers = [
+            Caller("nobody", 401),
+            Caller("a user's key", 403, headers={"Authorization": f"Bearer {server.world.user_key}"}),
+            Caller("a user's cookie", 403, headers=await cookie(client, server.world.user_key, **own)),
+            Caller("a conversation's token", 403, headers={"Authorization": f"Bearer {token}"}),
+            Caller("an administrator's conversation's token", 403, headers={"Authorization": f"Bearer {admins}"}),
+            Caller("an admin's cookie without an origin", 403, headers=await cookie(client, server.world.admin_key)),
+        ]
+        for caller in callers:
+            for route in routes_of(server, AN_ADMINISTRATORS):
+                assert (await ask(client, route, caller)).status_code == caller.status, caller.name
+    assert server.world.gateway.looks == []

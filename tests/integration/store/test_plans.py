@@ -100,6 +100,10 @@ HOT: dict[str, dict[str, object]] = {
     "find_api_key_if_valid": {"key_hash": "k3"},
     "find_agent": {},
     "find_default_agent": {},
+    # pages that people look at
+    "list_conversations_of_user": {"limit": 50, "newest": 200, "title_chars": 120},
+    "list_owed_turns": {"content_chars": 20_000},
+    "list_ended_turns": {"before_seq": 60, "limit": 10, "max_bytes": 1_000_000, "content_chars": 20_000},
     # sessions and files
     "read_newest_snapshot": {},
     "reset_session_if_lease_held": {"summary": None},
@@ -194,7 +198,7 @@ def check(plan: str) -> None:
             continue  # what one host left behind, of all tenants
         # More than the tenant: that alone would be everything that a single-tenant installation has.
         assert "organization_id =" in condition, (table, index, plan)
-        narrow = r"(conversation_id|key|turn_id|run_id|file_id|seq|question_id|ticket_id|channel) ?="
+        narrow = r"(conversation_id|user_id|key|turn_id|run_id|file_id|seq|question_id|ticket_id|channel) ?="
         assert re.search(narrow, condition), (table, index, plan)
 
 

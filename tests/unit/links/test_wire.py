@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.gateway.link import wire
+from lobu_actors.gateway.status import Node
 from lobu_actors.store.records import Event
 
 NUMBERS = st.integers(-(2**53), 2**53)
@@ -24,12 +25,16 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXTS,
     bool: st.booleans(),
     bytes: st.binary(max_size=50),
+    float: st.floats(allow_nan=False, allow_infinity=False),
     ConversationRef: REFS,
     dict[str, Any]: JSON,
     EventType: st.sampled_from(EventType),
     wire.Method: st.sampled_from(get_args(wire.Method)),
-    tuple[int, ...]: st.lists(NUMBERS, max_size=5).map(tuple),
-    tuple[tuple[int, ConversationRef], ...]: st.lists(st.tuples(NUMBERS, REFS), max_size=5).map(tuple),
+    Node: st.recursive(
+        st.builds(Node, TEXTS, TEXTS, TEXTS, NUMBERS),
+        lambda below: st.builds(Node, TEXTS, TEXTS, TEXTS, NUMBERS, st.lists(below, max_size=2).map(tuple)),
+        max_leaves=4,
+    ),
 }
 
 
@@ -44,6 +49,11 @@ def valued(hint: Any) -> st.SearchStrategy[Any]:
     if type(None) in get_args(hint):
         [inner] = [one for one in get_args(hint) if one is not type(None)]
         return st.none() | valued(inner)
+    if get_origin(hint) is tuple:
+        inner, *others = get_args(hint)
+        if others == [...]:
+            return st.lists(valued(inner), max_size=3).map(tuple)
+        return st.tuples(*map(valued, (inner, *others)))
     return built(hint)
 
 
