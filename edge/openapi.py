@@ -279,6 +279,15 @@ def _sessions() -> Json:
 def _worker() -> Json:
     run: Json = {"security": [{"run": []}]}
     return {
+        "/worker/link": {
+            "get": _operation(
+                "joinAsWorker",
+                "Join as a remote worker, over a WebSocket",
+                "With a key of role `worker`. See docs/remote-workers.md.",
+                {"101": {"description": _STATUS_TEXT[101]}} | _refusals(401, 426, 429, 503),
+                security=[{"bearer": []}],
+            ),
+        },
         "/worker/transcript/snapshot": {
             "get": _operation(
                 "readSnapshot",
@@ -303,7 +312,7 @@ def _worker() -> Json:
                 _answer("SnapshotsDeleted") | _refusals(401, 403, 503),
                 **run,
             ),
-        }
+        },
     }
 
 

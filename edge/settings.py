@@ -94,6 +94,11 @@ class EdgeSettings:
     idle_poll_seconds: float = _seconds(60.0, 0.05, 3600.0)  # the same when nothing seems to be
     store_patience_seconds: float = _seconds(120.0, 0.1, 3600.0)  # a stream outlives a store that is away this long
 
+    # links of remote workers
+    max_worker_links: int = _limit(1000, 0, 100_000)  # in this process
+    worker_join_seconds: float = _seconds(10.0, 0.1, 60.0)  # from the connection to its first message
+    worker_hosts_seconds: float = _seconds(2.0, 0.05, 60.0)  # how often an idle place is offered to hosts that are new
+
     # connections
     max_connections: int = _limit(20_000, 1, 1_000_000)
     stalled_reader_seconds: float = _seconds(20.0, 1.0, 3600.0)  # TCP_USER_TIMEOUT

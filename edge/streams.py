@@ -42,6 +42,8 @@ class Streams:
         self._by_conversation: Counter[ConversationRef] = Counter()
         self._places: dict[Place, None] = {}  # oldest first
         self.stopping = False
+        self.stopped = trio.Event()  # all were told; what else is open is to end as well
+        self.worker_links = 0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -88,6 +90,7 @@ class Streams:
         finally:
             for place in list(self._places):
                 place.end()
+            self.stopped.set()
 
 
 def _too_many(sentence: str) -> Refusal:

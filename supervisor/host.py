@@ -26,6 +26,7 @@ from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.gateway.link.auth import HostTokens
 from lobu_actors.gateway.protocol import Gateway
+from lobu_actors.gateway.worker_door import WorkerDoor
 from lobu_actors.runtime.child_spec import ChildSpec
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
@@ -38,6 +39,9 @@ from supervisor.freezer import Freezer
 from supervisor.links.hub import LinkHub
 from supervisor.membership import Membership
 from supervisor.placement import Placing
+from supervisor.remote.choice import AllWorkers
+from supervisor.remote.door import LocalDoor
+from supervisor.remote.pool import RemoteWorkers
 from supervisor.rollout import Preconditions
 from supervisor.sandbox.destinations import Destination
 from supervisor.singletons.build import singletons_of
@@ -94,6 +98,8 @@ class Host:
             WorkerLimits(max_workers=limits.max_workers),
             self._containment,
         )
+        self.remote = RemoteWorkers(self._host_id, self._types, workspaces, WorkerLimits(), _quota(settings))
+        self.worker_door: WorkerDoor = LocalDoor(self._host_id, self.remote)
         self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
         self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
@@ -146,7 +152,8 @@ class Host:
             kind for kind in settings.workers.values() if self._types.get(kind.name) != kind or kind.name in untested
         ]
         try:
-            await self._containment.change(changed)
+            await self._containment.change([kind for kind in changed if not kind.remote])
+            self._types.update((kind.name, kind) for kind in changed if kind.remote)
         except SpawnerLost as error:
             raise ConfigError(f"worker types could not be tested, {error}; have it read again.") from error
         new_environment = settings.worker_env != self._settings.worker_env
@@ -175,7 +182,7 @@ class Host:
         return Environment(
             host_id=self._host_id,
             store=store,
-            workers=self.workers,
+            workers=AllWorkers(self._types, self.workers, self.remote),
             workspaces=workspaces,
             feeds=Feeds(wall_clock_ms),
             timers=self._timers,
@@ -240,6 +247,7 @@ class Host:
             ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
             ChildSpec("containment", self._containment.run, start_timeout_seconds=120),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
+            ChildSpec("remote workers", self.remote.run, shutdown_seconds=8),
             ChildSpec("workspace watch", self._watch.run),
             self._actors.as_child(),
             *self._links.reaching_out,
@@ -247,9 +255,12 @@ class Host:
 
 
 def _workspaces(settings: Settings) -> HostWorkspaces:
-    limits = settings.limits
-    quota = Quota(limits.workspace_max_bytes, limits.workspace_max_files)
-    return HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limits.session_file_max_bytes, quota=quota)
+    limit = settings.limits.session_file_max_bytes
+    return HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limit, quota=_quota(settings))
+
+
+def _quota(settings: Settings) -> Quota:
+    return Quota(settings.limits.workspace_max_bytes, settings.limits.workspace_max_files)
 
 
 def _membership(settings: Settings, store: Store, alone: Alone | None, runs: Callable[[], int]) -> Membership:

@@ -18,6 +18,7 @@ from edge.routes import (
     stream,
     ui_chat,
     worker,
+    worker_link,
 )
 from edge.services import Services
 
@@ -36,5 +37,6 @@ def blueprints(services: Services) -> list[Blueprint]:
         control.routes(services),
         sessions.routes(services),
         worker.routes(services),
+        worker_link.routes(services),
         operations.routes(services),
     ]
