@@ -25,12 +25,13 @@ from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.gateway.link.auth import HostTokens
+from lobu_actors.gateway.link.worker_pipe import FindOthers, LinkDoor
 from lobu_actors.gateway.protocol import Gateway
-from lobu_actors.gateway.worker_door import WorkerDoor
 from lobu_actors.runtime.child_spec import ChildSpec
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
 from lobu_actors.runtime.timers import Timers
+from lobu_actors.store.link_protocol import Peer
 from lobu_actors.store.protocol import Store
 from supervisor.config.errors import ConfigError
 from supervisor.config.settings import Settings
@@ -40,7 +41,7 @@ from supervisor.links.hub import LinkHub
 from supervisor.membership import Membership
 from supervisor.placement import Placing
 from supervisor.remote.choice import AllWorkers
-from supervisor.remote.door import LocalDoor
+from supervisor.remote.door import HostDoor
 from supervisor.remote.pool import RemoteWorkers
 from supervisor.rollout import Preconditions
 from supervisor.sandbox.destinations import Destination
@@ -99,13 +100,14 @@ class Host:
             self._containment,
         )
         self.remote = RemoteWorkers(self._host_id, self._types, workspaces, WorkerLimits(), _quota(settings))
-        self.worker_door: WorkerDoor = LocalDoor(self._host_id, self.remote)
+        others = LinkDoor(self._host_id, tokens, self._others_of(settings, store))
+        self.worker_door = HostDoor(self._host_id, self.remote, others)
         self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
         self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
         environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
-        self._links = LinkHub(settings.links, environment, self.conversations, tokens)
+        self._links = LinkHub(settings.links, environment, self.conversations, tokens, self.remote.attach)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
         self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links
         self._placing.forward = self._links
@@ -137,6 +139,14 @@ class Host:
             on_event=self.tree_log,
         )
         self._actors = self._supervise_actors()
+
+    def _others_of(self, settings: Settings, store: Store) -> FindOthers:
+        """The hosts elsewhere that an edge of this process can bring a remote worker to."""
+
+        async def find() -> list[Peer]:
+            return await store.find_peers(self._host_id()) if settings.allow_multi_host else []
+
+        return find
 
     def _host_id(self) -> str:
         """Changes when this process joins again as a new host."""
@@ -248,6 +258,7 @@ class Host:
             ChildSpec("containment", self._containment.run, start_timeout_seconds=120),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
             ChildSpec("remote workers", self.remote.run, shutdown_seconds=8),
+            ChildSpec("worker door", self.worker_door.run),
             ChildSpec("workspace watch", self._watch.run),
             self._actors.as_child(),
             *self._links.reaching_out,

@@ -105,7 +105,7 @@ async def run_edge(
         wall_clock_ms,
     )
     edge_settings = edge_settings_of(settings)
-    app = create_app(store, detached.gateway, keys, edge_settings)
+    app = create_app(store, detached.gateway, keys, edge_settings, worker_door=detached.worker_door)
     in_force = settings
 
     async def take_up_settings(found: Settings) -> None:

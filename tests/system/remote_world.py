@@ -25,7 +25,7 @@ from lobu_actors.store.records import ApiKey
 from tests.fakes.proxy import Proxy
 from tests.system.lobu_process import LOBU, LobuRun, until
 
-GRACE_SECONDS = 3
+GRACE_SECONDS = 8
 # Its turns run on another machine; what is local beside it is `echo`.
 CONFIG = f"""
 [limits]
@@ -39,7 +39,7 @@ reconnect_seconds = {GRACE_SECONDS}
 id = "far"
 worker = "gpu"
 default = true
-deadlines = {{ startup_seconds = 10 }}
+deadlines = {{ startup_seconds = 60 }}
 """
 WORKER = ("python", "-m", "lobu_actors.agents.echo")
 
