@@ -25,7 +25,7 @@ from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.gateway.link.auth import HostTokens
-from lobu_actors.gateway.link.worker_pipe import FindOthers, LinkDoor
+from lobu_actors.gateway.link.worker_pipe import LinkDoor
 from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.runtime.child_spec import ChildSpec
 from lobu_actors.runtime.intensity import Intensity
@@ -100,8 +100,7 @@ class Host:
             self._containment,
         )
         self.remote = RemoteWorkers(self._host_id, self._types, workspaces, WorkerLimits(), _quota(settings))
-        others = LinkDoor(self._host_id, tokens, self._others_of(settings, store))
-        self.worker_door = HostDoor(self._host_id, self.remote, others)
+        self.worker_door = self._door(settings, store, tokens)
         self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
         self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
@@ -140,13 +139,13 @@ class Host:
         )
         self._actors = self._supervise_actors()
 
-    def _others_of(self, settings: Settings, store: Store) -> FindOthers:
-        """The hosts elsewhere that an edge of this process can bring a remote worker to."""
+    def _door(self, settings: Settings, store: Store, tokens: HostTokens) -> HostDoor:
+        """Where an edge of this process can bring a remote worker to."""
 
         async def find() -> list[Peer]:
             return await store.find_peers(self._host_id()) if settings.allow_multi_host else []
 
-        return find
+        return HostDoor(self._host_id, self.remote, LinkDoor(self._host_id, tokens, find))
 
     def _host_id(self) -> str:
         """Changes when this process joins again as a new host."""
