@@ -112,13 +112,7 @@ class Host:
         self._placing.forward = self._links
         self._deadlines = Deadlines(store, self._host_id, environment.promises, environment.running)
         self._sweeper = self._sweeping(settings, store, environment.promises)
-        self._janitor = Janitor(
-            store,
-            retention_seconds=limits.retention_days * DAY_SECONDS,
-            max_segments=limits.snapshot_max_segments,
-            interval_seconds=limits.retention_interval_seconds,
-            host_retention_seconds=limits.host_retention_days * DAY_SECONDS,
-        )
+        self._janitor = _janitor(settings, store)
         self._expired_files = ExpiredFiles(store)
         self._freezer = Freezer(
             self.membership,
@@ -267,6 +261,17 @@ class Host:
 def _workspaces(settings: Settings) -> HostWorkspaces:
     limit = settings.limits.session_file_max_bytes
     return HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limit, quota=_quota(settings))
+
+
+def _janitor(settings: Settings, store: Store) -> Janitor:
+    limits = settings.limits
+    return Janitor(
+        store,
+        retention_seconds=limits.retention_days * DAY_SECONDS,
+        max_segments=limits.snapshot_max_segments,
+        interval_seconds=limits.retention_interval_seconds,
+        host_retention_seconds=limits.host_retention_days * DAY_SECONDS,
+    )
 
 
 def _quota(settings: Settings) -> Quota:
