@@ -20,6 +20,7 @@ from edge.streams import Streams
 from edge.tokens import JwtKeys
 from edge.tracing import SpanSink
 from lobu_actors.gateway.protocol import Gateway
+from lobu_actors.gateway.worker_door import WorkerDoor
 from lobu_actors.store.protocol import Store
 
 _EXTENSION = "lobu"
@@ -32,11 +33,12 @@ def create_app(
     settings: EdgeSettings,
     streams: Streams | None = None,
     spans: SpanSink | None = None,
+    worker_door: WorkerDoor | None = None,
 ) -> QuartTrio:
     """An ASGI app. It reads no environment, and holds nothing that must be closed; `edge.server.serve` runs it.
 
-    `streams`: of the app that this one follows on, which counts on and ends them all.
-    `spans`: where spans go, if anywhere.
+    `streams`: of the app that this one follows on, which counts on and ends them all. `spans`: where spans go, if
+    anywhere. `worker_door`: where links of remote workers go; None: they are refused.
     """
     app = QuartTrio("edge", static_folder=None)
     app.asgi_http_class = EdgeConnection
@@ -44,7 +46,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.max_message_bytes
     app.config["BODY_TIMEOUT"] = settings.body_seconds
     app.url_map.merge_slashes = False  # a redirect would lose a POST's body
-    services = Services.build(store, gateway, keys, settings, streams or Streams(settings, spans))
+    services = Services.build(store, gateway, keys, settings, streams or Streams(settings, spans), worker_door)
     app.extensions[_EXTENSION] = services
     for blueprint in blueprints(services):
         app.register_blueprint(blueprint)
@@ -70,7 +72,14 @@ def take_up(app: QuartTrio, settings: EdgeSettings) -> None:
     """
     services = services_of(app)
     services.streams.settings = settings
-    fresh = create_app(services.store, services.gateway, services.keys, settings, services.streams)
+    fresh = create_app(
+        services.store,
+        services.gateway,
+        services.keys,
+        settings,
+        services.streams,
+        worker_door=services.worker_door,
+    )
     app.asgi_app = fresh.asgi_app  # type: ignore[method-assign]
 
 

@@ -106,13 +106,34 @@ class Authenticator:
             raise unauthorized("Send an API key or a conversation token as Authorization: Bearer.")
         credential_hash = api_key_hash(credential)  # no credential is kept in the clear
         if credential.startswith(API_KEY_PREFIX):
-            if len(credential) > MAX_API_KEY_CHARS or not credential.isascii():
-                raise unauthorized("The API key is not valid.")
-            found = await self._by_key_hash(credential_hash, "The API key is not valid."), math.inf
+            found = await self._by_key(credential, credential_hash), math.inf
         else:
             found = self._by_token(credential, credential_hash)
+        if found[0].role is Role.WORKER:
+            raise unauthorized("This key is a worker's; it opens /worker/link and nothing else.")
         self._rates.take(found[0].rate_key)
         return found
+
+    async def worker(self) -> Principal:
+        """The principal of a remote worker's key; its user is the worker type that it is for.
+
+        Raises Refusal 401, 429; StoreUnavailable.
+        """
+        credential = bearer_credential()
+        if credential is None or not credential.startswith(API_KEY_PREFIX):
+            raise unauthorized(
+                "Send a worker's key as Authorization: Bearer; `lobu token create --worker TYPE` makes it."
+            )
+        principal = await self._by_key(credential, api_key_hash(credential))
+        if principal.role is not Role.WORKER:
+            raise unauthorized("This key is no worker's; `lobu token create --worker TYPE` makes one.")
+        self._rates.take(principal.rate_key)
+        return principal
+
+    async def _by_key(self, credential: str, credential_hash: str) -> Principal:
+        if len(credential) > MAX_API_KEY_CHARS or not credential.isascii():
+            raise unauthorized("The API key is not valid.")
+        return await self._by_key_hash(credential_hash, "The API key is not valid.")
 
     async def _by_key_hash(self, key_hash: str, otherwise: str) -> Principal:
         known = self._believed(key_hash)

@@ -243,6 +243,15 @@ def _sessions() -> Json:
 def _worker() -> Json:
     run: Json = {"security": [{"run": []}]}
     return {
+        "/worker/link": {
+            "get": operation(
+                "joinAsWorker",
+                "Join as a remote worker, over a WebSocket",
+                "With a key of role `worker`. See docs/remote-workers.md.",
+                {"101": {"description": STATUS_TEXT[101]}} | refusals(401, 426, 429, 503),
+                security=[{"bearer": []}],
+            ),
+        },
         "/worker/transcript/snapshot": {
             "get": operation(
                 "readSnapshot",
@@ -267,7 +276,7 @@ def _worker() -> Json:
                 answer("SnapshotsDeleted") | refusals(401, 403, 503),
                 **run,
             ),
-        }
+        },
     }
 
 

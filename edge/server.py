@@ -31,6 +31,7 @@ from edge import metrics
 from edge.app import services_of
 from edge.connection import Connection
 from edge.listening import bind, configure
+from edge.routes.worker_link import message_bytes
 from edge.settings import EdgeSettings
 from edge.ws_stream import EdgeConfig, SocketLimits
 
@@ -157,7 +158,7 @@ def _hypercorn_config(settings: EdgeSettings) -> EdgeConfig:
     config.h11_max_incomplete_size = settings.max_header_bytes
     config.websocket_ping_interval = settings.ping_seconds
     config.sockets = SocketLimits(
-        lambda _: settings.max_message_bytes, settings.socket_silence_seconds, settings.linger_seconds
+        partial(message_bytes, settings), settings.socket_silence_seconds, settings.linger_seconds
     )
     config.startup_timeout = config.shutdown_timeout = 10.0
     return config

@@ -19,6 +19,7 @@ from edge.tenancy import Tenancy
 from edge.tokens import JwtKeys
 from edge.uploads import Uploads
 from lobu_actors.gateway.protocol import Gateway
+from lobu_actors.gateway.worker_door import WorkerDoor
 from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Conversation
 
@@ -39,9 +40,18 @@ class Services:
     guardrails: Guardrails
     uploads: Uploads
     streams: Streams
+    worker_door: WorkerDoor | None
 
     @classmethod
-    def build(cls, store: Store, gateway: Gateway, keys: JwtKeys, settings: EdgeSettings, streams: Streams) -> Services:
+    def build(
+        cls,
+        store: Store,
+        gateway: Gateway,
+        keys: JwtKeys,
+        settings: EdgeSettings,
+        streams: Streams,
+        worker_door: WorkerDoor | None,
+    ) -> Services:
         return cls(
             store=store,
             gateway=gateway,
@@ -53,6 +63,7 @@ class Services:
             guardrails=Guardrails(store, settings),
             uploads=Uploads(store, settings),
             streams=streams,
+            worker_door=worker_door,
         )
 
     def draining(self) -> bool:

@@ -100,6 +100,11 @@ class EdgeSettings:
     max_lookers: int = _limit(8, 0, 1000)  # that look at the same time, in this process
     look_seconds: float = _seconds(1.0, 0.05, 60.0)  # between two looks for each of them
 
+    # links of remote workers
+    max_worker_links: int = _limit(1000, 0, 100_000)  # in this process
+    worker_join_seconds: float = _seconds(10.0, 0.1, 60.0)  # from the connection to its first message
+    worker_hosts_seconds: float = _seconds(2.0, 0.05, 60.0)  # how often an idle place is offered to hosts that are new
+
     # connections
     max_connections: int = _limit(20_000, 1, 1_000_000)
     stalled_reader_seconds: float = _seconds(20.0, 1.0, 3600.0)  # TCP_USER_TIMEOUT

@@ -46,6 +46,8 @@ class Streams:
         self._places: dict[Place, None] = {}  # oldest first
         self.stopping = False
         self.deliveries = Deliveries(settings.delivery_entries, self.traces)
+        self.stopped = trio.Event()  # all were told; what else is open is to end as well
+        self.worker_links = 0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -92,6 +94,7 @@ class Streams:
         finally:
             for place in list(self._places):
                 place.end()
+            self.stopped.set()
 
 
 def _too_many(sentence: str) -> Refusal:

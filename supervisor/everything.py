@@ -229,7 +229,14 @@ class Everything:
     async def _run_edge(self, context: ChildContext) -> None:
         settings = self._settings
         edge_settings = edge_settings_of(settings)
-        self._app = edge_app.create_app(self._store, self._host.gateway, self._keys, edge_settings, spans=self._spans)
+        self._app = edge_app.create_app(
+            self._store,
+            self._host.gateway,
+            self._keys,
+            edge_settings,
+            spans=self._spans,
+            worker_door=self._host.worker_door,
+        )
         async with trio.open_nursery() as nursery:
             serving = partial(
                 serve,

@@ -29,11 +29,13 @@ from lobu_actors.conversation.spans import SpanSink
 from lobu_actors.conversation.state import Limits as ConversationLimits
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.gateway.link.auth import HostTokens
+from lobu_actors.gateway.link.worker_pipe import LinkDoor
 from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.runtime.child_spec import ChildSpec
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
 from lobu_actors.runtime.timers import Timers
+from lobu_actors.store.link_protocol import Peer
 from lobu_actors.store.protocol import Store
 from supervisor.config.errors import ConfigError
 from supervisor.config.settings import Settings
@@ -43,6 +45,9 @@ from supervisor.links.hub import LinkHub
 from supervisor.looking import Look
 from supervisor.membership import Membership
 from supervisor.placement import Placing
+from supervisor.remote.choice import AllWorkers
+from supervisor.remote.door import HostDoor
+from supervisor.remote.pool import RemoteWorkers
 from supervisor.rollout import Preconditions
 from supervisor.sandbox.destinations import Destination
 from supervisor.singletons.build import singletons_of
@@ -100,6 +105,8 @@ class Host:
             WorkerLimits(max_workers=limits.max_workers),
             self._containment,
         )
+        self.remote = RemoteWorkers(self._host_id, self._types, workspaces, WorkerLimits(), _quota(settings))
+        self.worker_door = self._door(settings, store, tokens)
         self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
         self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
@@ -107,7 +114,7 @@ class Host:
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
         look = self.looking = Look(environment, self.workers, self.conversations.depths)
         self.conversations.looking = look
-        self._links = LinkHub(settings.links, environment, self.conversations, tokens)
+        self._links = LinkHub(settings.links, environment, self.conversations, tokens, self.remote.attach)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
         self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links
         self._placing.forward = self._links
@@ -140,6 +147,14 @@ class Host:
         """To whom the spans of runs are told; call it before this host runs."""
         self._environment.spans = spans
 
+    def _door(self, settings: Settings, store: Store, tokens: HostTokens) -> HostDoor:
+        """Where an edge of this process can bring a remote worker to."""
+
+        async def find() -> list[Peer]:
+            return await store.find_peers(self._host_id()) if settings.allow_multi_host else []
+
+        return HostDoor(self._host_id, self.remote, LinkDoor(self._host_id, tokens, find))
+
     def _host_id(self) -> str:
         """Changes when this process joins again as a new host."""
         return self.membership.host_id
@@ -154,7 +169,8 @@ class Host:
             kind for kind in settings.workers.values() if self._types.get(kind.name) != kind or kind.name in untested
         ]
         try:
-            await self._containment.change(changed)
+            await self._containment.change([kind for kind in changed if not kind.remote])
+            self._types.update((kind.name, kind) for kind in changed if kind.remote)
         except SpawnerLost as error:
             raise ConfigError(f"worker types could not be tested, {error}; have it read again.") from error
         new_environment = settings.worker_env != self._settings.worker_env
@@ -183,7 +199,7 @@ class Host:
         return Environment(
             host_id=self._host_id,
             store=store,
-            workers=self.workers,
+            workers=AllWorkers(self._types, self.workers, self.remote),
             workspaces=workspaces,
             feeds=Feeds(wall_clock_ms),
             timers=self._timers,
@@ -259,11 +275,18 @@ class Host:
             ChildSpec("spawner", self._link.run, shutdown_seconds=8, start_timeout_seconds=15),
             ChildSpec("containment", self._containment.run, start_timeout_seconds=120),
             ChildSpec("workers", self.workers.run, shutdown_seconds=8),
+            ChildSpec("remote workers", self.remote.run, shutdown_seconds=8),
+            ChildSpec("worker door", self.worker_door.run),
             ChildSpec("workspace watch", self._watch.run),
             ChildSpec("gauges", self._gauges.run),
             self._actors.as_child(),
             *self._links.reaching_out,
         ]
+
+
+def _workspaces(settings: Settings) -> HostWorkspaces:
+    limit = settings.limits.session_file_max_bytes
+    return HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limit, quota=_quota(settings))
 
 
 def _janitor(settings: Settings, store: Store) -> Janitor:
@@ -277,10 +300,8 @@ def _janitor(settings: Settings, store: Store) -> Janitor:
     )
 
 
-def _workspaces(settings: Settings) -> HostWorkspaces:
-    limits = settings.limits
-    quota = Quota(limits.workspace_max_bytes, limits.workspace_max_files)
-    return HostWorkspaces(settings.state_dir / "workspaces", max_bytes=limits.session_file_max_bytes, quota=quota)
+def _quota(settings: Settings) -> Quota:
+    return Quota(settings.limits.workspace_max_bytes, settings.limits.workspace_max_files)
 
 
 def _membership(settings: Settings, store: Store, alone: Alone | None, runs: Callable[[], int]) -> Membership:

@@ -114,7 +114,7 @@ async def run_edge(
     edge_settings = edge_settings_of(settings)
     telling = ExitStack()
     spans = telling.enter_context(spans_told(settings.telemetry.otlp_endpoint, "lobu-edge"))
-    app = create_app(store, detached.gateway, keys, edge_settings, spans=spans)
+    app = create_app(store, detached.gateway, keys, edge_settings, spans=spans, worker_door=detached.worker_door)
     in_force = settings
 
     async def take_up_settings(found: Settings) -> None:

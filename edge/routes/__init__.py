@@ -22,6 +22,7 @@ from edge.routes import (
     timelines,
     ui_chat,
     worker,
+    worker_link,
 )
 from edge.services import Services
 
@@ -42,6 +43,7 @@ def blueprints(services: Services) -> list[Blueprint]:
         timelines.routes(services),
         sessions.routes(services),
         worker.routes(services),
+        worker_link.routes(services),
         operations.routes(services),
         house.routes(services),
         pages.routes(services),

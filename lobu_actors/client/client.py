@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 API = "/api/v1/agents"
 MAX_PAGE = 200
-CALL_RETRY = RetryPolicy(attempts=5, base_seconds=0.5, max_seconds=5.0)
+CALL_RETRY = RetryPolicy(attempts=8, base_seconds=0.5, max_seconds=5.0)
 
 
 @attrs.frozen
@@ -57,9 +57,18 @@ class Client:
     All methods raise ServerAway, RequestRefused and UnexpectedAnswer.
     """
 
-    def __init__(self, base_url: str, key: str | None = None, *, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        key: str | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        call_retry: RetryPolicy = CALL_RETRY,
+    ) -> None:
+        """`retry` is for streams, `call_retry` for calls that act."""
         self._http = new_http(base_url, key)
         self._retry = retry or RetryPolicy()
+        self._call_retry = call_retry
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
 
     async def __aenter__(self) -> Client:
@@ -179,14 +188,14 @@ class Client:
                 response = await self._request(method, path, json, None)
             except httpx.TransportError as error:
                 unknown = unknown or not isinstance(error, httpx.ConnectError)
-                if failures >= CALL_RETRY.attempts:
+                if failures >= self._call_retry.attempts:
                     raise away(self._http, error) from error
             else:
-                if response.status_code not in RETRIED_STATUSES or failures >= CALL_RETRY.attempts:
+                if response.status_code not in RETRIED_STATUSES or failures >= self._call_retry.attempts:
                     break
                 unknown = True
                 asked = retry_after_seconds(response)
-            await anyio.sleep(CALL_RETRY.delay_seconds(failures, asked))
+            await anyio.sleep(self._call_retry.delay_seconds(failures, asked))
         try:
             return decode_answer(response)
         except RequestRefused as refused:

@@ -259,6 +259,15 @@ def encode(frame: Frame) -> bytes:
 
 def decode_worker_frame(line: bytes) -> Frame:
     """What a worker said: a `WorkerFrame` or `Unknown`. Raises FrameError."""
+    return _decode(line, WORKER_FRAMES)
+
+
+def decode_supervisor_frame(line: bytes) -> Frame:
+    """What a worker is told: a `SupervisorFrame` or `Unknown`. Raises FrameError."""
+    return _decode(line, SUPERVISOR_FRAMES)
+
+
+def _decode(line: bytes, kinds: dict[str, type[Frame]]) -> Frame:
     try:
         wire = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -266,7 +275,7 @@ def decode_worker_frame(line: bytes) -> Frame:
     if not isinstance(wire, dict) or not isinstance(wire.get("type"), str):
         raise FrameError("a frame is a JSON object with a string `type`", line)
     name = wire.pop("type")
-    kind = WORKER_FRAMES.get(name)
+    kind = kinds.get(name)
     if kind is None:
         return Unknown(type=name, extra=wire)
     values: Json = {}

@@ -62,10 +62,14 @@ class OnBusy(StrEnum):
 
 
 class Role(StrEnum):
-    """What an API key may do: `admin` acts for every user of its organization, `user` for its own user only."""
+    """What an API key may do: `admin` acts for every user of its organization, `user` for its own user only.
+
+    `worker` joins as a remote worker of the type that stands where a user stands, and may do nothing else.
+    """
 
     ADMIN = "admin"
     USER = "user"
+    WORKER = "worker"
 
 
 class DeliveryStatus(StrEnum):

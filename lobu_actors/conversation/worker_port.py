@@ -30,9 +30,11 @@ class WorkerRequest:
 
 @attrs.frozen
 class WorkerReady:
+    """A worker on another machine has no process here: pid and time are None."""
+
     worker_id: str
-    pid: int
-    started_at: float  # seconds since boot; with the pid the process's identity
+    pid: int | None
+    started_at: float | None  # seconds since boot; with the pid the process's identity
     capabilities: frozenset[str]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import trio
 
-from lobu_actors.client import Client
+from lobu_actors.client import Client, RetryPolicy
 from supervisor.cli.options import example, gateway_options, json_option, print_json
 from supervisor.config.gateway import GatewayPlace, find_gateway
 
@@ -28,5 +28,5 @@ def command(key: str, message_id: str | None, as_json: bool, gateway: str | None
 
 
 async def _cancel(place: GatewayPlace, key: str, message_id: str | None) -> dict[str, Any]:
-    async with Client(place.url, place.key) as client:
+    async with Client(place.url, place.key, call_retry=RetryPolicy(attempts=2)) as client:
         return await client.cancel(key, message_id)

@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "Show hosts, conversations and turns.",
     "history": "Print a conversation's replies and errors.",
     "cancel": "Cancel what a conversation is doing.",
+    "worker": "Run workers here for a gateway elsewhere.",
     "token": "Create, list and revoke API keys.",
     "migrate": "Bring the database's schema up to date.",
     "audit": "Check the invariants against the database and this host.",

@@ -33,7 +33,8 @@ def command() -> None:
 
 @command.command("create", epilog=example("lobu token create --user alice --expires-days 90"))
 @click.option("--user", default="admin", show_default=True, help="The user that the key acts for.")
-@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.USER.value, show_default=True)
+@click.option("--role", type=click.Choice(["admin", "user"]), default="user", show_default=True)
+@click.option("--worker", "worker_type", help="For a remote worker of this type, in place of --user and --role.")
 @click.option("--label", default="", help="A note to tell keys apart.")
 @click.option("--expires-days", type=click.FloatRange(min=0, min_open=True, max=36_500), help="Default: never.")
 @json_option
@@ -41,6 +42,7 @@ def command() -> None:
 def create(
     user: str,
     role: str,
+    worker_type: str | None,
     label: str,
     expires_days: float | None,
     as_json: bool,
@@ -49,6 +51,8 @@ def create(
     database_url: str | None,
 ) -> None:
     """Make a key and print it, once: afterwards nobody can tell it, only revoke it."""
+    if worker_type is not None:
+        user, role = worker_type, Role.WORKER.value
     if not is_id(user):
         raise click.BadParameter("use letters, digits and `. _ : @ + -`, at most 128", param_hint="--user")
     settings = load_for_database(config, data_dir, database_url)
@@ -88,7 +92,7 @@ def list_keys(as_json: bool, config: Path | None, data_dir: Path | None, databas
     for key in keys:
         state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "valid"
         hash_shown = key.key_hash[:SHOWN_HASH_CHARACTERS]
-        click.echo(f"{hash_shown}  {key.role.value:<5}  {key.user_id:<20}  {state:<16}  {key.label}".rstrip())
+        click.echo(f"{hash_shown}  {key.role.value:<6}  {key.user_id:<20}  {state:<16}  {key.label}".rstrip())
 
 
 @command.command("revoke", epilog=example("lobu token revoke 3fa94b21c0de"))

@@ -24,6 +24,7 @@ from supervisor.workers.types import SANDBOXES, WorkerType
 _Part = TypeVar("_Part", Deadlines, FailurePolicy, Guardrail)
 
 MAX_WARM = 64
+MAX_RECONNECT_SECONDS = 600
 _WORKER_BOUNDS = {
     "memory_mb": (16, 1024 * 1024),
     "cpu_seconds": (1, 10 * 365 * 86_400),
@@ -114,6 +115,8 @@ def read_workers(table: Table, folder: Path) -> dict[str, WorkerType]:
 
 
 def _worker(worker: Table, name: str, folder: Path) -> WorkerType:
+    if worker.boolean("remote", False):
+        return _remote_worker(worker, name)
     sandbox = _sandbox(worker)
     warm = worker.integer("warm", 0, least=0, most=MAX_WARM) or 0
     if sandbox != "none" and warm:
@@ -130,8 +133,18 @@ def _worker(worker: Table, name: str, folder: Path) -> WorkerType:
         readable=_readable(worker, sandbox, folder),
         network=network,
         dispatcher=dispatcher,
+        remote=False,
         **{key: value for key, value in limits.items() if value is not None},
     )
+
+
+def _remote_worker(worker: Table, name: str) -> WorkerType:
+    """The program, its limits and its sandbox are the other machine's to say."""
+    for key in worker.names():
+        if key not in ("remote", "reconnect_seconds"):
+            worker.fail(key, "does not go with remote = true; it belongs into the lobu.toml of the worker's machine")
+    grace = worker.integer("reconnect_seconds", 20, least=0, most=MAX_RECONNECT_SECONDS) or 0
+    return WorkerType(name=name, command=(), remote=True, reconnect_seconds=float(grace))
 
 
 def _network(worker: Table, sandbox: str) -> tuple[tuple[Destination, ...], bool]:

@@ -21,7 +21,7 @@ from lobu_actors.store.records import Owed
 from supervisor.config.settings import LinkSettings
 from supervisor.conversations import Conversations
 from supervisor.links.notices import Notices
-from supervisor.links.server import LinkServer, Listen
+from supervisor.links.server import Attach, LinkServer, Listen
 from supervisor.links.takeover import Takeover
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,12 @@ class LinkHub:
     tells others the address, `reaching_out` behind it. Both are empty when no links are wanted."""
 
     def __init__(
-        self, settings: LinkSettings, environment: Environment, conversations: Conversations, tokens: HostTokens
+        self,
+        settings: LinkSettings,
+        environment: Environment,
+        conversations: Conversations,
+        tokens: HostTokens,
+        attach: Attach,
     ) -> None:
         self._settings = settings
         self._env = environment
@@ -48,6 +53,7 @@ class LinkHub:
             environment.feeds,
             environment.owners,
             self._hinted,
+            attach,
         )
         self.peers = Peers(me, store.find_peers, tokens, environment.feeds, environment.owners)
         self._notices = Notices(store, me, self._hinted, self._look)

@@ -6,7 +6,7 @@ host, and links that were made to the old one are ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import attrs
@@ -25,8 +25,10 @@ from lobu_actors.gateway.feed import Feeds
 from lobu_actors.gateway.link import wire
 from lobu_actors.gateway.link.auth import HostClaims, HostTokens, bearer
 from lobu_actors.gateway.link.session import close
+from lobu_actors.gateway.link.worker_pipe import WebSocketPipe, read_joining
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import Gateway
+from lobu_actors.gateway.worker_door import Joining, WorkerPipe
 from lobu_actors.runtime.child_spec import ChildContext
 from supervisor.links.serving import Hinted, ServedLink
 
@@ -36,6 +38,9 @@ HANDSHAKE_SECONDS = 5.0
 MAX_LINKS = 512  # those that are being let in among them
 NO_COMMON_VERSION = 4001
 UNAUTHORIZED, NOT_FOUND = 401, 404
+
+
+Attach = Callable[[WorkerPipe, Joining], Awaitable[None]]
 
 
 class CannotListenForLinks(Exception):
@@ -52,7 +57,8 @@ class Listen:
 
 
 class LinkServer:
-    """`me` gives this host's id, empty before it has joined; `gateway` its own conversations only."""
+    """`me` gives this host's id, empty before it has joined; `gateway` its own conversations only; `attach` serves the
+    link of a remote worker until it ends."""
 
     def __init__(
         self,
@@ -63,7 +69,9 @@ class LinkServer:
         feeds: Feeds,
         owners: Owners,
         hinted: Hinted,
+        attach: Attach,
     ) -> None:
+        self._attach = attach
         self._listen = listen
         self._me = me
         self._tokens = tokens
@@ -136,13 +144,16 @@ class LinkServer:
         if websocket is None or claims is None:
             return
         try:
-            await self._use(nursery, websocket, claims)
+            if request.path == wire.WORKER_PATH:
+                await self._use_for_worker(websocket, claims)
+            else:
+                await self._use(nursery, websocket, claims)
         finally:
             await close(websocket)
 
     async def _let_in(self, request: WebSocketRequest) -> HostClaims | None:
         """None: refused, with one line in the log."""
-        if request.path != wire.PATH:
+        if request.path not in (wire.PATH, wire.WORKER_PATH):
             await request.reject(NOT_FOUND)
             return None
         token = bearer(request.headers)
@@ -183,6 +194,16 @@ class LinkServer:
         finally:
             telemetry.LINKS_UP.labels("in").dec()
         log.info("link ended", sender=claims.sender, reason=reason)
+
+    async def _use_for_worker(self, websocket: WebSocketConnection, claims: HostClaims) -> None:
+        """A remote worker came in at that edge, and brings itself."""
+        try:
+            with trio.fail_after(HANDSHAKE_SECONDS):
+                joining = await read_joining(websocket)
+        except (wire.WireError, trio.TooSlowError) as error:
+            log.warning("worker link refused", reason=str(error), sender=claims.sender)
+            return
+        await self._attach(WebSocketPipe(websocket), joining)
 
 
 async def _open_unix(path: Path) -> trio.SocketListener:

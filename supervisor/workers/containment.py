@@ -77,7 +77,7 @@ class Containment:
             serving = _Serving(context.stopping)
             nursery.start_soon(self._egress.run, serving)
             await serving.up.wait()
-            await self.change(list(self._types.values()))
+            await self.change([kind for kind in self._types.values() if not kind.remote])
             context.started()
 
     async def change(self, kinds: Collection[WorkerType]) -> None:

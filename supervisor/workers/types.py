@@ -25,7 +25,10 @@ class WorkerType:
 
     Limits are of each process, except `processes`, which counts those of one worker and needs a user of its own or a
     sandbox. `own_user` None means: if the host can. `network` is where a sandboxed worker may connect to, with
-    `dispatcher` also this host's gateway; `readable` are further paths that it sees. Raises ValueError.
+    `dispatcher` also this host's gateway; `readable` are further paths that it sees.
+
+    `remote`: other machines have the program and its limits, and join; a cut link may come again within
+    `reconnect_seconds`. Raises ValueError.
     """
 
     name: str
@@ -43,8 +46,14 @@ class WorkerType:
     temporary_mb: int = 512  # of a sandbox's own /tmp, in memory
     network: tuple[Destination, ...] = ()
     dispatcher: bool = False
+    remote: bool = False
+    reconnect_seconds: float = 20.0
 
     def __attrs_post_init__(self) -> None:
+        if self.remote:
+            if self.command or self.reconnect_seconds < 0:
+                raise ValueError(f"worker type {self.name!r} is remote: no command here, reconnect_seconds >= 0")
+            return
         if not self.command or not all(isinstance(part, str) and "\0" not in part for part in self.command):
             raise ValueError(f"worker type {self.name!r} needs a command: at least one string, none with a NUL")
         if self.sandbox not in SANDBOXES:

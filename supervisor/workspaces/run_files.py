@@ -19,14 +19,14 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def append_input(top: int, name: str, data: bytes, offset: int) -> None:
-    """Add a piece to a file in input/; at offset 0 the file is made. Raises OSError when it is not what it was."""
-    with folder(top, "input") as parent:
+def append(top: int, part: str, name: str, data: bytes, offset: int) -> None:
+    """Add a piece to a file in that folder; at offset 0 it is made. Raises OSError when it is not what it was."""
+    with folder(top, part) as parent:
         descriptor = os.open(name, _APPEND if _exists(parent, name) else _CREATE, _FILE_MODE, dir_fd=parent)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size != offset:
-                raise OSError(f"somebody else changed {name!r} in input/")
+                raise OSError(f"somebody else changed {name!r} in {part}/")
             inherit(descriptor, parent)
             view = memoryview(data)
             while view:
@@ -35,10 +35,10 @@ def append_input(top: int, name: str, data: bytes, offset: int) -> None:
             os.close(descriptor)
 
 
-def list_output(top: int) -> list[OutputEntry]:
-    """What is in output/, by name, at most MAX_LISTED entries. Raises OSError."""
+def listed(top: int, part: str) -> list[OutputEntry]:
+    """What is in that folder, by name, at most MAX_LISTED entries. Raises OSError."""
     try:
-        parent = os.open("output", DIRECTORY, dir_fd=top)
+        parent = os.open(part, DIRECTORY, dir_fd=top)
     except FileNotFoundError:
         return []
     try:
@@ -54,9 +54,9 @@ def list_output(top: int) -> list[OutputEntry]:
         os.close(parent)
 
 
-def read_output(top: int, entry: OutputEntry, offset: int, length: int) -> bytes:
+def read(top: int, part: str, entry: OutputEntry, offset: int, length: int) -> bytes:
     """Exactly `length` bytes of a listed file. Raises OutputUnreadable when it is not what it was, and OSError."""
-    parent = os.open("output", DIRECTORY, dir_fd=top)
+    parent = os.open(part, DIRECTORY, dir_fd=top)
     try:
         descriptor = os.open(entry.name, _READ, dir_fd=parent)
     except FileNotFoundError as error:

@@ -190,16 +190,28 @@ class HostWorkspace:
 
     async def append_input(self, name: str, data: bytes, offset: int) -> None:
         """Add a piece to a file in input/; it is made by the first, at offset 0."""
-        await trio.to_thread.run_sync(self._in_top, lambda top: run_files.append_input(top, name, data, offset))
+        await self.append("input", name, data, offset)
 
     async def list_output(self) -> list[OutputEntry]:
         """What lies in output/, by name."""
-        await trio.lowlevel.checkpoint()
-        return self._in_top(run_files.list_output)
+        return await self.listed("output")
 
     async def read_output(self, entry: OutputEntry, offset: int, length: int) -> bytes:
         """That many bytes of a listed file. Raises OutputUnreadable."""
-        read = partial(run_files.read_output, entry=entry, offset=offset, length=length)
+        return await self.read("output", entry, offset, length)
+
+    async def append(self, part: str, name: str, data: bytes, offset: int) -> None:
+        """As `append_input`, to a file in one of the FOLDERS."""
+        await trio.to_thread.run_sync(self._in_top, lambda top: run_files.append(top, part, name, data, offset))
+
+    async def listed(self, part: str) -> list[OutputEntry]:
+        """As `list_output`, of one of the FOLDERS."""
+        await trio.lowlevel.checkpoint()
+        return self._in_top(partial(run_files.listed, part=part))
+
+    async def read(self, part: str, entry: OutputEntry, offset: int, length: int) -> bytes:
+        """As `read_output`, of a file in one of the FOLDERS. Raises OutputUnreadable."""
+        read = partial(run_files.read, part=part, entry=entry, offset=offset, length=length)
         return await trio.to_thread.run_sync(self._in_top, read)
 
     def _in_top(self, work: Callable[[int], T]) -> T:

@@ -16,6 +16,7 @@ from lobu_actors.gateway.feed import Feed
 from lobu_actors.gateway.link.peers import Peers
 from lobu_actors.gateway.link.router import Router
 from lobu_actors.gateway.owners import Owners
+from lobu_actors.gateway.worker_door import Joining, WorkerPipe
 from lobu_actors.gateway.writer import FeedWriter
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.memory import MemoryStore
@@ -67,8 +68,11 @@ async def linked_host(store: MemoryStore, host_id: str, *, unix_path: Path | Non
         await trio.sleep(0.1 if message_id == SLOWLY_READ else 0)
         hints.append((ref, message_id))
 
+    async def no_workers(pipe: WorkerPipe, _joining: Joining) -> None:
+        await pipe.close(1013, "no workers here")
+
     listen = Listen("127.0.0.1", 0, unix_path)
-    server = LinkServer(listen, lambda: host_id, TOKENS, local, local.feeds, owners, hinted)
+    server = LinkServer(listen, lambda: host_id, TOKENS, local, local.feeds, owners, hinted, no_workers)
     peers = Peers(lambda: host_id, store.find_peers, TOKENS, local.feeds, owners)
     router = Router(local, owners, peers, store.find_owner)
     started = trio.Event()

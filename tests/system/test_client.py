@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -15,8 +15,10 @@ import pytest
 import trio
 
 from lobu_actors.client import Client, ClientEvent, RequestRefused
+from lobu_actors.store.embedded import EmbeddedServer
+from tests.conftest import admin, url_of
 from tests.system.audit import broken_promises, turn_of
-from tests.system.conftest import Start
+from tests.system.conftest import Start, shared_run
 from tests.system.lobu_process import ADMIN_KEY, ECHO, LOBU, LobuRun, free_port, until
 
 BACKENDS = ["trio", "asyncio"]
@@ -44,15 +46,21 @@ async def reply(client: Client, key: str, content: str) -> list[ClientEvent]:
         return [event async for event in events]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-async def test_every_call(start_run: Start, backend: str) -> None:
-    run: LobuRun = await start_run(config=ECHO)
+@pytest.fixture(scope="module")
+def run(database_server: EmbeddedServer, template_database: str) -> Iterator[LobuRun]:
+    admin(database_server.url, f"CREATE DATABASE lobu_client TEMPLATE {template_database} STRATEGY file_copy")
+    with shared_run(ECHO, url_of(database_server, "lobu_client")) as shared:
+        yield shared
+    admin(database_server.url, "DROP DATABASE lobu_client WITH (FORCE)")
 
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_every_call(run: LobuRun, backend: str) -> None:
     async def work() -> None:
         async with Client(run.url, ADMIN_KEY) as admin:
             assert await admin.ready()
-            opened = await admin.open("echo", user="ann", thread="t1")
-            assert (await admin.open("echo", user="ann", thread="t1")).key == opened.key
+            opened = await admin.open("echo", user="ann", thread=backend)
+            assert (await admin.open("echo", user="ann", thread=backend)).key == opened.key
             assert (await admin.open("echo", user="ann", new=True)).key != opened.key
         async with Client(run.url, opened.token) as client:
             key = opened.key
@@ -106,8 +114,7 @@ async def _cancel(client: Client, key: str) -> None:
             assert [event.type async for event in events][-1] == "cancelled"
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "how"), [("trio", "killed"), ("asyncio", "stopped"), ("asyncio", "killed")])
 async def test_a_server_that_restarts_in_the_middle_of_a_reply(start_run: Start, backend: str, how: str) -> None:
     """The stream goes on by itself, and calls that are made meanwhile wait for the server."""
     run: LobuRun = await start_run(config=HANDS_OVER, arguments=("--port", str(free_port())))

@@ -26,12 +26,14 @@ class CannotConnect(Exception):
         self.unfit = unfit
 
 
-async def connect(nursery: trio.Nursery, stream: Stream, host: str, token: str) -> WebSocketConnection:
+async def connect(
+    nursery: trio.Nursery, stream: Stream, host: str, token: str, path: str = wire.PATH
+) -> WebSocketConnection:
     """Its tasks run in `nursery`, which fails with ConnectionRejected when the other side does not let us in. The
     stream stays the caller's to close: the library leaves it open when the other side closes first."""
     headers = [(b"Authorization", b"Bearer " + token.encode())]
     return await wrap_client_stream(
-        nursery, stream, host, wire.PATH, extra_headers=headers, max_message_size=wire.MAX_FRAME_CHARS
+        nursery, stream, host, path, extra_headers=headers, max_message_size=wire.MAX_FRAME_CHARS
     )
 
 

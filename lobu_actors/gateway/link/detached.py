@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 
 import trio
 
@@ -18,6 +19,7 @@ from lobu_actors.gateway.link.auth import HostTokens
 from lobu_actors.gateway.link.client import LinkClient
 from lobu_actors.gateway.link.peers import REFRESH_SECONDS, FindPeers, Peers
 from lobu_actors.gateway.link.router import FindOwner, Router
+from lobu_actors.gateway.link.worker_pipe import LinkDoor
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
 from lobu_actors.gateway.status import HostStatus
@@ -29,7 +31,9 @@ LOOK_SECONDS = 0.05  # between two looks at who the supervisor is; a look costs 
 
 
 class Detached:
-    """`gateway` is what the edge calls, while `run` runs. `supervisor_id` reads the record; None: there is none."""
+    """`gateway` is what the edge calls, while `run` runs, and `worker_door` where links of remote workers go.
+
+    `supervisor_id` reads the record; None: there is none."""
 
     def __init__(
         self,
@@ -47,11 +51,14 @@ class Detached:
         self._look_again_at = 0.0  # trio clock
         me, owners = f"edge-{new_id()}", Owners()
         self._peers = Peers(lambda: me, self._find, tokens, Feeds(clock_ms), owners, refresh_seconds=LOOK_SECONDS)
+        self.worker_door = LinkDoor(lambda: me, tokens, partial(self._find, me))
         self.gateway = Router(_Local(self), owners, self._peers, find_owner)
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._peers.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._peers.run)
+            nursery.start_soon(self.worker_door.run)
 
     async def linked(self) -> None:
         """Until the supervisor of this machine is linked; the caller bounds it."""
@@ -73,7 +80,8 @@ class Detached:
             with suppress(StoreUnavailable):  # those that were known are as good as ever
                 self._others = {peer.host_id: peer for peer in await self._find_peers(me)}
         local = self._supervisor_id()
-        return list((self._others | ({local: Peer(local, self._url)} if local else {})).values())
+        others = [peer for peer in self._others.values() if peer.host_id != local]
+        return [Peer(local, self._url), *others] if local else others
 
 
 class _Local:

@@ -21,6 +21,7 @@ from lobu_actors.store.records import Event
 
 VERSIONS = (1, 1)  # the lowest and the highest that this program speaks
 PATH = "/lobu/link"
+WORKER_PATH = "/lobu/worker"  # beside it: one remote worker's link, see `worker_pipe`
 MAX_FRAME_CHARS = 1 << 20
 MAX_EVENT_BYTES = 256 << 10  # a longer one is not told: its reader is sent to the log
 TEXT_CHARS = 64 << 10  # of one piece of text

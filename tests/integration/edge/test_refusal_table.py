@@ -61,6 +61,7 @@ A_NAMED_CONVERSATION = {
     ("/api/v1/ag-ui/<agent_id>", "POST"),
 }
 A_RUN = {("/worker/transcript/snapshot", method) for method in ("GET", "POST", "DELETE")}
+A_WORKERS_KEY = {("/worker/link", "GET")}
 A_BROWSERS_COOKIE = {("/api/v1/session", "POST"), ("/api/v1/session", "DELETE")}
 EVERYBODYS = {
     (path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/", "/ops")
@@ -72,6 +73,7 @@ ROWS = [
     THE_CALLERS_ORGANIZATION,
     A_NAMED_CONVERSATION,
     A_RUN,
+    A_WORKERS_KEY,
     A_BROWSERS_COOKIE,
     EVERYBODYS,
     A_FILE,
@@ -340,6 +342,28 @@ async def test_workers_addresses_take_run_tokens_of_live_runs_only(server: Runni
             for route in routes_of(server, A_RUN):
                 answer = await ask(client, route, caller)
                 assert answer.status_code == caller.status, (caller.name, route, answer.text)
+
+
+async def test_a_workers_key_opens_its_link_and_nothing_else(server: Running) -> None:
+    world = server.world
+    await world.conversation()
+    key, key_hash = new_api_key()
+    await world.store.put_api_key(ApiKey(key_hash, "acme", "gpu", Role.WORKER, "test"))
+    worker = Caller("a worker", 401, headers={"Authorization": f"Bearer {key}"})
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        for route in routes_of(server, set.union(*ROWS) - EVERYBODYS - A_WORKERS_KEY):
+            if route.row != ("/api/v1/session", "DELETE"):
+                assert (await ask(client, route, worker)).status_code == 401, route
+        for bearer in (world.admin_key, world.user_key, world.keys.sign(OURS, "ann", 60)[0], "lobu_none"):
+            other = Caller("no worker", 401, headers={"Authorization": f"Bearer {bearer}"})
+            for route in routes_of(server, A_WORKERS_KEY):
+                assert (await ask(client, route, other)).status_code == 401, bearer
+                assert (await ask(client, route, worker)).status_code == 426
+            with pytest.raises(ConnectionRejected) as refused:
+                async with opened(server, "/worker/link", key=bearer):
+                    pytest.fail("it got the link")
+            assert refused.value.status_code == 401
+    assert not world.store.tables.turns
 
 
 async def test_a_cookie_is_given_for_bearer_credentials_only(server: Running) -> None:
