@@ -12,12 +12,8 @@ from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.question_messages import (
-    AnswersLoaded,
-    LoadAnswers,
-    QuestionAnswered,
-    RecordAnswer,
-    RecordQuestion,
-)
+    AnswersLoaded, LoadAnswers, QuestionAnswered, RecordAnswer, RecordQuestion,
+)  # fmt: skip
 from lobu_actors.conversation.session_messages import (
     PurgeRequest,
     PurgeSnapshots,
@@ -151,6 +147,7 @@ class TurnNotSent:
 @attrs.frozen
 class TurnsFinished:
     turn_ids: tuple[str, ...]
+    returned: tuple[Turn, ...] = ()
 
 
 @attrs.frozen
@@ -315,6 +312,7 @@ class FinishTurns:
     usage: dict[str, Any] | None = None
     exit_status: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    returned: tuple[Turn, ...] = ()  # of the run, and read by nobody: as they are queued again
 
 
 @attrs.frozen
