@@ -28,7 +28,9 @@ class Line:
 
 
 def lines() -> list[Line]:
-    return [line for part in PARTS for path in sorted((ROOT / part).rglob("*.py")) for line in _of_file(path)]
+    paths = [path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))]
+    # Agents are programs of their own: what they say, their supervisor logs as a worker's.
+    return [line for path in paths if ROOT / "lobu_actors" / "agents" not in path.parents for line in _of_file(path)]
 
 
 def _of_file(path: Path) -> Iterator[Line]:
