@@ -16,7 +16,7 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from lobu_actors.contract import worker_link as link
-from lobu_actors.gateway.link.connecting import CannotConnect, open_stream
+from lobu_actors.gateway.link.connecting import CannotConnect, Stream, open_stream
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 20.0  # signs of life come every 5 s
@@ -91,19 +91,21 @@ async def connected(address: Address) -> AsyncIterator[Connection]:
     if stream is None:
         raise Away("it did not answer in time")
     try:
+        watched = _Watched(stream)
         async with trio.open_nursery() as nursery:
             headers = [(b"Authorization", b"Bearer " + address.key.encode())]
             with trio.move_on_after(CONNECT_SECONDS) as opening:
+                nursery.start_soon(_cancel_when, watched.ended, opening)
                 websocket = await wrap_client_stream(
                     nursery,
-                    stream,
+                    watched,  # type: ignore[arg-type]  # a stream is all that it needs
                     host,
                     address.path,
                     extra_headers=headers,
                     max_message_size=link.MAX_MESSAGE_BYTES,
                 )
             if opening.cancelled_caught:
-                raise Away("the WebSocket was not opened in time")
+                raise Away("the connection ended, or took too long, before it was a WebSocket")
             try:
                 yield Connection(websocket)
             finally:
@@ -116,19 +118,52 @@ async def connected(address: Address) -> AsyncIterator[Connection]:
         await trio.aclose_forcefully(stream)
 
 
+class _Watched(trio.abc.Stream):
+    """Tells of its end: the library waits on for the answer to its handshake when the connection is cut behind it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.ended = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except BaseException:
+            self.ended.set()
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data: bytes | bytearray = b""
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        finally:
+            if not data:
+                self.ended.set()
+        return data
+
+    async def aclose(self) -> None:
+        self.ended.set()
+        await self._stream.aclose()
+
+
+async def _cancel_when(ended: trio.Event, scope: trio.CancelScope) -> None:
+    await ended.wait()
+    scope.cancel()
+
+
 def _one_of(group: BaseExceptionGroup) -> BaseException:
     """What the caller's own task raised counts more than that the connection ended meanwhile."""
     ours, rest = group.split((Away, Refused, Forgotten, ConnectionRejected, ConnectionClosed, OSError))
     if rest is not None or ours is None:
         return group
     leaves = list(_leaves(ours))
-    for kind in (Refused, Forgotten, Away):
+    for kind in (Refused, Forgotten, ConnectionRejected, Away):
         for leaf in leaves:
             if isinstance(leaf, kind):
-                return leaf
-    for leaf in leaves:
-        if isinstance(leaf, ConnectionRejected):
-            return _rejected(leaf)
+                return _rejected(leaf) if isinstance(leaf, ConnectionRejected) else leaf
     return Away(str(leaves[0]))
 
 

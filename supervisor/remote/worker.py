@@ -88,6 +88,7 @@ class RemoteWorker:
         self._pipe: WorkerPipe | None = None
         self._attached = trio.Event()
         self._lost = trio.Event()
+        self._lost_at = 0.0
         self._ready: WorkerReady | None = None
         self._is_ready = trio.Event()
         self._sending = Sending()
@@ -216,9 +217,10 @@ class RemoteWorker:
         self._attached.set()
 
     def _detach(self) -> None:
-        self._pipe = None
-        self._attached = trio.Event()
-        self._lost.set()
+        if self._pipe is not None:  # else somebody waits for the event that is there
+            self._pipe, self._attached = None, trio.Event()
+            self._lost_at = trio.current_time()
+            self._lost.set()
 
     def lost(self, pipe: WorkerPipe) -> None:
         """The pipe is closed."""
@@ -245,9 +247,8 @@ class RemoteWorker:
     async def _watch_grace(self) -> None:
         while True:
             await self._lost.wait()
-            until = trio.current_time() + self._grace
             while self._pipe is None:
-                left = until - trio.current_time()
+                left = self._lost_at + self._grace - trio.current_time()
                 if left <= 0:
                     detail = f"The link to its machine was lost, and did not come back within {self._grace:g} s."
                     self._is_over(_Ending(Gone.SOCKET_CLOSED, detail))

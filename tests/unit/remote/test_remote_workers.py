@@ -241,6 +241,23 @@ async def test_a_cut_loses_and_repeats_nothing(world: World) -> None:
     assert isinstance(await client.frame(), frames.Complete)
 
 
+async def test_the_grace_counts_from_the_last_cut(tmp_path: Path) -> None:
+    async with running(World(tmp_path, grace=1.0)) as world:
+        client, runner = await world.pair()
+        began = trio.current_time()
+        while trio.current_time() < began + 2.0:  # together longer than the grace, each for itself much shorter
+            await runner.pipe.close(1006, "cut")
+            await trio.sleep(0.3)
+            again = await world.runner(join=False)
+            await again.join(resume=runner.worker, received=runner.received)
+            await again.taken()
+            again.received, runner = runner.received, again
+            client.worker.send(frames.Steer(run_id="r", message_id="m", content="x"))
+            assert (await runner.next())["type"] == "steer", "what is sent goes over the new connection"
+        await runner.say(frames.Delta(run_id="r", text="still here"))
+        assert (await client.frame()).text == "still here"
+
+
 async def test_a_second_connection_replaces_the_first(world: World) -> None:
     client, runner = await world.pair()
     again = await world.runner(join=False)
