@@ -3,13 +3,15 @@
 One load goes on through all phases, each conversation's next message when it has the end of the one before, so that
 what a phase ends is all that the machine can do. The phases alternate, and the order within each pair does too: a drift
 favours neither. The reader is on the same machine and reads as a page does, so the cost of sending is in it; what a
-browser does with it is not.
+browser does with it is not. On a machine with other work to do turns a second say little; what the server's own process
+used for a turn says the same, and does not depend on what else ran.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from statistics import mean, stdev
 from urllib.parse import urlsplit
@@ -26,6 +28,7 @@ WHAT = "turns a second while somebody has /ops open, and while nobody has"
 CONVERSATIONS = 16
 PHASE_SECONDS, SHORT_SECONDS = 3.0, 1.0
 PHASES, FEW_PHASES = 48, 4  # a multiple of four: closed, open, open, closed
+QUIET_LOOKS, FEW_LOOKS = 20, 2
 CONTENT = "hello"
 
 
@@ -46,6 +49,7 @@ def measure(bench: Bench) -> Result:
             phase_seconds=seconds,
             content=CONTENT,
         )
+        alone = looker.cpu_of_a_look(QUIET_LOOKS if not bench.quick else FEW_LOOKS)
     ended = told["phases"][:phases]
     closed = [turns / seconds for turns, looks in zip(ended, _looks(phases), strict=True) if not looks]
     opened = [turns / seconds for turns, looks in zip(ended, _looks(phases), strict=True) if looks]
@@ -56,11 +60,18 @@ def measure(bench: Bench) -> Result:
         path_of(beside.medians()),
         {"client CPU share": told["client_cpu"]},
     )
+    used = [
+        looker.cpu[looks] / max(sum(n for n, one in zip(ended, _looks(phases), strict=True) if one is looks), 1) * 1e3
+        for looks in (False, True)
+    ]
     figures = [
         Figure("turns a second, nobody looks", mean(closed), "1/s"),
         Figure("turns a second, somebody looks", mean(opened), "1/s"),
         Figure("fall of throughput", mean(falls), "%"),
         Figure("fall of throughput, standard error", stdev(falls) / len(falls) ** 0.5 if len(falls) > 1 else 0.0, "%"),
+        Figure("CPU of supervisor and edge a turn, nobody looks", used[0], "ms"),
+        Figure("CPU of supervisor and edge a turn, somebody looks", used[1], "ms"),
+        Figure("CPU of supervisor and edge a look, nothing else to do", alone, "ms"),
         Figure("looks", float(looker.looks), "times"),
         Figure("bytes a look", looker.bytes / max(looker.looks, 1), "bytes"),
     ]
@@ -87,6 +98,7 @@ class _Looker:
         self._thread = threading.Thread(target=self._run)
         self.looks = 0
         self.bytes = 0
+        self.cpu = {False: 0.0, True: 0.0}  # seconds, by whether somebody looked
 
     def on_said(self, word: str) -> None:
         if word == "begin":
@@ -96,12 +108,29 @@ class _Looker:
             self._thread.join()
 
     def _run(self) -> None:
-        for first in range(0, self._phases, 4):
-            if self._over.wait(self._seconds):
-                return
-            self._look(2 * self._seconds)
-            if first + 4 < self._phases and self._over.wait(self._seconds):
-                return
+        at = self._used()
+        for _ in range(0, self._phases, 4):
+            for looks, phases in ((False, 1), (True, 2), (False, 1)):
+                if looks:
+                    self._look(phases * self._seconds)
+                else:
+                    self._over.wait(phases * self._seconds)
+                before, at = at, self._used()
+                self.cpu[looks] += at - before
+                if self._over.is_set():
+                    return
+
+    def cpu_of_a_look(self, seconds: float) -> float:
+        """Milliseconds, when the load is over and its conversations and workers stand still; one look a second."""
+        looks, at = self.looks, self._used()
+        time.sleep(seconds)
+        resting = self._used() - at
+        at = self._used()
+        self._look(seconds)
+        return (self._used() - at - resting) / max(self.looks - looks, 1) * 1e3
+
+    def _used(self) -> float:
+        return 0.0 if self._target.server is None else self._target.server.cpu()["main"]
 
     def _look(self, seconds: float) -> None:
         place = urlsplit(self._target.url)
