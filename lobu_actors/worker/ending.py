@@ -21,7 +21,7 @@ def begin(run: Run) -> None:
         return
     messages = run.frame["messages"]
     texts = [text_of(message.get("content")) for message in messages]
-    run.session.begin(texts, again=run.frame["attempt"] > 1, carried=messages[0].get("history"))
+    run.session.begin(texts, again=run.frame["attempt"] > 1, carried=messages[0].get("history") if messages else None)
 
 
 def complete(run: Run, usage: dict[str, Any] | None, tool_calls: Sequence[dict[str, str]] = ()) -> None:

@@ -188,18 +188,18 @@ class _BaseTurn:
     @property
     def instructions(self) -> str:
         """What the client says of how to reply, beside the agent's own; empty when it says nothing."""
-        found = self.messages[-1].get("instructions")
+        found = self._newest("instructions")
         return found if isinstance(found, str) else ""
 
     @property
     def tools(self) -> list[dict[str, Any]]:
         """What the client can carry out: `{name, description?, parameters?}`. Its next message brings the results."""
-        return _objects(self.messages[-1].get("tools"))
+        return _objects(self._newest("tools"))
 
     @property
     def tool_results(self) -> list[dict[str, Any]]:
         """What came of the calls of the turn before: `{toolCallId, content}`."""
-        return _objects(self.messages[-1].get("toolResults"))
+        return _objects(self._newest("toolResults"))
 
     @property
     def traceparent(self) -> str | None:
@@ -216,6 +216,10 @@ class _BaseTurn:
     @property
     def cancelled(self) -> bool:
         return self._run.cancel_reason is not None
+
+    def _newest(self, field: str) -> Any:
+        """What the newest message says in a field."""
+        return self.messages[-1].get(field) if self.messages else None
 
     def history(self) -> list[dict[str, Any]]:
         """The conversation's messages before this turn, from the session file, oldest first."""

@@ -170,23 +170,30 @@ def _note(outcome: Json) -> str:
 
 
 async def matrix(clients: list[str], names: list[str]) -> list[Json]:
+    """The rows, each kept as soon as it is there."""
     rows: list[Json] = []
     async with world() as place:
         for number, client in enumerate(clients):
             for scenario in SCENARIOS:
                 if scenario.name in names:
-                    rows.append(await row(place, client, scenario, number))
-                    print(f"{rows[-1]['result']:5} {client:24} {scenario.name:18} {rows[-1]['note']}", flush=True)
+                    made = await row(place, client, scenario, number)
+                    print(f"{made['result']:5} {client:24} {scenario.name:18} {made['note']}", flush=True)
+                    keep([made])
+                    rows.append(made)
     return rows
 
 
 def keep(rows: list[Json]) -> None:
-    """Rows of this run replace those of the same client and scenario."""
+    """They replace those of the same client and scenario, and stand in the order of the matrix."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     new = {(made["name"], made["scenario"]) for made in rows}
     kept = [old for old in known if (old["name"], old["scenario"]) not in new]
-    RESULTS.write_text(json.dumps(kept + rows, indent=1) + "\n")
+    clients = [name for name, _ in (PYTHON | NODE).values()]
+    scenarios = [scenario.name for scenario in SCENARIOS]
+    kept = [old for old in kept + rows if old["name"] in clients and old["scenario"] in scenarios]
+    kept.sort(key=lambda made: (clients.index(made["name"]), scenarios.index(made["scenario"])))
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def main() -> int:
@@ -198,7 +205,6 @@ def main() -> int:
     options = parser.parse_args()
     install()
     rows = trio.run(matrix, options.client or every, options.scenario or names)
-    keep(rows)
     failed = [made for made in rows if made["result"] == "fail"]
     print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0

@@ -24,6 +24,7 @@ from lobu_actors.contract.frames import (
     Shutdown,
     Status,
     Steer,
+    TurnFrame,
 )
 from lobu_actors.worker import channel
 from lobu_actors.worker.session import text_of
@@ -73,6 +74,28 @@ def test_status_ephemeral_log_and_usage(program):
         Log(level="debug", message="noted", fields={"n": 1}),
         Delta(run_id=run, text="x"),
         Complete(run_id=run, usage={"inputTokens": 3}, processed_message_ids=["m1-0"]),
+    ]
+
+
+def test_what_a_client_says_carries_out_and_said_before(program):
+    worker = program(
+        "def reply(turn):\n    before = [message['content'][0]['text'] for message in turn.history()]\n"
+        "    turn.tool_calls.append({'id': 'c', 'name': turn.tools[0]['name'], 'arguments': '{}'})\n"
+        "    return f'{before} {turn.instructions} {turn.tool_results}'"
+    )
+    worker.greet()
+    message = {
+        "messageId": "m",
+        "content": "two",
+        "history": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "first"}],
+        "instructions": "be brief",
+        "tools": [{"name": "look"}, "no tool"],
+        "toolResults": None,
+    }
+    worker.say(TurnFrame(run_id="r1", attempt=1, messages=[message], run_token="t"))
+    assert worker.until(Complete) == [
+        Delta(run_id="r1", text="['one', 'first'] be brief []"),
+        Complete(run_id="r1", tool_calls=[{"id": "c", "name": "look", "arguments": "{}"}]),
     ]
 
 

@@ -134,10 +134,12 @@ def llm(scenario: str) -> None:
         "model_id": "lobu",
         "model_name": AGENT,
         "api_base": f"{URL}/v1",
+        "api_key_name": "lobu",
         "headers": {"X-Lobu-Conversation": CHAT},
     }
     (folder / "extra-openai-models.yaml").write_text(json.dumps([model]))  # JSON is YAML
-    environment = {**os.environ, "LLM_USER_PATH": str(folder), "OPENAI_API_KEY": KEY}
+    (folder / "keys.json").write_text(json.dumps({"lobu": KEY}))
+    environment = {**os.environ, "LLM_USER_PATH": str(folder)}
     program = str(Path(sys.executable).with_name("llm"))
 
     def ask(*arguments: str) -> tuple[int, str, str]:
