@@ -12,7 +12,11 @@ from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.question_messages import (
-    AnswersLoaded, LoadAnswers, QuestionAnswered, RecordAnswer, RecordQuestion,
+    AnswersLoaded,
+    LoadAnswers,
+    QuestionAnswered,
+    RecordAnswer,
+    RecordQuestion,
 )  # fmt: skip
 from lobu_actors.conversation.session_messages import (
     PurgeRequest,
