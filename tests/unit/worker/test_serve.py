@@ -95,7 +95,7 @@ def test_what_a_client_says_carries_out_and_said_before(program):
     worker.say(TurnFrame(run_id="r1", attempt=1, messages=[message], run_token="t"))
     assert worker.until(Complete) == [
         Delta(run_id="r1", text="['one', 'first'] be brief []"),
-        Complete(run_id="r1", tool_calls=[{"id": "c", "name": "look", "arguments": "{}"}]),
+        Complete(run_id="r1", tool_calls=[{"id": "c", "name": "look", "arguments": "{}"}], processed_message_ids=["m"]),
     ]
 
 
