@@ -24,6 +24,7 @@ from lobu_actors.contract.frames import (
 )
 from lobu_actors.contract.states import TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.adoption_messages import AdoptRun, RunAdopted
 from lobu_actors.conversation.outcome import Step, cancel_run, finishing
 from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.store.records import FILES_KEY, RunRecord, Turn
@@ -50,10 +51,10 @@ def adopt(state: State, record: RunRecord, worker: WorkerState, owed: tuple[Turn
         progress_at=moment.now,
         adopted=True,
     )
-    return attrs.evolve(state, run=run, worker=worker), [m.AdoptRun(run.run_id, run.turns[0].message_id, run.attempt)]
+    return attrs.evolve(state, run=run, worker=worker), [AdoptRun(run.run_id, run.turns[0].message_id, run.attempt)]
 
 
-def run_adopted(state: State, message: m.RunAdopted, moment: Moment) -> Step:
+def run_adopted(state: State, message: RunAdopted, moment: Moment) -> Step:
     """It is ours: ask for all of it again."""
     run, worker = state.run, state.worker
     if run is None or run.run_id != message.run_id or worker is None:
@@ -69,6 +70,7 @@ def run_adopted(state: State, message: m.RunAdopted, moment: Moment) -> Step:
         questions=open_ones,
         asked=len(message.questions),
         waiting_since=moment.now,
+        provider_code=message.provider_code,
         answers_at=moment.now,  # one may have been answered meanwhile
         told=tuple((q.worker_question_id, q.answer) for q in message.questions if q.told and q.answer is not None),
     )

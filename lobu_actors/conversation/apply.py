@@ -15,6 +15,7 @@ from lobu_actors.contract.timeline import Moment
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
+from lobu_actors.conversation.adoption_messages import AdoptRun
 from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.marker_messages import MendMarkers
@@ -72,7 +73,7 @@ class Effects:
                 return await self._writes.finish(effect)
             case m.BeginRun():
                 return await self._writes.begin(effect)
-            case m.AdoptRun():
+            case AdoptRun():
                 return await self._writes.adopt(effect)
             case m.RequestCancel(run_id):
                 self._marks.note(Moment.CANCEL_REQUESTED)

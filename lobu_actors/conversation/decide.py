@@ -22,6 +22,7 @@ from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import resetting
 from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.adoption import adopt, can_adopt, run_adopted
+from lobu_actors.conversation.adoption_messages import RunAdopted
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.corrupt import end_corrupt, readable
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased
@@ -101,7 +102,7 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.BeginRefused(run_id):
             known = attrs.evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
             return attrs.evolve(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
-        case m.RunAdopted():
+        case RunAdopted():
             return run_adopted(state, message, moment)
         case m.RunJoined(turn):
             return _run_joined(state, turn)

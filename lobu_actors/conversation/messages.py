@@ -9,6 +9,7 @@ import attrs
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.states import RunStatus, TurnStatus
+from lobu_actors.conversation.adoption_messages import AdoptRun, RunAdopted
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.question_messages import (
@@ -30,7 +31,6 @@ from lobu_actors.conversation.session_messages import (
 from lobu_actors.conversation.state import WorkerState
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.store.corrupt import CorruptMarker
-from lobu_actors.store.question_records import AskedQuestion
 from lobu_actors.store.records import RunRecord, Turn
 
 # --- messages from outside
@@ -92,15 +92,6 @@ class WorkerStarting:
 @attrs.frozen
 class RunBegun:
     run_id: str
-
-
-@attrs.frozen
-class RunAdopted:
-    """A predecessor's live run is this lease's."""
-
-    run_id: str
-    age_seconds: float
-    questions: tuple[AskedQuestion, ...]
 
 
 @attrs.frozen
@@ -233,15 +224,6 @@ class BeginRun:
     attempt: int
     pid: int | None
     started_at: float | None
-
-
-@attrs.frozen
-class AdoptRun:
-    """Commit that the live run goes on here and open its text anew. Answers RunAdopted or LeaseLost."""
-
-    run_id: str
-    message_id: str
-    attempt: int
 
 
 @attrs.frozen

@@ -25,6 +25,7 @@ class Promise:
     run_id: str
     turn_ids: tuple[str, ...]
     until: float  # trio clock
+    provider_code: str | None = None
 
 
 class Promises:
@@ -57,7 +58,7 @@ class Promises:
         if run is None or at is None:
             self.made.pop(state.ref, None)
         else:
-            self.made[state.ref] = Promise(run.run_id, run.turn_ids, at + SLACK_SECONDS)
+            self.made[state.ref] = Promise(run.run_id, run.turn_ids, at + SLACK_SECONDS, run.provider_code)
 
     def drop(self, ref: ConversationRef) -> None:
         self.made.pop(ref, None)

@@ -154,7 +154,9 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
         # What is sent again may have come before: two supervisors may have asked for it.
         text = frame.text if frame.text_offset is None else frame.text[max(0, run.text_length - frame.text_offset) :]
         length = run.text_length + len(text)
-        run = attrs.evolve(run, text_length=length, progress_at=now, tool=None, provider_code=None)
+        # Nor does it say that the provider of an adopted run, who had failed, has said anything since.
+        provider_code = run.provider_code if frame.text_offset is not None else None
+        run = attrs.evolve(run, text_length=length, progress_at=now, tool=None, provider_code=provider_code)
         if length > state.limits.reply_max_chars:
             state, effects = fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
             return ending(state), [KillWorker(), *effects]

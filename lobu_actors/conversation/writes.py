@@ -20,6 +20,7 @@ from lobu_actors.contract.timeline import Moment
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
+from lobu_actors.conversation.adoption_messages import AdoptRun, RunAdopted
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.drain_messages import LeaseReleased
 from lobu_actors.conversation.environment import Environment
@@ -91,7 +92,7 @@ class Writes:
         # Nothing was written: the lease is lost, or a late hint brought a turn that is not queued any more.
         return m.BeginRefused(effect.run_id) if await self._owed() is not None else _lost("start_run")
 
-    async def adopt(self, effect: m.AdoptRun) -> m.Message:
+    async def adopt(self, effect: AdoptRun) -> m.Message:
         adopt = partial(self._store.adopt_run, self._lease, effect.run_id)
         adopted = await until_known("adopt_run", adopt, self._patience)
         if adopted is None:
@@ -100,7 +101,7 @@ class Writes:
         self._marks.begin(trio.current_time() - adopted.age_seconds)
         self._marks.note(Moment.ADOPTED)
         self._output.begin(effect.message_id, effect.attempt, adopted.start_seq)
-        return m.RunAdopted(effect.run_id, adopted.age_seconds, adopted.questions)
+        return RunAdopted(effect.run_id, adopted.age_seconds, adopted.questions, adopted.provider_failed_code)
 
     async def request_cancel(self, run_id: str) -> m.Message | None:
         request = partial(self._store.request_cancel, self._lease, run_id)

@@ -41,6 +41,7 @@ class AdoptedRun:
     age_seconds: float
     start_seq: int  # the newest event that came before its text
     questions: tuple[AskedQuestion, ...]
+    provider_failed_code: str | None = None  # its provider had said no, and nothing came since
 
 
 class AnswerOutcome(StrEnum):

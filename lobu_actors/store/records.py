@@ -290,12 +290,14 @@ class Owed:
 
 @attrs.frozen
 class MarkerDeadline:
-    """Until when the owner of a running turn will have done something about it, `seconds` from now."""
+    """Until when the owner of a running turn will have done something about it, `seconds` from now; and what its
+    provider said, if it said no, for whoever goes on with the run."""
 
     organization_id: str
     turn_id: str
     run_id: str
     seconds: float
+    provider_failed_code: str | None = None
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import structlog
 import trio
 
@@ -52,7 +53,13 @@ class Deadlines:
             del self._written[ref]
         moved = {ref: promise for ref, promise in made.items() if self._has_moved(ref, promise)}
         rows = [
-            MarkerDeadline(ref.organization_id, turn_id, promise.run_id, promise.until - self._running.now())
+            MarkerDeadline(
+                ref.organization_id,
+                turn_id,
+                promise.run_id,
+                promise.until - self._running.now(),
+                promise.provider_code,
+            )
             for ref, promise in moved.items()
             for turn_id in promise.turn_ids
         ]
@@ -78,6 +85,6 @@ class Deadlines:
 
     def _has_moved(self, ref: ConversationRef, promise: Promise) -> bool:
         known, until = self._written.get(ref, (None, 0.0))
-        if known is None or (known.run_id, known.turn_ids) != (promise.run_id, promise.turn_ids):
+        if known is None or attrs.evolve(known, until=promise.until) != promise:
             return True
         return abs(self._running.real(promise.until) - until) >= STEP_SECONDS

@@ -1,5 +1,7 @@
 """Deadlines of running turns, and taking over from an owner that lets them pass: the same on both stores."""
 
+import attrs
+
 from lobu_actors.store.records import Activation, HeldElsewhere, MarkerDeadline, RequeueRun, StartRun
 
 
@@ -35,6 +37,20 @@ async def test_only_the_host_and_run_that_a_marker_names_move_its_deadline(owner
     assert await owner.store.extend_deadlines("h1", [deadline(owner, turn, "other", -1)]) == set()
     assert await owner.store.extend_deadlines("h1", []) == set()
     assert await owner.store.find_overdue(limit=10) == []
+
+
+async def test_who_adopts_a_run_is_told_with_what_its_provider_had_failed(owner, helpers):
+    turn = await owner.accept()
+    run_id = await owner.start(turn)
+    refused = attrs.evolve(deadline(owner, turn, run_id, 60), provider_failed_code="PROVIDER_QUOTA")
+    assert await owner.store.extend_deadlines("h1", [refused]) == {turn.turn_id}
+    assert (await owner.store.adopt_run(owner.lease, run_id)).provider_failed_code == "PROVIDER_QUOTA"
+    assert (await owner.store.adopt_run(owner.lease, run_id)).provider_failed_code == "PROVIDER_QUOTA", "asked again"
+    await owner.store.extend_deadlines("h1", [deadline(owner, turn, run_id, 60)])
+    assert (await owner.store.adopt_run(owner.lease, run_id)).provider_failed_code is None, "it said something since"
+    await owner.store.extend_deadlines("h1", [refused])
+    [turn] = await owner.store.requeue_run(owner.lease, RequeueRun(run_id, (turn.turn_id,), failed=True))
+    assert (await owner.store.adopt_run(owner.lease, await owner.start(turn))).provider_failed_code is None
 
 
 async def test_what_ended_or_waits_again_is_not_overdue(owner, helpers):

@@ -27,6 +27,7 @@ from lobu_actors.contract.frames import (
 from lobu_actors.contract.states import RunStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
+from lobu_actors.conversation.adoption_messages import AdoptRun, RunAdopted
 from lobu_actors.conversation.policy import Deadlines
 from lobu_actors.conversation.state import Limits, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_port import WorkerFrames
@@ -222,7 +223,7 @@ class AdoptionWorld(World):
                 self.shown += text
             case m.BeginRun():
                 self.shown = ""
-            case m.AdoptRun(run_id):
+            case AdoptRun(run_id):
                 return self._adopt(run_id)
             case m.SendTurn(run_id):
                 assert self.process is not None
@@ -258,4 +259,4 @@ class AdoptionWorld(World):
             for row in self.asked
             if row.run_id == run_id
         )
-        return m.RunAdopted(run_id, 1.0, questions)
+        return RunAdopted(run_id, 1.0, questions)

@@ -190,7 +190,7 @@ class ActorPart(Part):
             row.timeline, row.ended_at = tuple(run.timeline), self.tables.now()
         for turn in self._turns_still_owed(lease, run.turn_ids):
             marker = self.tables.markers[organization, turn.turn_id]
-            marker.host_id = marker.run_id = marker.deadline = None
+            marker.host_id = marker.run_id = marker.deadline = marker.provider_failed_code = None
             if turn.status is TurnStatus.RUNNING:
                 self.tables.put_turn(
                     attrs.evolve(
@@ -230,7 +230,7 @@ class ActorPart(Part):
             marker = self.tables.markers.get((lease.ref.organization_id, turn_id))
             if marker is None or marker.run_id != run_id or turn_id == run.record.turn_ids[0]:
                 continue
-            marker.host_id = marker.run_id = marker.deadline = None
+            marker.host_id = marker.run_id = marker.deadline = marker.provider_failed_code = None
             run.record = attrs.evolve(run.record, turn_ids=tuple(t for t in run.record.turn_ids if t != turn_id))
             turn = self.tables.turns.get((lease.ref.organization_id, turn_id))
             if turn is not None:

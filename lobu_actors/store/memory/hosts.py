@@ -197,6 +197,7 @@ class HostPart(Part):
             lease = self.tables.leases.get((marker.ref.organization_id, marker.ref.conversation_id))
             if lease is not None and lease.host_id == host_id:
                 marker.deadline = self.tables.clock() + wanted.seconds
+                marker.provider_failed_code = wanted.provider_failed_code
                 moved.add(wanted.turn_id)
         return moved
 

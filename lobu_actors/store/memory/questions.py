@@ -54,9 +54,11 @@ class QuestionPart(ActorPart):
         if not self.tables.holds(lease):
             return None
         run.record = attrs.evolve(run.record, host_id=lease.host_id, epoch=lease.epoch)
+        codes: list[str] = []
         for marker in self.tables.owed(lease.ref):
             if marker.run_id == run_id:
                 marker.host_id, marker.deadline = lease.host_id, None
+                codes += [marker.provider_failed_code] if marker.provider_failed_code else []
         before = [event.seq for event, _ in row.events if event.begins_anew]
         told = {event.data["questionId"] for event, _ in row.events if event.type is EventType.QUESTION_ANSWERED}
         questions = tuple(
@@ -64,7 +66,8 @@ class QuestionPart(ActorPart):
             for (organization_id, question_id), asked in self.tables.questions.items()
             if organization_id == lease.ref.organization_id and asked.run_id == run_id
         )
-        return AdoptedRun(self.tables.clock() - run.started_at, max(before, default=0), questions)
+        age = self.tables.clock() - run.started_at
+        return AdoptedRun(age, max(before, default=0), questions, max(codes, default=None))
 
     async def request_cancel(self, lease: Lease, run_id: str) -> bool:
         await pass_checkpoint()

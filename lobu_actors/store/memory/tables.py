@@ -52,6 +52,7 @@ class MarkerRow:
     host_id: str | None = None
     run_id: str | None = None
     deadline: float | None = None
+    provider_failed_code: str | None = None
 
 
 @attrs.define

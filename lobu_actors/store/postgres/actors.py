@@ -140,9 +140,9 @@ class ActorPart(Part):
         rows = await self.write("adopt_run_if_lease_held", lease_params(lease) | {"run_id": run_id})
         if not rows:
             return None
-        [(age_seconds, start_seq, questions)] = rows
+        [(age_seconds, start_seq, questions, provider_failed_code)] = rows
         asked = (AskedQuestion(*question) for question in questions if question[1] is not None)
-        return AdoptedRun(age_seconds, start_seq, tuple(asked))
+        return AdoptedRun(age_seconds, start_seq, tuple(asked), provider_failed_code)
 
     async def request_cancel(self, lease: Lease, run_id: str) -> bool:
         return bool(await self.write("request_cancel_if_lease_held", lease_params(lease) | {"run_id": run_id}))

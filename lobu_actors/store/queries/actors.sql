@@ -234,7 +234,7 @@ WITH held AS MATERIALIZED (
     SELECT 1 FROM held WHERE %(run_id)s::text IS NULL
     UNION ALL SELECT 1 FROM ended WHERE %(run_id)s::text IS NOT NULL
 ), owed AS (
-    UPDATE turn_marker m SET host_id = NULL, run_id = NULL, deadline_at = NULL
+    UPDATE turn_marker m SET host_id = NULL, run_id = NULL, deadline_at = NULL, provider_failed_code = NULL
     FROM fit
     WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
         AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s

@@ -2,8 +2,8 @@
 
 -- name: adopt_run_if_lease_held
 -- Moves a live run and its markers to the lease's host and epoch, without the deadlines that its earlier owner promised;
--- again the same when it is repeated. Gives the run's age, the newest event that came before its text, and its questions;
--- no row when the lease is lost or it is not live.
+-- again the same when it is repeated. Gives the run's age, the newest event that came before its text, its questions, and the code with
+-- which its provider had failed; no row when the lease is lost or it is not live.
 -- An event that was written while text ran says where in it; what says nothing, or begins it anew, came before.
 WITH held AS MATERIALIZED (
     SELECT epoch FROM actor_lease
@@ -21,6 +21,7 @@ WITH held AS MATERIALIZED (
     FROM adopted
     WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (adopted.turn_ids)
         AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s AND m.run_id = %(run_id)s
+    RETURNING m.provider_failed_code
 )
 SELECT extract(epoch FROM clock_timestamp() - adopted.started_at)::float8, coalesce((
     SELECT e.seq FROM conversation_event e
@@ -34,7 +35,8 @@ SELECT extract(epoch FROM clock_timestamp() - adopted.started_at)::float8, coale
             AND e.data ->> 'questionId' = q.question_id)) ORDER BY q.created_at), '[]')
     FROM question q
     WHERE q.organization_id = %(organization_id)s AND q.agent_id = %(agent_id)s
-        AND q.conversation_id = %(conversation_id)s AND q.run_id = %(run_id)s)
+        AND q.conversation_id = %(conversation_id)s AND q.run_id = %(run_id)s),
+    (SELECT max(provider_failed_code) FROM routed)
 FROM adopted;
 
 -- name: request_cancel_if_lease_held

@@ -44,7 +44,7 @@ WITH held AS MATERIALIZED (
         AND r.conversation_id = %(conversation_id)s AND r.status = 'live'
     FOR NO KEY UPDATE OF r
 ), owed AS (
-    UPDATE turn_marker m SET host_id = NULL, run_id = NULL, deadline_at = NULL
+    UPDATE turn_marker m SET host_id = NULL, run_id = NULL, deadline_at = NULL, provider_failed_code = NULL
     FROM live
     WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
         AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s AND m.run_id = live.run_id

@@ -14,6 +14,7 @@ from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
+from lobu_actors.conversation.adoption_messages import AdoptRun
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.environment import FileLimits
 from lobu_actors.conversation.placement import HereAlways
@@ -64,7 +65,7 @@ async def scene(store: PostgresStore, make_scene: Callable[..., Awaitable[Any]])
 FAILED = (TurnStatus.FAILED, RunStatus.FAILED, "MY_CODE")
 WRITES: dict[str, Callable[[Writes, str, Turn, Turn], Awaitable[object]]] = {
     "start_run": lambda writes, run_id, running, queued: writes.begin(m.BeginRun(new_id(), (queued,), 1, None, None)),
-    "adopt_run": lambda writes, run_id, running, queued: writes.adopt(m.AdoptRun(run_id, running.message_id, 1)),
+    "adopt_run": lambda writes, run_id, running, queued: writes.adopt(AdoptRun(run_id, running.message_id, 1)),
     "request_cancel": lambda writes, run_id, running, queued: writes.request_cancel(run_id),
     "finish_run": lambda writes, run_id, running, queued: writes.finish(m.FinishTurns(run_id, (running,), *FAILED)),
     "leave_run": lambda writes, run_id, running, queued: writes.finish(

@@ -10,6 +10,7 @@ from lobu_actors.contract.frames import CANCELLED, RUN_UNKNOWN, TEXT_OFFSET, Com
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.adoption_messages import AdoptRun, RunAdopted
 from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.state import Limits, Moment, RunPhase, State, WorkerPhase, WorkerState
@@ -34,10 +35,10 @@ def say(state, *frames, now=100.0):
     return step(state, WorkerFrames("w1", frames), now)
 
 
-def adopted(worker=WORKER, turn=TURN, questions=(), age=10.0):
+def adopted(worker=WORKER, turn=TURN, questions=(), age=10.0, provider_code=None):
     state, effects = step(NEW, m.Recovered((turn,), RECORD, worker))
-    assert effects == [m.AdoptRun("r1", "m1", 1)]
-    return step(state, m.RunAdopted("r1", age, tuple(questions)))
+    assert effects == [AdoptRun("r1", "m1", 1)]
+    return step(state, RunAdopted("r1", age, tuple(questions), provider_code))
 
 
 def kinds(effects):
@@ -64,6 +65,18 @@ def test_nothing_counts_before_its_text_comes_again():
     assert isinstance(effects[1], m.FinishTurns)
 
 
+def test_a_provider_that_had_failed_is_still_what_the_client_is_told():
+    """Text that comes again is none that came since."""
+    state, _ = adopted(provider_code="PROVIDER_QUOTA")
+    state, _ = say(state, Delta(run_id="r1", text="all of it", text_offset=0))
+    late = 100.0 + state.deadlines.progress_seconds + 1
+    state, _ = say(state, Heartbeat(), now=late)
+    _, effects = step(state, m.Tick(), late)
+    assert [effect.code for effect in effects if isinstance(effect, m.FinishTurns)] == ["PROVIDER_QUOTA"]
+    state, _ = say(state, Delta(run_id="r1", text=" and more"))
+    assert state.run.provider_code is None
+
+
 @pytest.mark.parametrize(
     ("worker", "record", "owed"),
     [
@@ -75,7 +88,7 @@ def test_nothing_counts_before_its_text_comes_again():
 def test_what_cannot_go_on_ends_its_worker_first(worker, record, owed):
     state, effects = step(NEW, m.Recovered(owed, record, worker))
     assert effects[0] == m.KillWorker()
-    assert m.AdoptRun not in kinds(effects)
+    assert AdoptRun not in kinds(effects)
     assert state.worker.phase is WorkerPhase.ENDING
 
 

@@ -10,6 +10,7 @@ import pytest
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.adoption_messages import AdoptRun
 from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
@@ -93,7 +94,7 @@ def test_a_run_that_its_worker_still_has_goes_on_unless_it_is_the_corrupt_ones(i
     _, effects = tell(STATE, m.Recovered((corrupt, running), record, worker))
     assert effects[:2] == [note(corrupt), end(corrupt)]
     retried = m.RequeueTurns(None, (running,), failed=True, code="HOST_LOST")
-    assert effects[2:] == ([m.KillWorker(), retried] if in_the_run else [m.AdoptRun("r1", "m2", 1)])
+    assert effects[2:] == ([m.KillWorker(), retried] if in_the_run else [AdoptRun("r1", "m2", 1)])
 
 
 def test_a_worker_whose_whole_run_is_corrupt_is_ended_with_it() -> None:
