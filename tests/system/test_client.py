@@ -190,4 +190,6 @@ async def test_lobu_chat_goes_on_over_a_restart(start_run: Start) -> None:
             assert await chat.wait() == 130
     text = "".join(event["data"]["content"] for event in events if event["event"] == "output")
     assert events[-1]["event"] == "cancelled"
-    assert events[-1]["data"]["finalText"] == text
+    # What was written between the key and the cancel is told by the end alone.
+    assert events[-1]["data"]["finalText"].startswith(text)
+    assert text.startswith("word0 word1 ")
