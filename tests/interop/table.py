@@ -29,6 +29,8 @@ versions are pinned under `tests/interop/`. In brackets: seconds, and how it end
 - **server-restarted** (drained and started again), **server-killed** (`kill -9`): yes means an error, or, where the
   client resumes, the whole text.
 - **cancel**: yes means that the turn was cancelled on the server, too.
+
+Seconds include the client's own start, on a machine that did other things beside it. Open WebUI was not tried.
 """
 
 

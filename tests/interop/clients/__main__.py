@@ -99,6 +99,7 @@ async def drive(place: World, client: str, scenario: Scenario, number: int) -> t
         "LOBU_TEXT": scenario.text,
         "LOBU_MODULES": str(INSTALLED),
     }
+    met = scenario.meanwhile is None
     began, outcome = time.monotonic(), {"end": "hung", "text": "", "error": ""}
     async with trio.open_nursery() as nursery:
         start = partial(
@@ -109,12 +110,15 @@ async def drive(place: World, client: str, scenario: Scenario, number: int) -> t
             async for line in _lines(process):
                 if "step" in line and scenario.meanwhile is not None:
                     await scenario.meanwhile(place)
+                    met = True
                 elif "end" in line:
                     outcome = line
                     break
             else:
                 outcome["end"] = "its program ended"
         nursery.cancel_scope.cancel()
+    if not met:
+        outcome |= {"end": f"{outcome['end']} before its first text"}
     return outcome, time.monotonic() - began
 
 
