@@ -163,6 +163,12 @@ KINDS = (
         lambda found, at: found.live_run is not None and _queued(at).turn_id in found.live_run.turn_ids,
     ),
     Kind(
+        "leave_run",
+        ("leave_run_if_lease_held",),
+        "running",
+        lambda store, at: store.leave_run(at.lease, at.run_id, (_queued(at).turn_id,)),
+    ),
+    Kind(
         "ask_question",
         ("ask_question_if_lease_held",),
         "running",

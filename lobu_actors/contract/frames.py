@@ -162,6 +162,7 @@ class Complete(Frame):
     text: str | None = None
     usage: Json | None = None
     tool_calls: list[Json] | None = None  # `{id, name, arguments}` that the client is to carry out
+    processed_message_ids: list[str] | None = None  # what was read of the messages that joined the run; absent: all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

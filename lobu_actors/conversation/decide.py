@@ -67,9 +67,9 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
             return worker_ready(state, message, moment)
         case m.RunBegun(run_id):
             return _run_begun(state, run_id, moment)
-        case m.TurnsFinished(turn_ids):
+        case m.TurnsFinished(turn_ids, returned):
             recent = (*state.recent, *turn_ids)[-KEPT_RECENT:]
-            return attrs.evolve(_without_run(state, turn_ids), recent=recent), []
+            return enqueue(attrs.evolve(_without_run(state, turn_ids), recent=recent), returned), []
         case WorkerGone():
             return worker_gone(state, message, moment)
         case m.WorkerStarting(worker_id):

@@ -151,6 +151,7 @@ class TurnNotSent:
 @attrs.frozen
 class TurnsFinished:
     turn_ids: tuple[str, ...]
+    returned: tuple[Turn, ...] = ()
 
 
 @attrs.frozen
@@ -260,10 +261,7 @@ class JoinRun:
 
 @attrs.frozen
 class SendTurn:
-    """Open the live text and give the run to the worker.
-
-    Answers RunRefused when it could not be guarded, TurnNotSent when the worker is gone.
-    """
+    """Open the live text, give the run to the worker. Answers RunRefused if unguarded, TurnNotSent if it is gone."""
 
     run_id: str
     turns: tuple[Turn, ...]
@@ -315,6 +313,7 @@ class FinishTurns:
     usage: dict[str, Any] | None = None
     exit_status: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    returned: tuple[Turn, ...] = ()  # of the run, and read by nobody: as they are queued again
 
 
 @attrs.frozen

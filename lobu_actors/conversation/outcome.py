@@ -39,15 +39,23 @@ def complete_run(
     text: str | None,
     usage: dict[str, Any] | None,
     tool_calls: tuple[dict[str, Any], ...] = (),
+    read: list[str] | None = None,
 ) -> Step:
+    """`read`: the messages that the worker says it read; None: it says nothing, so all count as read.
+
+    The others came while it ended its reply: they are no part of it and go back to the queue. The first message of a
+    run always counts, so that none can come back for ever.
+    """
+    unread = () if read is None else tuple(turn for turn in run.turns[1:] if turn.message_id not in read)
     effect = FinishTurns(
         run.run_id,
-        run.turns,
+        tuple(turn for turn in run.turns if turn not in unread),
         TurnStatus.COMPLETED,
         RunStatus.COMPLETED,
         text=text,
         usage=usage,
         tool_calls=tool_calls,
+        returned=tuple(attrs.evolve(turn, status=TurnStatus.QUEUED, attempt=run.attempt + 1) for turn in unread),
     )
     # A reply proves that workers here can work: what crashed before is no loop.
     return attrs.evolve(finishing(state, run), crashes=()), [effect]

@@ -140,7 +140,8 @@ def _terminal(state: State, run: Run, frame: Complete | Fail, now: float) -> Ste
             return fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
         usage = None if frame.usage is None else storable_json(frame.usage)
         calls = tuple(storable_json(call) for call in frame.tool_calls or () if _is_call(call))
-        return complete_run(state, run, None if text is None else storable(text), usage, calls)
+        text = None if text is None else storable(text)
+        return complete_run(state, run, text, usage, calls, frame.processed_message_ids)
     context = {} if frame.context is None else storable_json(frame.context)
     if frame.retryable is not None:
         context["retryable"] = frame.retryable

@@ -108,6 +108,11 @@ class Writes:
 
     async def finish(self, effect: m.FinishTurns) -> m.Message:
         taken = Taken()
+        if effect.run_id is not None and effect.returned:
+            # First, so that a supervisor that dies in between leaves a run like any other, and messages in the queue.
+            leave = partial(self._store.leave_run, self._lease, effect.run_id, _ids(effect.returned))
+            if not await until_known("leave_run", leave, self._patience):
+                return _lost("leave_run")
         try:
             if effect.run_id is not None and effect.status is TurnStatus.COMPLETED:
                 taken = await self.files.take_out()
@@ -136,7 +141,7 @@ class Writes:
         self._count(effect, len(written))
         ended = [turn for turn in effect.turns if isinstance(turn, Turn)]
         self._recent.ended(self._lease.ref, ended, effect.code, self._clock_ms())
-        return m.TurnsFinished(_ids(effect.turns))
+        return m.TurnsFinished(_ids(effect.turns), effect.returned)
 
     def _count(self, effect: m.FinishTurns, written: int) -> None:
         telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(written)

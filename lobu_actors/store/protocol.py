@@ -217,6 +217,13 @@ class ActorStore(Protocol):
         """
         ...
 
+    async def leave_run(self, lease: Lease, run_id: str, turn_ids: tuple[str, ...]) -> bool:
+        """Queue turns of a live run again, with attempt + 1: they joined it, and nobody read them. Its first one stays.
+
+        False: lost. Called again after an unknown outcome it does nothing more.
+        """
+        ...
+
     async def ask_question(self, lease: Lease, question: NewQuestion) -> Event | None:
         """Record a question and append its event. None: lost, or the run is not live. By question_id, once."""
         ...

@@ -5,6 +5,6 @@ is what a person waits for. Heartbeats, cancellation, reattaching and the sessio
 """
 
 from lobu_actors.worker.serve import serve
-from lobu_actors.worker.turn import BlockingTurn, Cancelled, Fail, Turn
+from lobu_actors.worker.turn import BlockingTurn, Cancelled, Fail, Steer, Turn, crash
 
-__all__ = ["BlockingTurn", "Cancelled", "Fail", "Turn", "serve"]
+__all__ = ["BlockingTurn", "Cancelled", "Fail", "Steer", "Turn", "crash", "serve"]

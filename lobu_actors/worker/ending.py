@@ -17,6 +17,8 @@ FAILED = "WORKER_FAILED"
 
 def begin(run: Run) -> None:
     """Put the user's messages into the session file. Raises OSError."""
+    if run.session is None:
+        return
     messages = run.frame["messages"]
     texts = [text_of(message.get("content")) for message in messages]
     run.session.begin(texts, again=run.frame["attempt"] > 1, carried=messages[0].get("history"))
@@ -24,10 +26,11 @@ def begin(run: Run) -> None:
 
 def complete(run: Run, usage: dict[str, Any] | None, tool_calls: Sequence[dict[str, str]] = ()) -> None:
     """Put the reply into the session file, then report it. Raises OSError, with nothing reported."""
-    model = run.hello["settings"].get("model")
-    text = "".join(run.text)[run.recorded_chars :]
-    run.session.finish(text, model if isinstance(model, str) else "", usage, run.recorded)
-    frame: Wire = {"type": "complete", "runId": run.run_id}
+    if run.session is not None:
+        model = run.hello["settings"].get("model")
+        text = "".join(run.text)[run.recorded_chars :]
+        run.session.finish(text, model if isinstance(model, str) else "", usage, run.recorded, run.kept)
+    frame: Wire = {"type": "complete", "runId": run.run_id, "processedMessageIds": list(run.processed)}
     if usage is not None:
         frame["usage"] = usage
     if tool_calls:

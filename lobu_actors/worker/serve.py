@@ -24,8 +24,13 @@ _CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
 Handler = Callable[[Any], Any]
 
 
-def serve(handler: Handler, *, name: str = "", version: str = "", steer: bool = False) -> None:
+def serve(
+    handler: Handler, *, name: str = "", version: str = "", steer: bool = False, writes_session: bool = False
+) -> None:
     """Run this process as a worker until the supervisor ends it.
+
+    `steer`: the handler takes what the user adds while a turn runs. `writes_session`: the handler, or a program that it
+    drives, writes the session file; here it is left alone.
 
     `handler` takes a turn. An asynchronous generator or coroutine function gets a `Turn`; a generator or plain function
     a `BlockingTurn`. What it yields is the reply, piece by piece; a returned string is the reply, or its last piece.
@@ -53,7 +58,7 @@ def serve(handler: Handler, *, name: str = "", version: str = "", steer: bool = 
         "capabilities": capabilities,
     }
     try:
-        worker = Worker(Channel(int(number)), ready)
+        worker = Worker(Channel(int(number)), ready, writes_session)
         # Loaded after `ready`, while the supervisor prepares the turn.
         _driver(is_asynchronous)(worker, handler)
     except Disconnected:
@@ -63,12 +68,12 @@ def serve(handler: Handler, *, name: str = "", version: str = "", steer: bool = 
 class Worker:
     """The state that the two threads share: the hello, the run that goes on, and the turns to come."""
 
-    def __init__(self, channel: Channel, ready: Wire) -> None:
+    def __init__(self, channel: Channel, ready: Wire, writes_session: bool = False) -> None:
         self.channel = channel
         self.turns: queue.SimpleQueue[Run | None] = queue.SimpleQueue()  # None: leave
         self._run: Run | None = None
         early = self._await_hello()
-        self._session = SessionFile(self.hello["sessionFile"], self.hello["workspace"])
+        self._session = None if writes_session else SessionFile(self.hello["sessionFile"], self.hello["workspace"])
         channel.send(ready)
         threading.Thread(target=self._listen, args=(early,), name="lobu-worker-listen", daemon=True).start()
 
@@ -123,7 +128,7 @@ class Worker:
         elif kind == "answer":
             run.answer(frame["questionId"], frame["answer"])
         elif kind == "steer":
-            run.steer(frame["content"])
+            run.steer(frame["messageId"], frame["content"])
         elif kind == "reattach":
             run.send_again(frame["textOffset"])
         # A turn that is here already: one supervisor could not know that another had sent it.

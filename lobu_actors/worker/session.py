@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 VERSION = 3
+CUSTOM = "custom"  # an entry that is no message
 _MODE = 0o600
 
 Entry = dict[str, Any]
@@ -24,6 +25,10 @@ def _now() -> str:
 
 def _line(entry: Entry) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _said(message: Entry) -> Entry:
+    return {"type": "message", "message": message | {"timestamp": int(time.time() * 1000)}}
 
 
 def text_of(content: Any) -> str:
@@ -54,6 +59,13 @@ class SessionFile:
             if entry.get("type") == "message" and isinstance(entry.get("message"), dict)
         ]
 
+    def kept(self, kind: str) -> list[Any]:
+        """What turns kept under this name, oldest first."""
+        entries = (entry for _start, entry in self._entries())
+        return [
+            entry.get("data") for entry in entries if (entry.get("type"), entry.get("customType")) == (CUSTOM, kind)
+        ]
+
     def begin(self, texts: list[str], *, again: bool, carried: Any = None) -> None:
         """Add the user's messages. `again`: first cut those that an attempt before this one left unanswered.
 
@@ -61,13 +73,22 @@ class SessionFile:
         """
         self._catch_up(again=again)
         if isinstance(carried, list) and self._last_id is None:
-            self._append([_carried(said) for said in carried if isinstance(said, dict)])
-        self._append([{"role": "user", "content": [{"type": "text", "text": text}]} for text in texts])
+            self._append([_said(_carried(said)) for said in carried if isinstance(said, dict)])
+        self._append([_said({"role": "user", "content": [{"type": "text", "text": text}]}) for text in texts])
 
-    def finish(self, text: str, model: str, usage: Entry | None, recorded: Sequence[Entry] = ()) -> None:
-        """Add what the turn recorded and the assistant's reply, which may be empty if something was recorded."""
+    def finish(
+        self,
+        text: str,
+        model: str,
+        usage: Entry | None,
+        recorded: Sequence[Entry] = (),
+        kept: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        """Add what the turn kept and recorded, and the reply, which may be empty if something was recorded."""
+        entries = [{"type": CUSTOM, "customType": kind, "data": data} for kind, data in kept]
+        entries += [_said(message) for message in recorded]
         if not text and recorded:
-            self._append(recorded)
+            self._append(entries)
             return
         provider, _, name = model.rpartition("/")
         message: Entry = {
@@ -80,21 +101,15 @@ class SessionFile:
         }
         if usage is not None:
             message["usage"] = usage
-        self._append([*recorded, message])
+        self._append([*entries, _said(message)])
 
-    def _append(self, messages: Sequence[Entry]) -> None:
+    def _append(self, entries: Sequence[Entry]) -> None:
         """In one piece: a worker that dies leaves all of them or, but for a full disk, none."""
         lines, parent = b"", self._last_id
-        for message in messages:
+        for entry in entries:
             identifier = os.urandom(4).hex()
-            entry = {
-                "type": "message",
-                "id": identifier,
-                "parentId": parent,
-                "timestamp": _now(),
-                "message": message | {"timestamp": int(time.time() * 1000)},
-            }
-            lines += _line(entry)
+            kind = {"type": entry["type"], "id": identifier, "parentId": parent, "timestamp": _now()}
+            lines += _line(kind | entry)
             parent = identifier
         self._write(lines)
         self._last_id = parent

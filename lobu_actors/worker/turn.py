@@ -5,9 +5,10 @@ shared by the thread that reads the socket and the handler; `BlockingTurn` and `
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lobu_actors.worker.channel import Channel, Wire
 from lobu_actors.worker.session import SessionFile, text_of
@@ -15,6 +16,7 @@ from lobu_actors.worker.session import SessionFile, text_of
 if TYPE_CHECKING:
     import asyncio
 
+CRASH_STATUS = 70  # of a process that `crash` ended
 PIECE_CHARS = 256 * 1024  # of text that is sent again; in a frame each may take up to 12 bytes
 
 
@@ -31,6 +33,23 @@ class Fail(Exception):
         self.context = context
 
 
+def crash(reason: str) -> NoReturn:
+    """End this process, which is of no more use, as when a program that it drives has died. Call it from any thread.
+
+    Nothing is said to the supervisor: a turn ends as one whose worker crashed, by the agent's rules for that, and
+    whatever this process has started ends too. The reason is for the log.
+    """
+    print(f"this worker ends: {reason}", file=sys.stderr, flush=True)
+    os._exit(CRASH_STATUS)
+
+
+class Steer(NamedTuple):
+    """What the user added to the turn while it ran."""
+
+    message_id: str
+    content: str
+
+
 class Cancelled(BaseException):
     """The turn was cancelled while it waited here. Not an Exception, so that `except Exception` lets it through."""
 
@@ -38,20 +57,22 @@ class Cancelled(BaseException):
 class Run:
     """One run. The channel's lock guards `text` and `terminal`, so that what is sent again is what was sent."""
 
-    def __init__(self, channel: Channel, frame: Wire, hello: Wire, session: SessionFile) -> None:
+    def __init__(self, channel: Channel, frame: Wire, hello: Wire, session: SessionFile | None) -> None:
         self.run_id: str = frame["runId"]
         self.frame = frame
         self.hello = hello
-        self.session = session
+        self.session = session  # None: somebody else writes the file
         self.text: list[str] = []
         self.recorded: list[Wire] = []  # messages for the session file, which stand for the text up to `recorded_chars`
         self.recorded_chars = 0
+        self.kept: list[tuple[str, Any]] = []
         self.terminal: Wire | None = None
         self.cancel_reason: str | None = None
         self.changed = threading.Condition()
         self.on_change: Callable[[], object] | None = None  # set by the asynchronous driver
         self.answers: dict[str, str] = {}
-        self.steers: list[str] = []
+        self.steers: list[Steer] = []
+        self.processed: list[str] = [message["messageId"] for message in frame["messages"] if "messageId" in message]
         self._open: dict[str, Wire] = {}
         self._channel = channel
 
@@ -92,9 +113,15 @@ class Run:
             self._open.pop(question_id, None)
         return answer
 
-    def take_steers(self) -> list[str]:
-        taken, self.steers = self.steers, []
+    def take_steers(self) -> list[Steer]:
+        with self.changed:
+            taken, self.steers = self.steers, []
+            self.processed += [steer.message_id for steer in taken]
         return taken
+
+    def put_back(self, steer: Steer) -> None:
+        with self.changed:
+            self.processed.remove(steer.message_id)
 
     # --- reader's side
 
@@ -106,8 +133,9 @@ class Run:
         self.answers[question_id] = answer
         self._notify()
 
-    def steer(self, content: str) -> None:
-        self.steers.append(content)
+    def steer(self, message_id: str, content: str) -> None:
+        with self.changed:
+            self.steers.append(Steer(message_id, content))
         self._notify()
 
     def send_again(self, offset: int) -> None:
@@ -144,6 +172,7 @@ class _BaseTurn:
         self.run_id = run.run_id
         self.settings: dict[str, Any] = run.hello["settings"]
         self.workspace: str = run.hello["workspace"]
+        self.session_file: str = run.hello["sessionFile"]
 
     @property
     def content(self) -> str:
@@ -179,13 +208,27 @@ class _BaseTurn:
         return traceparent if isinstance(traceparent, str) else None
 
     @property
+    def _session(self) -> SessionFile:
+        if self._run.session is None:
+            raise RuntimeError("the session file is not the SDK's: this worker serves with `writes_session`")
+        return self._run.session
+
+    @property
     def cancelled(self) -> bool:
         return self._run.cancel_reason is not None
 
     def history(self) -> list[dict[str, Any]]:
         """The conversation's messages before this turn, from the session file, oldest first."""
-        messages = self._run.session.history()
+        messages = self._session.history()
         return messages[: len(messages) - len(self.messages)]
+
+    def kept(self, kind: str) -> list[Any]:
+        """What earlier turns kept under this name, oldest first."""
+        return self._session.kept(kind)
+
+    def keep(self, kind: str, data: Any) -> None:
+        """Note something of yours for later turns, as JSON; the session file gets it if the turn succeeds."""
+        self._run.kept.append((kind, data))
 
     def write(self, text: str) -> None:
         """Add to the reply, as a generator's `yield` does."""
@@ -220,9 +263,16 @@ class _BaseTurn:
         """A line for the supervisor's log."""
         self._run.send({"type": "log", "level": level, "message": message, "fields": fields})
 
-    def take_steers(self) -> list[str]:
-        """What the user added since the turn began or since the last call; for workers that serve with `steer`."""
+    def take_steers(self) -> list[Steer]:
+        """What the user added since the turn began or since the last call; for workers that serve with `steer`.
+
+        Each counts as read from here on. What nobody took when the turn completes is a message of its own afterwards.
+        """
         return self._run.take_steers()
+
+    def put_back(self, steer: Steer) -> None:
+        """Something that was taken was not read after all: it becomes a message of its own when the turn completes."""
+        self._run.put_back(steer)
 
 
 def _objects(found: Any) -> list[dict[str, Any]]:
@@ -257,8 +307,15 @@ class Turn(_BaseTurn):
         super().__init__(run)
         self._changed = changed
 
+    async def steered(self) -> list[Steer]:
+        """Wait until the user adds something, and take it."""
+        while not (steers := self._run.take_steers()):
+            self._changed.clear()
+            await self._changed.wait()
+        return steers
+
     async def ask(self, prompt: str, options: Sequence[str] | None = None) -> str:
-        """Ask the person and wait for the answer. Only one question waits at a time."""
+        """Ask the person and wait for the answer. Several tasks may ask at a time."""
         question_id = self._run.ask(prompt, options)
         while (answer := self._run.take_answer(question_id)) is None:
             self._changed.clear()

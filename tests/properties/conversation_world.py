@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
-from lobu_actors.contract.frames import Frame
+from lobu_actors.contract.frames import Complete, Frame
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
@@ -51,6 +51,8 @@ class World:
     begun: list[str] = attrs.field(factory=list)
     closed: bool = False
     replies: list[object] = attrs.field(factory=list)
+    said_read: list[str] | None = None  # what the worker's newest `complete` says that it read
+    returned: int = 0
 
     def fresh(self, prefix: str) -> str:
         self.ids += 1
@@ -89,6 +91,9 @@ class World:
 
     def say(self, frames: tuple[Frame, ...]) -> None:
         if self.worker is not None and self.worker_ready:
+            ends = (frame for frame in frames if isinstance(frame, Complete) and frame.run_id == self.current_run)
+            if (end := next(ends, None)) is not None:
+                self.said_read = end.processed_message_ids
             self.tell(WorkerFrames(self.worker, frames))
 
     def answer(self, index: int) -> None:
@@ -246,7 +251,8 @@ class World:
         assert now.verdict is None, "a worker sees what a guardrail refused"
         if self.live_run != run_id or now.status is not TurnStatus.QUEUED:
             return m.JoinRefused(turn)
-        self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING)
+        attempt = next(t.attempt for t in self.turns.values() if t.status is TurnStatus.RUNNING)
+        self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING, attempt=attempt)
         return m.RunJoined(turn)
 
     def _mend(self, turn_ids: tuple[str, ...]) -> m.Message:
@@ -269,7 +275,17 @@ class World:
         if effect.run_id is not None:
             assert effect.run_id == self.live_run
             self.live_run = None
-        return m.TurnsFinished(tuple(turn.turn_id for turn in effect.turns))
+        if effect.status is TurnStatus.COMPLETED and effect.run_id is not None and self.said_read is not None:
+            unread = [turn.message_id for turn in effect.turns[1:] if turn.message_id not in self.said_read]
+            assert not unread, "a message counts as answered that its worker has not read"
+            assert not {turn.message_id for turn in effect.returned} & set(self.said_read)
+        for turn in effect.returned:
+            now = self.turns[turn.turn_id]
+            assert now.status is TurnStatus.RUNNING, "what is returned was in the run"
+            self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.QUEUED, attempt=now.attempt + 1)
+            assert self.turns[turn.turn_id].attempt == turn.attempt
+            self.returned += 1
+        return m.TurnsFinished(tuple(turn.turn_id for turn in effect.turns), effect.returned)
 
     def _requeue(self, turns: tuple[Turn, ...], failed: bool) -> m.Message:
         if not self._holds or any(turn.turn_id not in self.owed for turn in turns):

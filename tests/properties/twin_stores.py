@@ -180,6 +180,13 @@ class Twins(FileOperations, TenantOperations):
         if await self.write("join_run", lease, run_id, turn_id):
             turn_ids.append(turn_id)
 
+    async def op_leave(self, a: int, b: int, c: int) -> None:
+        lease = self.lease(a)
+        run_id, turn_ids = self.run_of(lease.ref, c)
+        some = self.turn_ids(lease.ref, b, 2)
+        if await self.write("leave_run", lease, run_id, some):
+            turn_ids[1:] = [turn_id for turn_id in turn_ids[1:] if turn_id not in some]
+
     async def op_adopt(self, a: int, b: int, c: int) -> None:
         lease = self.lease(a)
         await self.write("adopt_run", lease, self.run_of(lease.ref, b)[0])

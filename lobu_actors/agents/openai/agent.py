@@ -11,7 +11,7 @@ from lobu_actors.agents.openai.provider import Provider
 from lobu_actors.agents.openai.settings import Settings
 from lobu_actors.agents.openai.tools import Toolbox
 from lobu_actors.contract.errors import TurnError
-from lobu_actors.worker import Fail, Turn
+from lobu_actors.worker import Fail, Steer, Turn
 
 Json = dict[str, Any]
 TOO_MANY_STEPS = "TOO_MANY_STEPS"
@@ -85,10 +85,10 @@ class _Conversation:
         self._messages.append(history.assistant(answer.text, answer.calls))
         self._turn.record(history.entry_of_answer(answer, self._provider, self._model, usage))
 
-    def _take_steers(self, steers: list[str]) -> None:
-        for text in steers:
-            self._messages.append({"role": "user", "content": text})
-            self._turn.record(history.entry_of_user(text))
+    def _take_steers(self, steers: list[Steer]) -> None:
+        for steer in steers:
+            self._messages.append({"role": "user", "content": steer.content})
+            self._turn.record(history.entry_of_user(steer.content))
 
 
 def _instructions(system_prompt: str, of_client: str, summary: str | None) -> list[Json]:

@@ -220,6 +220,24 @@ class ActorPart(Part):
             run.record = attrs.evolve(run.record, turn_ids=(*run.record.turn_ids, turn_id))
         return marker is not None and marker.run_id == run_id
 
+    async def leave_run(self, lease: Lease, run_id: str, turn_ids: tuple[str, ...]) -> bool:
+        await pass_checkpoint()
+        if not self.tables.holds(lease):
+            return False
+        run = next((live for live in self.tables.live_runs(lease.ref) if live.record.run_id == run_id), None)
+        for turn_id in () if run is None else turn_ids:
+            assert run is not None
+            marker = self.tables.markers.get((lease.ref.organization_id, turn_id))
+            if marker is None or marker.run_id != run_id or turn_id == run.record.turn_ids[0]:
+                continue
+            marker.host_id = marker.run_id = marker.deadline = None
+            run.record = attrs.evolve(run.record, turn_ids=tuple(t for t in run.record.turn_ids if t != turn_id))
+            turn = self.tables.turns.get((lease.ref.organization_id, turn_id))
+            if turn is not None:
+                again = attrs.evolve(turn, status=TurnStatus.QUEUED, attempt=turn.attempt + 1)
+                self.tables.put_turn(again)
+        return True
+
     async def append_event(self, lease: Lease, event: NewEvent) -> Event | None:
         if event.type not in DURABLE_EVENTS or event.type in TERMINAL_EVENTS:
             raise ValueError(f"{event.type} is not an event that append_event may write")

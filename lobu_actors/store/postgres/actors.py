@@ -152,6 +152,11 @@ class ActorPart(Part):
         [(held, joined)] = await self.write("join_run_if_lease_held", params)
         return bool(joined) if held else None
 
+    async def leave_run(self, lease: Lease, run_id: str, turn_ids: tuple[str, ...]) -> bool:
+        params = lease_params(lease) | {"run_id": run_id, "turn_ids": list(turn_ids)}
+        [(held,)] = await self.write("leave_run_if_lease_held", params)
+        return bool(held)
+
     async def append_event(self, lease: Lease, event: NewEvent) -> Event | None:
         """The same event again under the same lease, equal in every field, gives the first one: nothing is appended.
 

@@ -67,6 +67,9 @@ WRITES: dict[str, Callable[[Writes, str, Turn, Turn], Awaitable[object]]] = {
     "adopt_run": lambda writes, run_id, running, queued: writes.adopt(m.AdoptRun(run_id, running.message_id, 1)),
     "request_cancel": lambda writes, run_id, running, queued: writes.request_cancel(run_id),
     "finish_run": lambda writes, run_id, running, queued: writes.finish(m.FinishTurns(run_id, (running,), *FAILED)),
+    "leave_run": lambda writes, run_id, running, queued: writes.finish(
+        m.FinishTurns(run_id, (running,), *FAILED, returned=(queued,))
+    ),
     "requeue_run": lambda writes, run_id, running, queued: writes.requeue(
         m.RequeueTurns(run_id, (running,), True, "HOST_LOST")
     ),

@@ -50,6 +50,7 @@ HOT: dict[str, dict[str, object]] = {
     "request_cancel_if_lease_held": {},
     "declare_host_dead_if_unlocked": {"host_id": "no-such-host"},
     "join_run_if_lease_held": {"turn_id": "t20003"},
+    "leave_run_if_lease_held": {},
     "finish_run_if_lease_held": {
         "ends": _ENDS, "status": "completed", "turn_status": "completed", "usage": None, "base_length": None,
         "total_length": None, "sha256": None, "segment": None, "timeline": "[]",

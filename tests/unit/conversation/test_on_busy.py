@@ -38,6 +38,34 @@ def test_a_steering_message_joins_the_run_once_that_is_committed() -> None:
     assert [ended.turn_id for ended in finish.turns] == ["t1", "t2"]
 
 
+def test_a_steering_message_that_nobody_read_is_a_message_of_its_own() -> None:
+    first, steering, late = turn(), turn(2, on_busy=OnBusy.STEER), turn(3, on_busy=OnBusy.STEER)
+    begun = tell(
+        fresh(), m.TurnAccepted(first), m.WorkerStarting("w1"), ready(frozenset({"steer"})), m.RunBegun("r1"),
+        m.TurnAccepted(steering), m.RunJoined(steering), m.TurnAccepted(late), m.RunJoined(late),
+    )[0]  # fmt: skip
+    state, effects = tell(begun, frames(Complete(run_id="r1", processed_message_ids=["m1", "m2"])))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert ([ended.turn_id for ended in finish.turns], [back.turn_id for back in finish.returned]) == (
+        ["t1", "t2"],
+        ["t3"],
+    )
+    assert finish.returned[0].attempt == 2
+    state, effects = tell(state, m.TurnsFinished(("t1", "t2"), finish.returned))
+    [begin] = only(effects, m.BeginRun)
+    assert isinstance(begin, m.BeginRun)
+    assert ([again.turn_id for again in begin.turns], begin.attempt) == (["t3"], 2)
+
+    for said in (None, ["m1", "m2", "m3"]):
+        [finish] = only(tell(begun, frames(Complete(run_id="r1", processed_message_ids=said)))[1], m.FinishTurns)
+        assert isinstance(finish, m.FinishTurns)
+        assert not finish.returned, "who says nothing has read all"
+    [finish] = only(tell(begun, frames(Complete(run_id="r1", processed_message_ids=[])))[1], m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert [ended.turn_id for ended in finish.turns] == ["t1"], "the first one counts in any case"
+
+
 def test_a_worker_that_cannot_be_steered_gets_the_message_next() -> None:
     state, effects = tell(running(), busy(2, OnBusy.STEER))
     assert effects == []

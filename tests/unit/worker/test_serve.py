@@ -72,7 +72,7 @@ def test_status_ephemeral_log_and_usage(program):
         Ephemeral(run_id=run, text="psst"),
         Log(level="debug", message="noted", fields={"n": 1}),
         Delta(run_id=run, text="x"),
-        Complete(run_id=run, usage={"inputTokens": 3}),
+        Complete(run_id=run, usage={"inputTokens": 3}, processed_message_ids=["m1-0"]),
     ]
 
 
@@ -207,7 +207,7 @@ def test_an_async_generator_is_closed_when_it_is_cancelled(program):
 def test_steer(program):
     worker = program(
         "def reply(turn):\n    turn.status('in')\n    while not (steers := turn.take_steers()):\n"
-        "        turn.sleep(0.001)\n    return ','.join(steers)",
+        "        turn.sleep(0.001)\n    return ','.join(steer.content for steer in steers)",
         "serve(reply, steer=True, name='n', version='v')",
     )
     ready = worker.greet()
@@ -216,7 +216,55 @@ def test_steer(program):
     run = worker.turn("x")
     worker.until(Status)
     worker.say(Steer(run_id=run, message_id="m", content="also this"))
-    assert worker.until(Complete)[0].text == "also this"
+    text, complete = worker.until(Complete)
+    assert (text.text, complete.processed_message_ids) == ("also this", ["m1-0", "m"])
+
+
+@pytest.mark.parametrize("taken", ["[]", "turn.take_steers()[:0]", "[turn.put_back(turn.take_steers()[0])]"])
+def test_what_was_added_and_not_read_is_not_named_at_the_end(program, taken):
+    worker = program(
+        f"async def reply(turn):\n    while await turn.ask('?') != 'go': pass\n    {taken}",
+        "serve(reply, steer=True)",
+    )
+    worker.greet()
+    run = worker.turn("x")
+    ask = worker.until(Ask)[0]
+    worker.say(Steer(run_id=run, message_id="m", content="too late"))
+    worker.say(Answer(run_id=run, question_id=ask.question_id, answer="go"))
+    read = ["m1-0", "m"] if "[:0]" in taken else ["m1-0"]
+    assert worker.until(Complete)[-1].processed_message_ids == read
+
+
+def test_an_asynchronous_handler_waits_for_what_is_added_and_asks_several_things_at_a_time(program):
+    worker = program(
+        "import asyncio\nasync def reply(turn):\n"
+        "    added, *answers = await asyncio.gather(turn.steered(), turn.ask('1'), turn.ask('2'))\n"
+        "    return ' '.join([added[0].content, *answers])",
+        "serve(reply, steer=True)",
+    )
+    worker.greet()
+    run = worker.turn("x")
+    first, second = worker.until(Ask)[0], worker.until(Ask)[0]
+    worker.say(Answer(run_id=run, question_id=second.question_id, answer="b"))
+    worker.say(Steer(run_id=run, message_id="m", content="added"))
+    worker.say(Answer(run_id=run, question_id=first.question_id, answer="a"))
+    assert worker.until(Complete)[0].text == "added a b"
+
+
+def test_a_worker_that_writes_its_own_session_file_is_left_alone(program):
+    worker = program("def reply(turn):\n    return turn.session_file", "serve(reply, writes_session=True)")
+    worker.greet()
+    assert worker.reply("x") == str(worker.session_file)
+    assert not worker.session_file.exists()
+
+
+def test_a_crash_ends_the_process_and_says_nothing(program):
+    worker = program("from lobu_actors.worker import crash\nasync def reply(turn):\n    crash('it is dead')")
+    worker.greet()
+    worker.turn("x")
+    assert worker.lines.readline() == b""
+    assert worker.process.wait(20) == 70
+    assert "this worker ends: it is dead" in worker.process.stdout.read()
 
 
 def test_heartbeats_go_on_while_the_handler_blocks(program):
