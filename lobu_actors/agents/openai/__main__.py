@@ -25,9 +25,9 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"OPENAI_BASE_URL is {base_url!r}; it must begin with https:// or http://.")
     try:
         # Found out before the first turn; and what is loaded here is shared by all workers that a zygote forks.
+        from lobu_actors.agents.mcp_servers import parse
         from lobu_actors.agents.openai.agent import Agent
         from lobu_actors.agents.openai.provider import Provider
-        from lobu_actors.agents.openai.servers import parse
         from lobu_actors.agents.openai.tools import Toolbox
 
         commands = {} if options.mcp is None else parse(_text_of(options.mcp))

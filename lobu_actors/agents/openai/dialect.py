@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from lobu_actors.agents.openai import errors
+from lobu_actors.agents import provider_errors as errors
 
 Json = dict[str, Any]
 DONE = "[DONE]"

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
-from lobu_actors.agents.openai import errors
+from lobu_actors.agents import provider_errors as errors
 from lobu_actors.agents.openai.dialect import Answer
-from lobu_actors.agents.openai.errors import ProviderError
 from lobu_actors.agents.openai.settings import Settings
+from lobu_actors.agents.provider_errors import ProviderError
 from lobu_actors.worker import Fail, Turn
 
 Json = dict[str, Any]

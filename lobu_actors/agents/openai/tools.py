@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lobu_actors.agents.mcp_servers import ServerCommand
 from lobu_actors.agents.openai.dialect import Call
 from lobu_actors.agents.openai.history import arguments_of
-from lobu_actors.agents.openai.servers import ServerCommand
 from lobu_actors.worker import Fail
 
 if TYPE_CHECKING:

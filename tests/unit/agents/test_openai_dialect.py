@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lobu_actors.agents.openai import history
 from lobu_actors.agents.openai.dialect import Answer, Call, Usage, request_body
-from lobu_actors.agents.openai.errors import ProviderError
+from lobu_actors.agents.provider_errors import ProviderError
 
 
 def chunk(delta: Any = None, finish: str | None = None, **more: Any) -> str:

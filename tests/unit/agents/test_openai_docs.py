@@ -6,7 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from lobu_actors.agents.openai import servers, settings
+from lobu_actors.agents import mcp_servers as servers
+from lobu_actors.agents.openai import settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "agents.md").read_text()
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from lobu_actors.agents.openai import errors, servers, settings
+from lobu_actors.agents import mcp_servers as servers
+from lobu_actors.agents import provider_errors as errors
+from lobu_actors.agents.openai import settings
 from lobu_actors.agents.openai.provider import wait_seconds
 from lobu_actors.agents.openai.settings import Settings
 from lobu_actors.worker import Fail

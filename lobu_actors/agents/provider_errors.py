@@ -3,6 +3,8 @@
 Owns the table from HTTP statuses and the providers' own error codes to the codes of `lobu_actors.contract.errors`.
 """
 
+import json
+import re
 from typing import Any
 
 from lobu_actors.contract.errors import TurnError
@@ -14,6 +16,13 @@ _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing
 _TOO_FAST = frozenset({"rate_limit_exceeded", "rate_limit_error", "requests", "tokens", "too_many_requests"})
 _REFUSED = frozenset({"invalid_request_error", "context_length_exceeded", "model_not_found", "content_filter"})
 _LATER = frozenset({408, 409, 425})
+_STATUS = re.compile(r"(?<![\w.:/-])([45]\d\d)(?![\w./-])")
+_WORDS = (  # of programs that tell of a failure in words of their own, in the order in which they count
+    ("invalid_api_key", re.compile(r"api.?key|unauthori[sz]ed|authenticat|credential|log ?in", re.IGNORECASE)),
+    ("insufficient_quota", re.compile(r"insufficient.quota|billing|credit balance|usage limit", re.IGNORECASE)),
+    ("rate_limit_error", re.compile(r"rate.?limit|too many requests|overloaded.*later|quota", re.IGNORECASE)),
+    ("context_length_exceeded", re.compile(r"context.(length|window)|content.?filter|too long|refus", re.IGNORECASE)),
+)
 
 
 class ProviderError(Exception):
@@ -41,6 +50,15 @@ def of_event(error: Any) -> ProviderError:
     name, said = _read({"error": error})
     number = error.get("code", error.get("status")) if isinstance(error, dict) else None
     return _error(number if isinstance(number, int) else 0, name, said, None)
+
+
+def of_text(text: str) -> ProviderError:
+    """Of what another program says about it: a status if it has one, with the body behind it, else by its words."""
+    found = _STATUS.search(text)
+    names, said = _read(_json_in(text))
+    if found is None and not names:
+        names = frozenset(name for name, words in _WORDS if words.search(text))
+    return _error(int(found[1]) if found else 0, names, said or text.strip()[:MAX_MESSAGE_CHARS], None)
 
 
 def broken(what: str) -> ProviderError:
@@ -80,6 +98,15 @@ def _read(body: Any) -> tuple[frozenset[str], str]:
     names = frozenset(value for value in (error.get("code"), error.get("type")) if isinstance(value, str))
     said = error.get("message")
     return names, said[:MAX_MESSAGE_CHARS] if isinstance(said, str) else ""
+
+
+def _json_in(text: str) -> Any:
+    """The JSON object that a text ends with; None when there is none."""
+    start = text.find("{")
+    try:
+        return json.loads(text[start:]) if start >= 0 else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _seconds(retry_after: str | None) -> float | None:
