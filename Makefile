@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts rolling-hosts \
-	stale-writers database-away interop-clients bench bench-rivals clean
+	stale-writers database-away interop-clients interop-agents pi-moves bench bench-rivals clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -50,6 +50,12 @@ database-away: $(STAMP)
 
 interop-clients: $(STAMP)
 	$(BIN)/python -m tests.interop.clients $(ARGS)
+
+interop-agents: $(STAMP)
+	$(BIN)/python -m tests.interop.agents $(ARGS)
+
+pi-moves: $(STAMP)
+	$(BIN)/python -m tests.interop.agents.pi_moves $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/lobu bench $(or $(ARGS),all)

@@ -1,12 +1,15 @@
-"""A model provider that thinks of nothing: the streaming dialect of `/v1/chat/completions`, and bad manners on command.
+"""A model provider that thinks of nothing: three streaming dialects (`provider_dialects`), and bad manners on command.
 
 What it does stands in the last user message, a command a line; each request of that turn does the next one, so that a
 message with two `!tool` lines and a text makes two calls and then answers. Behind the last command it says `done`.
+What an agent puts around the message is passed over, up to the first line that begins with `!`; so are requests that an
+agent makes for itself, as for a title, which have no tools where others have.
 
 - `!say TEXT`, or a line without `!`: answers with TEXT, a word a chunk; `!said`: with the last tool's result
 - `!slow SECONDS WORDS`: a word each SECONDS; `!hang`: nothing, for ever; `!hang-after TEXT`: TEXT, and then nothing
 - `!tool NAME JSON`: a tool call, its arguments in two pieces; `!tools NAME JSON`: the same call twice in one answer
 - `!think SECONDS`: thoughts for so long, then `thought`
+- `!seen WORD`: `seen` or `not seen`, in what the model was told before this message
 - `!history`: answers with the messages that were sent, as JSON; `!body`: with the rest of the request
 - `!status N [CODE] [RETRY_AFTER]`: that HTTP status; `!once N [RETRY_AFTER]`: that one, then `recovered`
 - `!cut TEXT`: TEXT, and the connection is cut; `!end TEXT`: TEXT, and a clean end without finish or `[DONE]`
@@ -29,6 +32,8 @@ import attrs
 import h11
 import trio
 
+from tests.fakes.provider_dialects import DIALECTS, Reply, turns_of
+
 Json = dict[str, Any]
 KEY = "sk-test-0123456789"
 _READ_BYTES = 65_536
@@ -42,6 +47,7 @@ class Cut(Exception):
 class Request:
     body: Json
     headers: dict[str, str]
+    turns: list[Json]
     command: str
     left: bool = False  # the client hung up before the answer was whole
 
@@ -53,6 +59,7 @@ class ModelProvider:
         self.url = ""
         self.key = key
         self.requests: list[Request] = []
+        self._has_agent = False  # who asks has tools
 
     @asynccontextmanager
     async def serving(self, port: int = 0) -> AsyncIterator[ModelProvider]:
@@ -67,23 +74,34 @@ class ModelProvider:
         try:
             async with stream:
                 while (asked := await _read(stream, connection)) is not None:
-                    await self._answer(_Reply(stream, connection), *asked)
+                    await self._answer(stream, connection, *asked)
                     if connection.our_state is h11.MUST_CLOSE:
                         break
                     connection.start_next_cycle()
         except* (trio.BrokenResourceError, h11.RemoteProtocolError, Cut):
             pass
 
-    async def _answer(self, reply: _Reply, path: str, headers: dict[str, str], body: bytes) -> None:
-        if path != "/v1/chat/completions":
+    async def _answer(
+        self, stream: trio.SocketStream, connection: h11.Connection, path: str, headers: dict[str, str], body: bytes
+    ) -> None:
+        path = path.partition("?")[0]
+        reply = DIALECTS.get(path, Reply)(stream, connection)
+        if path not in DIALECTS:
             await reply.refuse(404, "not_found", f"no such path: {path}")
             return
-        if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
-            await reply.refuse(401, "invalid_api_key", f"Incorrect API key: {headers.get('authorization')}")
+        key = headers.get("authorization", f"Bearer {headers.get('x-api-key')}")
+        if self.key is not None and key != f"Bearer {self.key}":
+            await reply.refuse(401, "invalid_api_key", f"Incorrect API key: {key}")
             return
-        request = Request(json.loads(body), headers, _command_of(json.loads(body)["messages"]))
+        wire = json.loads(body)
+        turns = turns_of(path, wire)
+        request = Request(wire, headers, turns, _command_of(turns))
         self.requests.append(request)
-        if wrong := _fault_in(request.body["messages"]):
+        if wire.get("tools"):
+            self._has_agent = True
+        elif self._has_agent:
+            request.command = "!say title"
+        if wrong := _fault_in(turns):
             await reply.refuse(400, "invalid_request_error", wrong)
             return
         async with trio.open_nursery() as nursery:
@@ -93,7 +111,7 @@ class ModelProvider:
         if request.left:
             raise Cut
 
-    async def _do(self, reply: _Reply, request: Request) -> None:
+    async def _do(self, reply: Reply, request: Request) -> None:
         verb, _, rest = request.command.partition(" ")
         words = rest.split()
         asked_before = sum(other.command == request.command for other in self.requests) > 1
@@ -107,7 +125,7 @@ class ModelProvider:
                 await reply.open()
                 raise Cut
             case "!once" | "!cut-once":
-                await reply.say("recovered")
+                await _say(reply, "recovered")
             case "!html":
                 await reply.send(200, "text/html", b"<p>welcome</p>")
             case "!hang" | "!once-hang":
@@ -115,40 +133,59 @@ class ModelProvider:
             case "!hang-after" | "!cut" | "!end" | "!error":
                 await _stop_short(reply, verb, rest)
             case "!slow":
-                await reply.say(" ".join(f"w{n}" for n in range(int(words[1]))), delay=float(words[0]))
+                await _say(reply, " ".join(f"w{n}" for n in range(int(words[1]))), delay=float(words[0]))
             case "!tool" | "!tools":
                 name, _, arguments = rest.partition(" ")
                 await reply.call(name, arguments, times=1 if verb == "!tool" else 2)
             case "!think":
-                await reply.think(float(words[0]))
+                await _think(reply, float(words[0]))
             case "!filtered":
                 await reply.finish("content_filter", 0)
             case _:
-                await reply.say(_text(verb, rest, request))
+                await _say(reply, _text(verb, rest, request))
 
 
-async def _stop_short(reply: _Reply, verb: str, rest: str) -> None:
+async def _say(reply: Reply, text: str, delay: float = 0.0) -> None:
+    words = text.split(" ")
+    for number, word in enumerate(words):
+        await reply.text(word if number == 0 else " " + word)
+        await trio.sleep(delay)
+    await reply.finish("stop", len(words))
+
+
+async def _think(reply: Reply, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        while True:
+            await reply.thought("hm ")
+            await trio.sleep(0.05)
+    await _say(reply, "thought")
+
+
+async def _stop_short(reply: Reply, verb: str, rest: str) -> None:
     code, _, text = rest.partition(" ") if verb == "!error" else ("", "", rest)
+    await reply.open()
     for word in text.split():
-        await reply.chunk({"content": word + " "})
+        await reply.text(word + " ")
     if verb == "!hang-after":
         await trio.sleep_forever()
     if verb == "!cut":
         raise Cut
     if verb == "!error":
-        await reply.event({"error": {"message": "made up", "code": int(code) if code.isdecimal() else code}})
-    await reply.end()
+        await reply.fail(code)
+    else:
+        await reply.end()
 
 
 def _text(verb: str, rest: str, request: Request) -> str:
-    messages = request.body["messages"]
     match verb:
         case "!say":
             return rest
         case "!said":
-            return next(str(message["content"]) for message in reversed(messages) if message["role"] == "tool")
+            return next("".join(turn["content"]) for turn in reversed(request.turns) if turn["role"] == "tool")
+        case "!seen":
+            return "seen" if rest in json.dumps(request.turns[: _asked_at(request.turns)]) else "not seen"
         case "!history":
-            return json.dumps(messages)
+            return json.dumps(request.body["messages"])
         case "!body":
             return json.dumps({name: value for name, value in request.body.items() if name != "messages"})
         case "":
@@ -157,28 +194,48 @@ def _text(verb: str, rest: str, request: Request) -> str:
             return f"{verb} {rest}".strip()
 
 
-def _command_of(messages: list[Json]) -> str:
-    at = max(index for index, message in enumerate(messages) if message["role"] == "user")
-    lines = str(messages[at]["content"]).split("\n")
-    step = sum(message["role"] == "assistant" for message in messages[at:])
+def _command_of(turns: list[Json]) -> str:
+    at = _asked_at(turns)
+    lines = _script_in(turns[at]) or "\n".join(turns[at]["content"][-1:]).split("\n")
+    step = sum(turn["role"] == "assistant" and _is_step(turn) for turn in turns[at:])
     return lines[step] if step < len(lines) else ""
 
 
-def _fault_in(messages: list[Json]) -> str | None:
+def _asked_at(turns: list[Json]) -> int:
+    """The last message of the user with a command; where there is none, the last one at all."""
+    said = [index for index, turn in enumerate(turns) if turn["role"] == "user"]
+    return next((index for index in reversed(said) if _script_in(turns[index])), said[-1])
+
+
+def _script_in(turn: Json) -> list[str]:
+    """The lines from the first command on, of the newest message that the text has."""
+    for text in reversed(turn["content"]):
+        lines = text.rpartition("The new message:\n\n")[2].split("\n")
+        for number, line in enumerate(lines):
+            if line.startswith("!"):
+                return [line for line in lines[number:] if not line.startswith("<")]
+    return []
+
+
+def _is_step(turn: Json) -> bool:
+    return bool(turn["calls"] or turn["content"])
+
+
+def _fault_in(turns: list[Json]) -> str | None:
     """Real providers refuse a call without its results right behind it, and a result without its call."""
     waiting: list[str] = []
-    for message in messages:
-        if message["role"] == "tool":
-            if message["tool_call_id"] not in waiting:
+    for turn in turns:
+        if turn["role"] == "tool":
+            if turn["result_of"] not in waiting:
                 return "a tool message must follow a message with its call"
-            waiting.remove(message["tool_call_id"])
-        elif waiting:
+            waiting.remove(turn["result_of"])
+        elif waiting and not turn["calls"]:
             return f"no result for the calls {waiting}"
-        waiting += [call["id"] for call in message.get("tool_calls", ())]
+        waiting += turn["calls"]
     return f"no result for the calls {waiting}" if waiting else None
 
 
-async def _watch(reply: _Reply, request: Request, scope: trio.CancelScope) -> None:
+async def _watch(reply: Reply, request: Request, scope: trio.CancelScope) -> None:
     """Cancels the answer when the client hangs up; what else it sends is its next request."""
     data = b""
     with suppress(trio.BrokenResourceError):
@@ -187,77 +244,6 @@ async def _watch(reply: _Reply, request: Request, scope: trio.CancelScope) -> No
     if not data and reply.connection.our_state is not h11.DONE:
         request.left = True
         scope.cancel()
-
-
-@attrs.define
-class _Reply:
-    """One answer."""
-
-    stream: trio.SocketStream
-    connection: h11.Connection
-    _open: bool = False
-    _calls: int = 0
-
-    async def send(self, status: int, kind: str, body: bytes, headers: list[tuple[str, str]] | None = None) -> None:
-        every = [("content-type", kind), ("content-length", str(len(body))), *(headers or [])]
-        await self._put(h11.Response(status_code=status, headers=every), h11.Data(data=body), h11.EndOfMessage())
-
-    async def refuse(self, status: int, code: str, message: str, headers: list[tuple[str, str]] | None = None) -> None:
-        error = {"error": {"message": message, "type": code, "param": None, "code": code}}
-        await self.send(status, "application/json", json.dumps(error).encode(), headers)
-
-    async def open(self) -> None:
-        if not self._open:
-            self._open = True
-            await self._put(h11.Response(status_code=200, headers=[("content-type", "text/event-stream")]))
-            await self.chunk({"role": "assistant", "content": ""})
-
-    async def chunk(self, delta: Json, finish_reason: str | None = None) -> None:
-        await self.open()
-        await self.event({"object": "chat.completion.chunk", "choices": [_choice(delta, finish_reason)], "usage": None})
-
-    async def event(self, data: Json) -> None:
-        await self._put(h11.Data(data=b"data: " + json.dumps(data).encode() + b"\n\n"))
-
-    async def say(self, text: str, delay: float = 0.0) -> None:
-        words = text.split(" ")
-        for number, word in enumerate(words):
-            await self.chunk({"content": word if number == 0 else " " + word})
-            await trio.sleep(delay)
-        await self.finish("stop", len(words))
-
-    async def call(self, name: str, arguments: str, times: int) -> None:
-        half = len(arguments) // 2
-        for index in range(times):
-            begin = {"index": index, "id": f"call-{index}", "type": "function", "function": {"name": name}}
-            begin["function"]["arguments"] = arguments[:half]  # type: ignore[index]
-            await self.chunk({"tool_calls": [begin]})
-            await self.chunk({"tool_calls": [{"index": index, "function": {"arguments": arguments[half:]}}]})
-        await self.finish("tool_calls", 1)
-
-    async def think(self, seconds: float) -> None:
-        with trio.move_on_after(seconds):
-            while True:
-                await self.chunk({"reasoning_content": "hm "})
-                await trio.sleep(0.05)
-        await self.say("thought")
-
-    async def finish(self, reason: str, tokens: int) -> None:
-        await self.chunk({}, reason)
-        usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
-        await self.event({"object": "chat.completion.chunk", "choices": [], "usage": usage})
-        await self._put(h11.Data(data=b"data: [DONE]\n\n"))
-        await self.end()
-
-    async def end(self) -> None:
-        await self._put(h11.EndOfMessage())
-
-    async def _put(self, *events: Any) -> None:
-        await self.stream.send_all(b"".join(self.connection.send(event) or b"" for event in events))
-
-
-def _choice(delta: Json, finish_reason: str | None) -> Json:
-    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
 
 
 async def _read(stream: trio.SocketStream, connection: h11.Connection) -> tuple[str, dict[str, str], bytes] | None:
