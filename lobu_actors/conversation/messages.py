@@ -243,10 +243,7 @@ class JoinRun:
 
 @attrs.frozen
 class SendTurn:
-    """Open the live text and give the run to the worker.
-
-    Answers RunRefused when it could not be guarded, TurnNotSent when the worker is gone.
-    """
+    """Open the live text, give the run to the worker. Answers RunRefused if unguarded, TurnNotSent if it is gone."""
 
     run_id: str
     turns: tuple[Turn, ...]
