@@ -108,13 +108,15 @@ class _Looker:
             self._thread.join()
 
     def _run(self) -> None:
-        at = self._used()
-        for _ in range(0, self._phases, 4):
-            for looks, phases in ((False, 1), (True, 2), (False, 1)):
+        """By the load's clock: what a sample takes must not move the phases."""
+        begun, at = time.monotonic(), self._used()
+        for first in range(0, self._phases, 4):
+            for looks, end in ((False, first + 1), (True, first + 3), (False, first + 4)):
+                left = max(0.0, begun + end * self._seconds - time.monotonic())
                 if looks:
-                    self._look(phases * self._seconds)
+                    self._look(left)
                 else:
-                    self._over.wait(phases * self._seconds)
+                    self._over.wait(left)
                 before, at = at, self._used()
                 self.cpu[looks] += at - before
                 if self._over.is_set():
