@@ -144,4 +144,5 @@ class _Looker:
             while data := connection.recv(1 << 16):
                 self.looks += data.count(b"event: house\n")
                 self.bytes += len(data)
+            cut.cancel()  # when the server ended it first
             cut.join()
