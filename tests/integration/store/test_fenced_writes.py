@@ -17,7 +17,9 @@ from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.adoption_messages import AdoptRun
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.environment import FileLimits
+from lobu_actors.conversation.marks import Marks
 from lobu_actors.conversation.placement import HereAlways
+from lobu_actors.conversation.recent import Recent
 from lobu_actors.conversation.writes import Writes
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.records import Lease, NewSession, NewTurn, StartRun, Turn
@@ -57,9 +59,11 @@ async def scene(store: PostgresStore, make_scene: Callable[..., Awaitable[Any]])
         clock_ms=lambda: 0,
         workspaces=SimpleNamespace(of=lambda ref: None),
         file_limits=FileLimits(),
+        spans=None,
+        recent=Recent(),
     )
     output = SimpleNamespace(position=(1, 0), final_text=lambda text: text or "")
-    return Writes(environment, lease, NoSessionFile(store), output), run_id, running, queued
+    return Writes(environment, lease, NoSessionFile(store), output, Marks()), run_id, running, queued
 
 
 FAILED = (TurnStatus.FAILED, RunStatus.FAILED, "MY_CODE")
