@@ -43,7 +43,7 @@ async def world(shared: World) -> AsyncIterator[World]:
 @pytest.mark.parametrize("agent", ["tools", "forked"])
 async def test_a_tool_is_called_told_of_and_remembered(world: World, agent: str) -> None:
     conversation = await world.open(agent)
-    frame, statuses = await tell(conversation, f"Let me see.\n{ADD}\n!said")
+    frame, statuses = await tell(conversation, f"!say Let me see.\n{ADD}\n!said")
     assert frame.event == "complete", (frame, world.run.log())
     assert frame.data["finalText"] == "Let me see."
     frame, statuses = await tell(conversation, f"{ADD}\n!said")

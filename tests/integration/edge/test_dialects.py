@@ -1,103 +1,36 @@
-"""The other protocols' addresses on a real socket: whose conversation it is, what is refused, what repeating does."""
+"""The other protocols' addresses on a real socket: what is refused, what repeating does, how a reply ends."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any
 
-import attrs
 import httpx
 import pytest
 
 from edge.app import services_of
-from edge.dialects.encoder import Head
-from edge.dialects.openai_responses import response_id
-from edge.tokens import new_api_key
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import Role
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.errors import StoreOutcomeUnknown, StoreUnavailable
 from lobu_actors.store.question_records import AnswerOutcome
-from lobu_actors.store.records import Agent, ApiKey, Turn
-from tests.fakes.dialect_readers import READERS, Outcome
-from tests.fakes.edge_world import EdgeWorld
+from lobu_actors.store.records import Agent, Turn
+from tests.fakes.dialect_readers import READERS
+from tests.fakes.dialect_requests import (
+    AG_UI,
+    CHAT,
+    RESPONSES,
+    UI,
+    Dialect,
+    each,
+    hang_up_behind,
+    replying,
+    send,
+)
 from tests.fakes.gateway import NOW_MS, Owner
-from tests.fakes.http_server import EventReader, Running
+from tests.fakes.http_server import Running
 from tests.system.lobu_process import until as until_true
-
-OURS = "echo_ann_acme_ours"
-
-
-@attrs.frozen
-class Dialect:
-    """How a message is sent in it: path, body and headers for a conversation's name."""
-
-    name: str
-    path: str
-    body: Callable[[str, str | None], dict[str, Any]]
-    named_in: str = "body"
-
-    def request(self, text: str, name: str | None, key: str | None = None) -> dict[str, Any]:
-        headers = {"X-Lobu-Conversation": name} if name and self.named_in == "header" else {}
-        if key is not None:
-            headers["Idempotency-Key"] = key
-        return {"json": self.body(text, name), "headers": headers}
-
-
-def _user(text: str) -> list[dict[str, Any]]:
-    return [{"id": f"u-{text}", "role": "user", "content": text, "parts": [{"type": "text", "text": text}]}]
-
-
-CHAT = Dialect(
-    "chat",
-    "/v1/chat/completions",
-    lambda text, _: {"model": "echo", "stream": True, "messages": [{"role": "user", "content": text}]},
-    "header",
-)
-RESPONSES = Dialect(
-    "responses", "/v1/responses", lambda text, _: {"model": "echo", "stream": True, "input": text}, "header"
-)
-UI = Dialect("ui", "/api/v1/ui/echo/chat", lambda text, name: {"id": name or "chat", "messages": _user(text)})
-AG_UI = Dialect(
-    "ag-ui",
-    "/api/v1/ag-ui/echo",
-    lambda text, name: {"threadId": name or "thread", "runId": f"run-{text}", "messages": _user(text)},
-)
-DIALECTS = [CHAT, RESPONSES, UI, AG_UI]
-each = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-
-
-def replying(world: EdgeWorld, script: Callable[[Owner, Turn], Awaitable[None]] | None = None) -> list[Turn]:
-    """Have each accepted turn run at once; gives the list that they come into."""
-    turns: list[Turn] = []
-
-    async def run(turn: Turn) -> None:
-        turns.append(turn)
-        owner = await Owner.of(world.store, world.gateway.feeds, turn.ref)
-        if script is not None:
-            await script(owner, turn)
-            return
-        await owner.begin(turn)
-        owner.say(f"you said {turn.content}")
-        await owner.end(turn)
-
-    world.gateway.on_accepted = run
-    return turns
-
-
-async def hang_up_behind(text: bytes, server: Running, dialect: Dialect, name: str) -> None:
-    reader = await EventReader.post(server, dialect.path, dialect.body("hi", name), f"X-Lobu-Conversation: {name}")
-    await reader.until(text)
-    await reader.close()
-
-
-async def send(client: httpx.AsyncClient, dialect: Dialect, text: str, name: str | None = None, **more: Any) -> Outcome:
-    answer = await client.post(dialect.path, **dialect.request(text, name, **more))
-    assert answer.status_code == 200, answer.text
-    return READERS[dialect.name](answer.content)
 
 
 @each
@@ -390,164 +323,3 @@ async def test_models_are_the_agents_that_the_caller_may_use(server: Running) ->
                 assert answer.status_code == (200 if name in names else 404)
                 sent = await client.post(CHAT.path, json=CHAT.body("x", None) | {"model": name, "messages": []})
                 assert sent.json()["error"]["code"] == "INVALID_FIELD"
-
-
-# --- whose it is
-
-
-@attrs.frozen
-class Route:
-    method: str
-    path: str
-    json: dict[str, Any] | None = None
-    headers: dict[str, str] = attrs.field(factory=dict)
-
-
-def routes_to(name: str) -> list[Route]:
-    """Every way in which a dialect's request can name a conversation."""
-    sent = [Route("POST", d.path, d.body("hi", name), d.request("hi", name)["headers"]) for d in DIALECTS]
-    return [
-        *sent,
-        Route("POST", "/v1/responses", RESPONSES.body("hi", None) | {"conversation": name}),
-        Route("GET", f"/api/v1/ui/echo/chat/{name}/stream"),
-        Route("POST", f"/api/v1/ui/echo/chat/{name}/stop"),
-    ]
-
-
-async def ours(world: EdgeWorld) -> ConversationRef:
-    """ann's, with a turn that goes on and says something that nobody else may read."""
-    ref = ConversationRef("acme", "echo", OURS)
-    await world.store.open_conversation(ref, "ann")
-    turn = await world.message(ref, "secret question", "m-ours")
-    owner = await world.owner(ref)
-    await owner.begin(turn)
-    owner.say("secret reply")
-    await owner.commit_question(turn, "q-ours")
-    owner.tell()
-    return ref
-
-
-@pytest.mark.parametrize("kind", ["bearer", "cookie"])
-async def test_no_name_leads_to_anothers_conversation(server: Running, kind: str) -> None:
-    """Neither another organization's caller nor another user gets there, by whatever name: they get their own."""
-    world = server.world
-    ref = await ours(world)
-    replying(world)
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        for credential in (world.other_key, await bobs(world)):
-            headers = await signed(client, credential, kind, server.url)
-            for name in (OURS, "ours"):
-                for route in routes_to(name):
-                    answer = await client.request(
-                        route.method, route.path, json=route.json, headers=headers | route.headers
-                    )
-                    assert answer.status_code in (200, 202, 204), (route, answer.text)
-                    assert "secret" not in answer.text, route
-            previous = openai_id(OURS)
-            body = RESPONSES.body("hi", None) | {"previous_response_id": previous}
-            answer = await client.post("/v1/responses", json=body, headers=headers)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "CONVERSATION_NOT_FOUND")
-    turns = [turn for turn in world.store.tables.turns.values() if turn.ref == ref]
-    assert [turn.message_id for turn in turns] == ["m-ours"]
-    assert all(cancelled != ref for cancelled, _ in world.gateway.cancels)
-    assert not world.gateway.answers
-
-
-@pytest.mark.parametrize("kind", ["bearer", "cookie"])
-async def test_a_token_of_one_conversation_opens_no_other(server: Running, kind: str) -> None:
-    world = server.world
-    await ours(world)
-    other = await world.conversation("other")
-    token, _ = world.keys.sign(other, "ann", 600)
-    turns = replying(world)
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        headers = await signed(client, token, kind, server.url)
-        for name in (OURS, "ours"):
-            for route in routes_to(name):
-                answer = await client.request(
-                    route.method, route.path, json=route.json, headers=headers | route.headers
-                )
-                assert answer.status_code == 403, (route, answer.text)
-        body = CHAT.body("hi", None)
-        assert (await client.post(CHAT.path, json=body, headers=headers)).status_code == 200
-        assert (await client.post(CHAT.path, json=body | {"model": "x"}, headers=headers)).status_code == 404
-        assert [m["id"] for m in (await client.get("/v1/models", headers=headers)).json()["data"]] == ["echo"]
-    assert [turn.ref for turn in turns] == [other]
-
-
-async def test_who_has_no_credentials_or_comes_from_anothers_page(server: Running) -> None:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        sent = await signed(client, server.world.user_key, "cookie", "https://elsewhere.example")
-        models = [Route("GET", "/v1/models"), Route("GET", "/v1/models/echo")]
-        for route in [*routes_to("x"), *models]:
-            for headers, status in (({}, 401), (sent, 403)):
-                answer = await client.request(
-                    route.method, route.path, json=route.json, headers=headers | route.headers
-                )
-                assert answer.status_code == status, (route, answer.text)
-                if route.path.startswith("/v1/"):
-                    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
-    assert not server.world.store.tables.conversations
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        (CHAT.path, {"messages": []}, "model"),
-        (CHAT.path, {"model": "echo"}, "messages"),
-        (CHAT.path, {"model": "echo", "messages": []}, "messages"),
-        (CHAT.path, {"model": "echo", "messages": [{"role": "assistant", "content": "x"}]}, "messages"),
-        (CHAT.path, {"model": "echo", "messages": [{"role": "king", "content": "x"}]}, "messages"),
-        (CHAT.path, {"model": "echo", "messages": [{"role": "tool", "content": "x"}]}, "messages"),
-        (
-            CHAT.path,
-            {"model": "echo", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-            "messages",
-        ),
-        (CHAT.path, CHAT.body("x", None) | {"n": 2}, "n"),
-        (CHAT.path, CHAT.body("x", None) | {"stream": "yes"}, "stream"),
-        (CHAT.path, CHAT.body("x", None) | {"tools": "none"}, "tools"),
-        (RESPONSES.path, {"model": "echo"}, "input"),
-        (RESPONSES.path, {"model": "echo", "input": "x", "instructions": 1}, "instructions"),
-        (RESPONSES.path, {"model": "echo", "input": [{"type": "function_call_output", "output": "x"}]}, "input"),
-        (RESPONSES.path, {"model": "echo", "input": "x", "conversation": 1}, "conversation"),
-        (UI.path, {"messages": _user("x")}, "id"),
-        (UI.path, {"id": "c", "messages": [{"role": "user", "content": "x"}]}, "messages"),
-        (UI.path, {"id": "c", "messages": [{"role": "user", "parts": [{"type": "file"}]}]}, "messages"),
-        (AG_UI.path, {"threadId": "t", "messages": []}, "runId"),
-        (AG_UI.path, {"threadId": "t", "runId": "r", "messages": []}, "messages"),
-        (AG_UI.path, {"threadId": "t", "runId": "r", "messages": [], "resume": [1]}, "resume"),
-        (AG_UI.path, {"threadId": "t", "runId": "r", "messages": [], "resume": [{"interruptId": "q"}]}, "resume"),
-    ],
-)
-async def test_bad_input_says_where(server: Running, path: str, body: dict[str, Any], field: str) -> None:
-    async with server.client() as client:
-        answer = await client.post(path, json=body)
-    assert answer.status_code == 400, answer.text
-    if path.startswith("/v1/"):
-        assert answer.json()["error"]["param"] == field
-        assert answer.json()["error"]["type"] == "invalid_request_error"
-    else:
-        assert answer.json()["details"]["field"] == field
-    assert not server.world.store.tables.conversations
-
-
-def openai_id(conversation_id: str) -> str:
-    return response_id(Head("m-ours", "t", "echo", conversation_id, 0))
-
-
-async def bobs(world: EdgeWorld) -> str:
-    key, key_hash = new_api_key()
-    await world.store.put_api_key(ApiKey(key_hash, "acme", "bob", Role.USER, "test"))
-    return key
-
-
-async def signed(client: httpx.AsyncClient, credential: str, kind: str, origin: str) -> dict[str, str]:
-    bearer = {"Authorization": f"Bearer {credential}"}
-    if kind == "bearer":
-        return bearer
-    answer = await client.post("/api/v1/session", headers=bearer)
-    assert answer.status_code == 200, answer.text
-    value = answer.cookies["lobu_session"]
-    client.cookies.clear()
-    return {"Cookie": f"lobu_session={value}", "Origin": origin}

@@ -49,7 +49,7 @@ THE_CALLERS_ORGANIZATION = {
     ("/api/v1/conversations", "GET"),
     ("/api/v1/session", "GET"),
 }
-# Their conversation is named in a header or a body; `test_dialects.py` asks for another's in every such way.
+# Their conversation is named in a header or a body; `test_dialect_tenants.py` asks for another's in every such way.
 A_NAMED_CONVERSATION = {
     ("/v1/models", "GET"),
     ("/v1/models/<model>", "GET"),
