@@ -161,7 +161,7 @@ async def test_up_and_back_across_a_schema_change(lobu: Lobu) -> None:
     """The commands as written down; a turn runs through all of it."""
     machine = lobu.machine
     newest = known_migrations()[-1]
-    assert newest.name == "worker_keys", "what is undone below is this one"
+    assert newest.name == "0021_worker_keys", "what is undone below is this one"
     async with trio.open_nursery() as nursery:
         reader = Reader(await lobu.client.open(), nursery)
         message_id = await reader.conversation.send(f"stream {ENDLESS} 30")
