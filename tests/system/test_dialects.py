@@ -52,8 +52,10 @@ def shared(database_server: EmbeddedServer, template_database: str) -> Iterator[
 
 
 @pytest.fixture
-def place(shared: tuple[World, int]) -> World:
-    return shared[0]
+def place(shared: tuple[World, int]) -> Iterator[World]:
+    yield shared[0]
+    while _clients:
+        _clients.pop().close()
 
 
 @pytest.fixture
@@ -62,8 +64,12 @@ async def provider(shared: tuple[World, int]) -> AsyncIterator[ModelProvider]:
         yield provider
 
 
+_clients: list[openai.OpenAI] = []  # whose connections are closed at their test's end, not by the garbage collector
+
+
 def client_of(place: World) -> Any:
-    return openai.OpenAI(base_url=f"{place.run.url}/v1", api_key=place.run.admin_key, timeout=CALL_SECONDS)
+    _clients.append(openai.OpenAI(base_url=f"{place.run.url}/v1", api_key=place.run.admin_key, timeout=CALL_SECONDS))
+    return _clients[-1]
 
 
 async def in_thread(call: Callable[[], Any]) -> Any:
