@@ -30,7 +30,8 @@ versions are pinned under `tests/interop/`. In brackets: seconds, and how it end
   client resumes, the whole text.
 - **cancel**: yes means that the turn was cancelled on the server, too.
 
-Seconds include the client's own start, on a machine that did other things beside it. Open WebUI was not tried.
+Seconds include the client's own start, on a machine that did other things beside it. An empty cell was not
+run yet. Open WebUI was not tried.
 """
 
 
