@@ -67,4 +67,4 @@ def _path(path: str) -> str:
         path = urlsplit(path).path
     except ValueError:
         path = ""
-    return path if path.startswith("/") else "/" + path
+    return path if path.startswith("/") else f"/{path or '?'}"

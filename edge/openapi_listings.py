@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from edge.openapi_parts import KEY, KEY_PARAMETER, OPEN, Json, answer, operation, path_parameter, query, refusals
 
+_FRAME: Json = {"type": "object", "properties": {"event": {"const": "house"}, "data": {"type": "string"}}}
+
 
 def listings() -> Json:
     """By path; some of the paths have other operations elsewhere."""
@@ -70,7 +72,7 @@ def pages() -> Json:
                 {
                     "200": {
                         "description": "The stream.",
-                        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                        "content": {"text/event-stream": {"schema": _FRAME}},
                     }
                 }
                 | refusals(401, 403, 429, 503),
