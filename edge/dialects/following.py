@@ -7,11 +7,7 @@ it; a server that goes away cancels nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from types import TracebackType
-
 import attrs
-from quart.wrappers.response import ResponseBody
 
 from edge.dialects.encoder import NO_END, Encoder, Head
 from edge.dialects.messages import Asking
@@ -21,6 +17,7 @@ from edge.intake import default_on_busy, take_in
 from edge.routes.control import answer_question
 from edge.services import Services
 from edge.sse import Encoding
+from edge.stream_response import PulledBody
 from edge.streams import Place
 from edge.subscription import StreamBroken, Subscription
 from lobu_actors.contract.errors import ApiError
@@ -84,21 +81,12 @@ class Followed:
         services.afterwards(cancel)
 
 
-class Following(ResponseBody):
+class Following(PulledBody):
     """The bytes for the client, as a response body or all at once. They end with the dialect's own end, always."""
 
     def __init__(self, subscription: Subscription, encoder: Encoder) -> None:
         self._subscription = subscription
         self._encoder = encoder
-
-    async def __aenter__(self) -> Following:
-        return self
-
-    async def __aexit__(self, exc_type: type, exc_value: BaseException, tb: TracebackType) -> None:
-        pass
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
 
     async def __anext__(self) -> bytes:
         if self._encoder.ended:

@@ -6,16 +6,14 @@ a worker wrote must not run as a page of this origin.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from types import TracebackType
 from urllib.parse import quote
 
 import trio
 from quart import Blueprint, Response, request
-from quart.wrappers.response import ResponseBody
 
 from edge.errors import Refusal, invalid_field
 from edge.services import Services
+from edge.stream_response import PulledBody
 from edge.wire import Json, json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_id
@@ -27,7 +25,7 @@ _AGAIN_SECONDS = 0.2
 _DEFAULT_LISTED = 100
 
 
-class FileBody(ResponseBody):
+class FileBody(PulledBody):
     """A file's bytes as a response body. One that cannot be read on ends early, which its stated length shows."""
 
     def __init__(self, store: FileStore, file: FileRecord, patience_seconds: float) -> None:
@@ -35,15 +33,6 @@ class FileBody(ResponseBody):
         self._file = file
         self._patience_seconds = patience_seconds
         self._next = 0
-
-    async def __aenter__(self) -> FileBody:
-        return self
-
-    async def __aexit__(self, exc_type: type, exc_value: BaseException, tb: TracebackType) -> None:
-        pass
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
 
     async def __anext__(self) -> bytes:
         if self._next >= self._file.chunks:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import Protocol
 
 from quart import Blueprint, Response, request
-from quart.wrappers.response import ResponseBody
 
 from edge import sse
 from edge.following import followed_turn, starting_point, subscribe
 from edge.services import Services
-from edge.stream_response import stream_response
+from edge.stream_response import PulledBody, stream_response
 from edge.wire import no_content
 from lobu_actors.contract.events import Cursor, EventType, drain
 from lobu_actors.gateway.feed import Outgoing
@@ -26,20 +23,11 @@ class Chunks(Protocol):
         ...
 
 
-class StreamBody(ResponseBody):
-    """A subscription as a response body. Not a generator, so there is no cleanup that could need to wait."""
+class StreamBody(PulledBody):
+    """A subscription as a response body."""
 
     def __init__(self, subscription: Chunks) -> None:
         self._subscription = subscription
-
-    async def __aenter__(self) -> StreamBody:
-        return self
-
-    async def __aexit__(self, exc_type: type, exc_value: BaseException, tb: TracebackType) -> None:
-        pass
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
 
     async def __anext__(self) -> bytes:
         chunk = await self._subscription.next_chunk()
