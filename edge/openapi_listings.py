@@ -15,7 +15,7 @@ def listings() -> Json:
                 "listAgents",
                 "List the agents that the caller may open conversations with",
                 "Of a conversation token: its own one's.",
-                answer("Agents") | refusals(401, 503),
+                answer("Agents") | refusals(401, 403, 503),
             ),
         },
         "/api/v1/session": {
@@ -31,7 +31,7 @@ def listings() -> Json:
                 "listConversations",
                 "List the caller's own open conversations",
                 "The last active first, of the newest 500 that the caller's user began.",
-                answer("Conversations") | refusals(400, 401, 503),
+                answer("Conversations") | refusals(400, 401, 403, 503),
                 parameters=[query("limit", "At most so many: 1 to 200, 50 if absent.")],
             ),
         },

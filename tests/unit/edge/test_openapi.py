@@ -68,3 +68,11 @@ def test_page_shows_every_route_and_runs_nothing() -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert "default-src 'none'" in docs_page.CONTENT_SECURITY_POLICY
+
+
+def test_whatever_takes_a_cookie_may_be_refused_for_its_origin() -> None:
+    described = openapi.document()
+    for item in described["paths"].values():
+        for name, operation in item.items():
+            if name != "parameters" and {"cookie": []} in operation.get("security", described["security"]):
+                assert "403" in operation["responses"], operation["operationId"]
