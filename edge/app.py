@@ -10,7 +10,6 @@ from quart_trio import QuartTrio
 from edge import metrics
 from edge.asgi import Outermost
 from edge.body import EdgeConnection, discard_body, request_class
-from edge.direct import Direct
 from edge.errors import handle_errors
 from edge.links import ALIAS_PREFIX
 from edge.routes import blueprints, worker
@@ -61,7 +60,7 @@ def create_app(
         metrics.requests(route.removeprefix(ALIAS_PREFIX), response.status_code).inc()
         return response
 
-    app.asgi_app = Outermost(Direct(app.asgi_app, services), settings.stalled_reader_seconds)  # type: ignore[method-assign]
+    app.asgi_app = Outermost(app.asgi_app, settings.stalled_reader_seconds)  # type: ignore[method-assign]
     return app
 
 

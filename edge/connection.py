@@ -174,5 +174,5 @@ class Connection:
 
 
 def _is_head(data: bytes) -> bool:
-    """Of an HTTP/1.1 response that is not an interim one. What merely looks like it waits for its end, no longer."""
-    return data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1")
+    """Of an HTTP/1.1 response that is not an interim one, by itself. What merely looks like it waits for its end."""
+    return data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and not data.startswith(b"HTTP/1.1 1")

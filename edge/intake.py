@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import attrs
 import trio
 
 from edge import metrics
@@ -20,6 +19,7 @@ from edge.tracing import with_context
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.new_session import begins_session, provider_of
 from lobu_actors.contract.states import OnBusy
+from lobu_actors.evolve import evolve
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation, NewTurn, Refused, Turn
 
@@ -37,9 +37,9 @@ async def take_in(
     """The turn, once it is durable; of a message that was accepted before, as it is now."""
     with _known_by_its_id(turn):
         if not begins_session(turn.content):  # which no worker sees
-            turn = attrs.evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
+            turn = evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
         if turn.verdict is None:
-            turn = attrs.evolve(turn, file_ids=file_ids)
+            turn = evolve(turn, file_ids=file_ids)
             if named := provider_of(_model(turn)):
                 turn = await follow_provider(services, conversation, turn, named)
     return await accept(services, conversation, turn)

@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-import attrs
 from werkzeug.datastructures import Headers
 
 from lobu_actors.contract.ids import ConversationRef
@@ -24,6 +23,7 @@ from lobu_actors.contract.tracing import (
     parse_traceparent,
     span_id_of,
 )
+from lobu_actors.evolve import evolve
 from lobu_actors.store.records import NewTurn, Turn
 
 SpanSink = Callable[[Span], None]
@@ -42,7 +42,7 @@ def with_context(turn: NewTurn, headers: Headers) -> NewTurn:
     state = headers.get(TRACESTATE, "")
     if state and state.isascii() and len(state) <= MAX_TRACESTATE_CHARS:
         context[TRACESTATE] = state
-    return attrs.evolve(turn, payload=turn.payload | context)
+    return evolve(turn, payload=turn.payload | context)
 
 
 class Traces:

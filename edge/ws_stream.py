@@ -22,14 +22,17 @@ import attrs
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
+
+from edge.direct import Direct
 
 _EXTENSIONS = b"sec-websocket-extensions"
 
@@ -45,6 +48,7 @@ class SocketLimits:
 
 class EdgeConfig(Config):
     sockets: SocketLimits
+    direct: Direct
 
 
 class EdgeProtocol(ProtocolWrapper):
@@ -78,7 +82,7 @@ class _Http1(H11Protocol):
         headers = {name.lower(): value.strip().lower() for name, value in request.headers}
         tokens = [token.strip() for token in headers.get(b"connection", b"").split(b",")]
         if request.method != b"GET" or headers.get(b"upgrade") != b"websocket" or b"upgrade" not in tokens:
-            await super()._create_stream(request)
+            await self._create_request(request)
             return
         stream = _Socket(
             self.app,
@@ -104,6 +108,28 @@ class _Http1(H11Protocol):
             )
         )
         await self.context.mark_request()
+
+    async def _create_request(self, request: h11.Request) -> None:
+        assert isinstance(self.config, EdgeConfig)
+        exchange = self.config.direct.take(request, self._respond)
+        if exchange is None:
+            await super()._create_stream(request)
+            return
+        self.stream = cast(HTTPStream, exchange)
+        self.task_group.spawn(exchange.answer)
+        self.keep_alive_requests += 1
+        await self.context.mark_request()
+
+    async def _respond(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        """A whole response, in one piece; nothing when what came was no HTTP, which has been answered."""
+        if self.connection.our_state is not h11.SEND_RESPONSE:
+            return
+        headers += self.config.response_headers("h11")
+        if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+            headers.append((b"connection", b"close"))
+        events = (h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage())
+        await self.send(RawData(b"".join(self.connection.send(event) or b"" for event in events)))
+        await self._maybe_recycle()
 
 
 class _ByteBuffer(WebsocketBuffer):

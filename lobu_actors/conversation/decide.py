@@ -12,8 +12,6 @@ of one state).
 
 from __future__ import annotations
 
-import attrs
-
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Cancel, Steer
 from lobu_actors.contract.states import OnBusy, TurnStatus
@@ -42,6 +40,7 @@ from lobu_actors.conversation.questions import answered, look
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
+from lobu_actors.evolve import evolve
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.records import FILES_KEY, Turn
 
@@ -70,11 +69,11 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
             return _run_begun(state, run_id, moment)
         case m.TurnsFinished(turn_ids, returned):
             recent = (*state.recent, *turn_ids)[-KEPT_RECENT:]
-            return enqueue(attrs.evolve(_without_run(state, turn_ids), recent=recent), returned), []
+            return enqueue(evolve(_without_run(state, turn_ids), recent=recent), returned), []
         case WorkerGone():
             return worker_gone(state, message, moment)
         case m.WorkerStarting(worker_id):
-            return attrs.evolve(state, worker=WorkerState(worker_id, WorkerPhase.STARTING)), []
+            return evolve(state, worker=WorkerState(worker_id, WorkerPhase.STARTING)), []
         case m.Tick():
             return _tick(state, moment)
         case m.Recovered():
@@ -98,20 +97,20 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.CloseRequest():
             return _close(state)
         case DrainRequest(by):
-            return attrs.evolve(state, draining=True, drain_by=by), []
+            return evolve(state, draining=True, drain_by=by), []
         case m.BeginRefused(run_id):
-            known = attrs.evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
-            return attrs.evolve(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
+            known = evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
+            return evolve(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
         case RunAdopted():
             return run_adopted(state, message, moment)
         case m.RunJoined(turn):
             return _run_joined(state, turn)
         case m.JoinRefused(turn):
-            state = attrs.evolve(state, run=state.run and attrs.evolve(state.run, joining=None))
+            state = evolve(state, run=state.run and evolve(state.run, joining=None))
             return state, [m.Dropped("late hint"), m.LoadOwed()]
         case m.SessionUnusable(_, code, detail):
             turns = state.run.turns if state.run else ()
-            return fail_queued(attrs.evolve(state, run=None), turns, code, {"detail": detail})
+            return fail_queued(evolve(state, run=None), turns, code, {"detail": detail})
         case about.SessionReset(turn):
             return resetting.session_reset(state, turn)
         case about.ResetRefused(turn):
@@ -132,16 +131,16 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.TurnsRequeued(turns):
             # Of a run that was put back nothing is left here, also when its turns' rows are gone.
             if state.run is not None and state.run.phase is RunPhase.FINISHING:
-                state = attrs.evolve(state, run=None)
+                state = evolve(state, run=None)
             return enqueue(state, readable(turns)), end_corrupt(state, turns)
         case m.LeaseLost():
             return lose(state), [m.KillWorker(), m.Note("lease lost")]
         case BeginAnew():
-            return attrs.evolve(state, renewing=True), []
+            return evolve(state, renewing=True), []
         case LeaseReleased():
             return left(state), []
         case m.ConversationClosed():
-            over = attrs.evolve(ending(state), over=True)
+            over = evolve(ending(state), over=True)
             return over, [m.Reply(True), *([] if state.worker else [m.RemoveWorkspace()])]
     raise AssertionError(f"not a message: {message!r}")
 
@@ -166,7 +165,7 @@ def _go_on(state: State, moment: Moment) -> Step:
     if moment.now < state.not_before:
         return state, []
     if worker is None:
-        return attrs.evolve(state, worker=WorkerState("", WorkerPhase.STARTING)), [m.StartWorker()]
+        return evolve(state, worker=WorkerState("", WorkerPhase.STARTING)), [m.StartWorker()]
     if worker.phase is not WorkerPhase.READY:
         return state, []
     return _begin(state, worker, moment)
@@ -186,15 +185,15 @@ def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
         progress_at=moment.now,
     )
     begin = m.BeginRun(run.run_id, turns, attempt, worker.pid, worker.started_at)
-    return attrs.evolve(state, run=run, queue=queue), [begin]
+    return evolve(state, run=run, queue=queue), [begin]
 
 
 def _run_begun(state: State, run_id: str, moment: Moment) -> Step:
     run = state.run
     if run is None or run.run_id != run_id:
         return state, []
-    run = attrs.evolve(run, phase=RunPhase.LIVE, started_at=moment.now, heard_at=moment.now, progress_at=moment.now)
-    return attrs.evolve(state, run=run), [m.SendTurn(run.run_id, run.turns, run.attempt)]
+    run = evolve(run, phase=RunPhase.LIVE, started_at=moment.now, heard_at=moment.now, progress_at=moment.now)
+    return evolve(state, run=run), [m.SendTurn(run.run_id, run.turns, run.attempt)]
 
 
 def _run_refused(state: State, run_id: str, detail: str, moment: Moment) -> Step:
@@ -203,7 +202,7 @@ def _run_refused(state: State, run_id: str, detail: str, moment: Moment) -> Step
     if run is None or run.run_id != run_id:
         return state, []
     failures = max(turn.failures for turn in run.turns) + 1
-    state = attrs.evolve(finishing(state, run), not_before=moment.now + state.failure.backoff_seconds(failures))
+    state = evolve(finishing(state, run), not_before=moment.now + state.failure.backoff_seconds(failures))
     requeue = m.RequeueTurns(run_id or None, run.turns, failed=False, code="RUN_UNGUARDED")
     return state, [m.Note("unguarded run refused", {"run_id": run_id, "detail": detail}), requeue]
 
@@ -213,7 +212,7 @@ def _not_sent(state: State, run_id: str, moment: Moment) -> Step:
     run = state.run
     if run is None or run.run_id != run_id:
         return state, []
-    state = attrs.evolve(ending(state), crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
+    state = evolve(ending(state), crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
     return finishing(state, run), [m.KillWorker(), m.RequeueTurns(run_id, run.turns, failed=False, code="NOT_SENT")]
 
 
@@ -242,7 +241,7 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
             state, effects = _stop_run(state, run, moment)
             return enqueue(state, (turn,)), effects
         if _can_steer(state, turn):
-            return attrs.evolve(state, run=attrs.evolve(run, joining=turn)), [m.JoinRun(run.run_id, turn)]
+            return evolve(state, run=evolve(run, joining=turn)), [m.JoinRun(run.run_id, turn)]
     return enqueue(state, (turn,)), []
 
 
@@ -257,9 +256,9 @@ def _run_joined(state: State, turn: Turn) -> Step:
     run = state.run
     if run is None:
         return state, []
-    run = attrs.evolve(run, turns=(*run.turns, turn), joining=None)
+    run = evolve(run, turns=(*run.turns, turn), joining=None)
     frame = Steer(run_id=run.run_id, message_id=turn.message_id, content=turn.content)
-    return attrs.evolve(state, run=run), [m.SendFrame(frame)]
+    return evolve(state, run=run), [m.SendFrame(frame)]
 
 
 def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
@@ -273,7 +272,7 @@ def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
         step = adopt(state, record, worker, readable(owed), moment)
         if step is not None:
             return step[0], corrupt + step[1]
-    state, effects = _recover_running(attrs.evolve(state, worker=worker), readable(owed), cancelled)
+    state, effects = _recover_running(evolve(state, worker=worker), readable(owed), cancelled)
     if corrupt and not effects:
         # Whatever run the corrupt ones were in: nothing else may be left to end it, and none begins while it is live.
         effects = [m.RequeueTurns(None, (), failed=False, code=TurnError.MARKER_CORRUPT)]
@@ -315,7 +314,7 @@ def _stop_run(state: State, run: Run, moment: Moment) -> Step:
     """Ask the worker to stop, or end it when it cannot be asked; either way the run ends within the grace, and as
     cancelled even if another supervisor has to end it."""
     grace = state.limits.cancel_grace_seconds
-    state = attrs.evolve(state, run=attrs.evolve(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace))
+    state = evolve(state, run=evolve(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace))
     request = m.RequestCancel(run.run_id)
     if state.worker is not None and "cancel" in state.worker.capabilities:
         cancel = Cancel(run_id=run.run_id, reason="cancelled", grace_seconds=grace)
@@ -324,7 +323,7 @@ def _stop_run(state: State, run: Run, moment: Moment) -> Step:
 
 
 def _close(state: State) -> Step:
-    state = attrs.evolve(state, closing=True)
+    state = evolve(state, closing=True)
     effects: list[m.Effect] = []
     if state.worker is not None:
         state = ending(state)
@@ -355,7 +354,7 @@ def _tick(state: State, moment: Moment) -> Step:
 def _without_run(state: State, turn_ids: tuple[str, ...]) -> State:
     """The run is over when one of its turns is: they end, or go back, together."""
     if state.run is not None and set(state.run.turn_ids) & set(turn_ids):
-        return attrs.evolve(state, run=None)
+        return evolve(state, run=None)
     return state
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import takewhile
 
-import attrs
-
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import resetting
 from lobu_actors.conversation.corrupt import readable
 from lobu_actors.conversation.state import State
+from lobu_actors.evolve import evolve
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.records import Turn
 
@@ -21,7 +20,7 @@ def enqueue(state: State, turns: tuple[Turn, ...]) -> State:
     if not new:
         return state
     queue = sorted((*state.queue, *new), key=_place)
-    return attrs.evolve(state, queue=tuple(queue))
+    return evolve(state, queue=tuple(queue))
 
 
 def enqueue_queued(state: State, owed: tuple[Turn | CorruptMarker, ...]) -> State:

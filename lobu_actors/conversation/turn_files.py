@@ -21,6 +21,7 @@ from lobu_actors.contract.text import storable
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.worker_port import OutputEntry, OutputUnreadable
+from lobu_actors.evolve import evolve
 from lobu_actors.store.errors import StoreError, StoreRejected
 from lobu_actors.store.records import (
     FILE_CHUNK_BYTES,
@@ -87,7 +88,7 @@ class TurnFiles:
     def told(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """The turns as the worker is to see them: with the names under which their files lie in input/."""
         return tuple(
-            attrs.evolve(turn, payload={**turn.payload, FILES_KEY: self._laid[turn.turn_id]})
+            evolve(turn, payload={**turn.payload, FILES_KEY: self._laid[turn.turn_id]})
             if turn.turn_id in self._laid
             else turn
             for turn in turns

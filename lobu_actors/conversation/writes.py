@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import attrs
 import structlog
 import trio
 
@@ -31,6 +30,7 @@ from lobu_actors.conversation.session import Session
 from lobu_actors.conversation.traces import Traces
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
 from lobu_actors.conversation.worker_port import SessionFileInvalid, is_disk_full
+from lobu_actors.evolve import evolve
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
 from lobu_actors.store.question_records import NewQuestion
@@ -317,7 +317,7 @@ def _end(effect: m.FinishTurns, turn: Turn | CorruptMarker, text: str, now: int,
 
 
 def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
-    return attrs.evolve(
+    return evolve(
         effect,
         status=TurnStatus.FAILED,
         run_status=RunStatus.FAILED,
