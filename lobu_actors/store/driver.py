@@ -24,7 +24,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 import psycopg
 import trio
-from psycopg import pq, sql
+from psycopg import generators, pq, sql
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import set_json_loads
 from psycopg.types.numeric import Int8, Int8Dumper
@@ -38,13 +39,12 @@ from lobu_actors.store.errors import (
     StoreRejected,
     StoreUnavailable,
 )
-from lobu_actors.store.queries import query
+from lobu_actors.store.queries import positional, query
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
 CANCEL_SECONDS = 1.0  # how long a dead statement may keep its caller for asking the server to drop it
-PREPARED_MAX = 300  # more than there are queries, times the types that a NULL may change
 
 # SQLSTATE classes and codes after which the statement was certainly rolled back and may succeed later.
 _TRY_AGAIN = frozenset({"40001", "40P01", "40000", "55P03", "57014", "57P03", "25006"})
@@ -130,6 +130,7 @@ class Connection(psycopg.AsyncConnection[Row]):
     def __init__(self, pgconn: Any, row_factory: Any = psycopg.rows.tuple_row) -> None:
         super().__init__(pgconn, row_factory)
         self.lock = cast(Any, _OneUser())
+        self._names: dict[tuple[bytes, tuple[int, ...]], bytes] = {}  # of what is prepared, by statement and types
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
 
@@ -151,9 +152,8 @@ class Connection(psycopg.AsyncConnection[Row]):
         timeout_seconds: float,
         write: bool,
         binary: bool = False,
-        prepare: bool | None = None,
     ) -> list[Row]:
-        """Run one statement and give its rows; `prepare` False: without a name, fit for any session.
+        """Run one statement and give its rows. `params` None: not prepared, so fit for any session and for a script.
 
         Raises StoreUnavailable, StoreOutcomeUnknown (only with `write`) or StoreRejected. After any other ending than
         rows or a server's ERROR the connection is closed.
@@ -161,7 +161,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         settled = False
         try:
             with trio.move_on_after(timeout_seconds):
-                rows = await self._run(statement, params, binary, prepare)
+                rows = await (self._run_once(statement) if params is None else self._run(statement, params, binary))
                 settled = True
                 return rows
         except psycopg.Error as error:
@@ -174,10 +174,36 @@ class Connection(psycopg.AsyncConnection[Row]):
                 await self.discard()
         raise _broken(f"no answer from the database within {timeout_seconds:g} s", write)
 
-    async def _run(
-        self, statement: bytes, params: dict[str, Any] | None, binary: bool, prepare: bool | None
-    ) -> list[Row]:
-        cursor = await self.execute(statement, params, binary=binary, prepare=prepare)
+    async def _run(self, statement: bytes, params: dict[str, Any], binary: bool) -> list[Row]:
+        """As a prepared statement of this session, and below psycopg's cursors, which cost more than all the rest."""
+        text, names = positional(statement)
+        async with self.lock:
+            transformer = Transformer(self)
+            values = transformer.dump_sequence([params[name] for name in names], [PyFormat.AUTO] * len(names))
+            types = transformer.types or ()
+            name = self._names.get((statement, types))
+            if name is None:
+                name = b"lobu_%d" % len(self._names)
+                self.pgconn.send_prepare(name, text, types)
+                await self._result()
+                self._names[statement, types] = name
+            form = pq.Format.BINARY if binary else pq.Format.TEXT
+            self.pgconn.send_query_prepared(name, values, transformer.formats, form)
+            result = await self._result()
+            if result.status != pq.ExecStatus.TUPLES_OK:
+                return []
+            transformer.set_pgresult(result)
+            return cast("list[Row]", transformer.load_rows(0, result.ntuples, tuple))
+
+    async def _result(self) -> Any:
+        """Of what was sent. Raises psycopg.Error."""
+        [result] = await self.wait(generators.execute(self.pgconn))
+        if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+            raise psycopg.errors.error_from_result(result)
+        return result
+
+    async def _run_once(self, statement: bytes) -> list[Row]:
+        cursor = await self.execute(statement, prepare=False)
         if cursor.pgresult is not None and cursor.pgresult.status == pq.ExecStatus.TUPLES_OK:
             return await cursor.fetchall()
         return []
@@ -297,8 +323,6 @@ async def _open_one(attempt: dict[str, Any]) -> Connection:
     connection = await _drive(cast(Any, Connection._connect_gen(make_conninfo("", **values))))
     try:
         connection._autocommit = True
-        connection.prepare_threshold = 1
-        connection.prepared_max = PREPARED_MAX
         connection.adapters.register_dumper(int, Int8OnlyDumper)
         set_json_loads(msgspec.json.decode, connection)
         await connection.execute(query("prepare_session"), prepare=False)

@@ -57,4 +57,4 @@ async def _session(connection: Connection) -> int:
 
 
 async def _run(connection: Connection, name: str) -> list[Row]:
-    return await connection.fetch(query(name), None, timeout_seconds=ANSWER_SECONDS, write=False, prepare=False)
+    return await connection.fetch(query(name), None, timeout_seconds=ANSWER_SECONDS, write=False)

@@ -7,12 +7,11 @@ one begins. Text is loaded once, without comments, at import: a file that does n
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.resources import files
 
 _NAME = re.compile(r"-- name: ([a-z][a-z0-9_]*)\Z")
-
-# psycopg parses longer statements anew on every call.
-MAX_QUERY_BYTES = 4096
+_PLACEHOLDER = re.compile(rb"%(?:\((\w+)\)s|(%))")
 
 
 def parse_queries(text: str, source: str) -> dict[str, bytes]:
@@ -31,8 +30,6 @@ def parse_queries(text: str, source: str) -> dict[str, bytes]:
         if name in queries:
             raise ValueError(f"{source}: query {name} stands there twice")
         queries[name] = statement.encode()
-        if len(queries[name]) > MAX_QUERY_BYTES:
-            raise ValueError(f"{source}: query {name} is longer than {MAX_QUERY_BYTES} bytes")
 
     for line in text.splitlines():
         stripped = line.strip()
@@ -65,6 +62,17 @@ _QUERIES = _load()
 def query(name: str) -> bytes:
     """The statement of a name, with psycopg's named placeholders. Raises KeyError for an unknown name."""
     return _QUERIES[name]
+
+
+@cache
+def positional(statement: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with the server's own placeholders, and the names of their values in order."""
+    names: dict[bytes, int] = {}
+
+    def place(found: re.Match[bytes]) -> bytes:
+        return b"%" if found[2] else b"$%d" % names.setdefault(found[1], len(names) + 1)
+
+    return _PLACEHOLDER.sub(place, statement), tuple(name.decode() for name in names)
 
 
 def query_names() -> list[str]:

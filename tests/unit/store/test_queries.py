@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lobu_actors.store.queries import MAX_QUERY_BYTES, parse_queries, query, query_names
+from lobu_actors.store.queries import parse_queries, positional, query, query_names
 
 
 def test_a_query_is_its_statement_without_comments():
@@ -18,7 +18,6 @@ def test_a_query_is_its_statement_without_comments():
         ("-- name: one\nSELECT 1;", "description"),
         ("-- name: one\n-- What it does.\n", "statement"),
         ("-- name: one\n-- D.\nSELECT 1;\n-- name: one\n-- D.\nSELECT 1;", "twice"),
-        ("-- name: one\n-- D.\nSELECT '" + "x" * MAX_QUERY_BYTES + "';", "longer"),
     ],
 )
 def test_what_does_not_fit_is_refused(text, says):
@@ -37,3 +36,9 @@ def test_guards_are_in_the_names_of_statements_that_ask_for_the_lease():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(KeyError):
         query("nothing")
+
+
+def test_placeholders_are_the_servers_own_once_a_name() -> None:
+    text = b"SELECT %(a)s::text, %(b)s, %(a)s, 'x%', 10 %% 3"
+    assert positional(text) == (b"SELECT $1::text, $2, $1, 'x%', 10 % 3", ("a", "b"))
+    assert positional(b"SELECT 1") == (b"SELECT 1", ())
