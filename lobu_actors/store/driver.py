@@ -25,7 +25,7 @@ import msgspec
 import psycopg
 import trio
 from psycopg import generators, pq, sql
-from psycopg.adapt import PyFormat, Transformer
+from psycopg.adapt import Dumper, PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import set_json_loads
 from psycopg.types.numeric import Int8, Int8Dumper
@@ -72,6 +72,19 @@ class Int8OnlyDumper(Int8Dumper):
 
     def get_key(self, obj: Any, format: Any) -> type:
         return self.cls
+
+
+class TextsDumper(Dumper):
+    """Lists, which are of texts wherever a statement takes one; psycopg looks at each element for what it is."""
+
+    oid = psycopg.adapters.types["text"].array_oid
+
+    def dump(self, obj: list[str | None]) -> bytes:
+        return b"{%b}" % ",".join("NULL" if text is None else _quoted(text) for text in obj).encode()
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class _OneUser:
@@ -324,6 +337,7 @@ async def _open_one(attempt: dict[str, Any]) -> Connection:
     try:
         connection._autocommit = True
         connection.adapters.register_dumper(int, Int8OnlyDumper)
+        connection.adapters.register_dumper(list, TextsDumper)
         set_json_loads(msgspec.json.decode, connection)
         await connection.execute(query("prepare_session"), prepare=False)
         timeouts = {name: str(values.get(name, "0")) for name in _TIMEOUTS}

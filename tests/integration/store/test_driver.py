@@ -63,6 +63,11 @@ async def test_values_come_and_go(connection):
     assert row == (b"\x00\xff",)
 
 
+async def test_lists_of_any_text(connection):
+    texts = ["", "NULL", None, "a,b", '"', "\\", "{}", " x ", "\n\t", "ä\U0001f600", '\\\\"']
+    assert await fetch(connection, b"SELECT %(a)s::text[], %(b)s::text[]", {"a": texts, "b": []}) == [(texts, [])]
+
+
 async def test_statements_are_prepared_once_for_every_size_of_number(connection):
     for number in (1, 70_000, 2**40):
         for _ in range(3):
