@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 import attrs
+import hypothesis
 import psycopg
 import pytest
 import pytest_timeout
@@ -31,6 +32,10 @@ TEMPLATE = "lobu_template"
 
 # Tests kill processes, not machines: what the kernel has is safe, and the tests are twice as fast.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("lobu", deadline=None)
+hypothesis.settings.load_profile("lobu")
 
 UNWIND_SECONDS = 60.0  # to kill processes and take databases down
 _hung = pytest.StashKey[float]()

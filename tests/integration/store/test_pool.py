@@ -43,7 +43,7 @@ async def test_it_never_opens_more_than_its_size(pool):
 
 
 async def test_waiting_for_a_connection_has_a_deadline(database_url):
-    pool = Pool(database_url, size=1, call_timeout_seconds=0.2)
+    pool = Pool(database_url, size=1, call_timeout_seconds=2)
     await pid(pool)
     pool._permits.acquire_nowait()
     with trio.fail_after(10), pytest.raises(StoreUnavailable, match="no free database connection"):
