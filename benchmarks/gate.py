@@ -3,7 +3,8 @@
 No time of day is in it. CPU of the server's processes for each turn is set beside the CPU that a fixed piece of Python
 (for the supervisor), and a bare commit (for Postgres), take in the same seconds; the
 median of several rounds counts. Wakeups are counted. Limits lie between what was found on idle and on busy machines and
-twice that. How often a turn goes to the database is exact, and has a test: `tests/system/test_statements.py`.
+twice that. Calls of functions are counted too (`benchmarks.calls`). How often a turn goes to the database is exact, and
+has a test: `tests/system/test_statements.py`.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.005
 KEY = "lobu_benchmark-admin-key"
+LOBU = "supervisor.cli.main"
 ROOT = Path(__file__).parents[1]
 # Clients send all they can, and what was written is counted at the end.
 LIMITS = """
@@ -72,8 +73,16 @@ class Given:
 class Server:
     """A `lobu run` of our own. Use `own_server`."""
 
-    def __init__(self, folder: Path, config: str, database_url: str | None, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        database_url: str | None,
+        environment: Mapping[str, str],
+        program: str = LOBU,
+    ) -> None:
         self.folder = folder
+        self._program = program
         self.key = KEY
         self._database_url = database_url
         self.port = free_port()  # the same one again after a restart
@@ -98,7 +107,7 @@ class Server:
         url_file.unlink(missing_ok=True)
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.cli.main", "run", "--port", str(self.port)],
+                [sys.executable, "-m", self._program, "run", "--port", str(self.port)],
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
@@ -219,11 +228,15 @@ def _belongs(process: psutil.Process, mark: str) -> bool:
 
 @contextmanager
 def own_server(
-    config: str = LIMITS + AGENTS, *, database_url: str | None = None, environment: Mapping[str, str] | None = None
+    config: str = LIMITS + AGENTS,
+    *,
+    database_url: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    program: str = LOBU,
 ) -> Iterator[Server]:
-    """Started, ready, and gone at the end with all that it started."""
+    """Started, ready, and gone at the end with all that it started. `program`: the module that is run as `lobu`."""
     with tempfile.TemporaryDirectory(prefix="lobu-bench-", ignore_cleanup_errors=True) as name:
-        server = Server(Path(name).resolve(), config, database_url, environment or {})
+        server = Server(Path(name).resolve(), config, database_url, environment or {}, program)
         try:
             server.start()
             yield server

@@ -6,9 +6,6 @@ A commit whose outcome is unknown is asked for again by its key until the deadli
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import attrs
 import trio
 
@@ -45,15 +42,28 @@ class Acceptance:
 
         Raises StoreUnavailable: nothing is known to be accepted; the same message_id may be sent again.
         """
-        async with self._lane(turn.ref):
-            outcome: Accepted | Refused | None = None
-            with trio.move_on_after(self._settings.accept_seconds, shield=True):
-                outcome = await self._commit(turn)
-                if isinstance(outcome, Accepted) and outcome.turn.status not in TERMINAL_TURN_STATUSES:
-                    await self._gateway.accepted(outcome.turn)
-            if outcome is None:
-                raise StoreOutcomeUnknown("the store did not answer in time")
-            return outcome
+        lane = self._lanes.setdefault(turn.ref, _Lane())
+        lane.users += 1
+        try:
+            await self._enter(lane.lock)
+            try:
+                return await self._accept(turn)
+            finally:
+                lane.lock.release()
+        finally:
+            lane.users -= 1
+            if not lane.users:
+                del self._lanes[turn.ref]
+
+    async def _accept(self, turn: NewTurn) -> Accepted | Refused:
+        outcome: Accepted | Refused | None = None
+        with trio.move_on_after(self._settings.accept_seconds, shield=True):
+            outcome = await self._commit(turn)
+            if isinstance(outcome, Accepted) and outcome.turn.status not in TERMINAL_TURN_STATUSES:
+                await self._gateway.accepted(outcome.turn)
+        if outcome is None:
+            raise StoreOutcomeUnknown("the store did not answer in time")
+        return outcome
 
     async def _commit(self, turn: NewTurn) -> Accepted | Refused:
         backoff = _FIRST_BACKOFF_SECONDS
@@ -64,21 +74,6 @@ class Acceptance:
                 metrics.messages("asked-again").inc()
                 await trio.sleep(backoff)
                 backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
-
-    @asynccontextmanager
-    async def _lane(self, ref: ConversationRef) -> AsyncIterator[None]:
-        lane = self._lanes.setdefault(ref, _Lane())
-        lane.users += 1
-        try:
-            await self._enter(lane.lock)
-            try:
-                yield
-            finally:
-                lane.lock.release()
-        finally:
-            lane.users -= 1
-            if not lane.users:
-                del self._lanes[ref]
 
     async def _enter(self, lock: trio.Lock) -> None:
         try:

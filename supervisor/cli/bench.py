@@ -11,7 +11,7 @@ import click
 from supervisor.cli.options import example, json_option, print_json
 
 try:
-    from benchmarks import compare, gate, report
+    from benchmarks import calls, compare, gate, report
     from benchmarks.kinds import KINDS, Bench, measure, what
     from benchmarks.results import Run, run_of
     from benchmarks.server import Given, own_server
@@ -141,9 +141,10 @@ def compare_command(before: Path, after: Path, as_json: bool) -> None:
 
 @command.command("gate", epilog=example("lobu bench gate"))
 def gate_command() -> None:
-    """Fail when a turn costs more than it may, in CPU beside a bare floor and in wakeups: what CI checks."""
+    """Fail when a turn costs more than it may, in CPU beside a bare floor, wakeups and calls: what CI checks."""
     with own_server() as server:
         found = gate.gates(server)
+    found.append(calls.gate())
     for one in found:
         click.echo(str(one))
     if any(one.broken for one in found):

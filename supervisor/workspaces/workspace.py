@@ -162,7 +162,7 @@ class HostWorkspace:
 
         A session file that is no regular file counts as absent. Raises TimeoutError after EMPTY_SECONDS.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         with folder(self.host.descriptor, self.name) as top:
             for part in FOLDERS:
                 with folder(top, part) as descriptor:
@@ -176,7 +176,7 @@ class HostWorkspace:
 
     async def read_session(self) -> tuple[bytes, FileMark] | None:
         """The session file's bytes. None when there is none. Raises SessionFileInvalid."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         descriptor = self._open_session()
         if descriptor is None:
             return None
@@ -206,7 +206,7 @@ class HostWorkspace:
 
     async def listed(self, part: str) -> list[OutputEntry]:
         """As `list_output`, of one of the FOLDERS."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         return self._in_top(partial(run_files.listed, part=part))
 
     async def read(self, part: str, entry: OutputEntry, offset: int, length: int) -> bytes:

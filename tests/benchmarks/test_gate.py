@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import calls
 from benchmarks.gate import LIMITS, Gate, gates
 from benchmarks.server import own_server
 
@@ -16,6 +17,12 @@ def test_a_turn_costs_no_more_than_it_may() -> None:
     assert [str(gate) for gate in found if gate.broken] == []
     too_loose = [str(gate) for gate in found if gate.value * 3 < gate.limit]
     assert too_loose == [], "a limit so far from what is found catches nothing; take it down"
+
+
+def test_a_turn_makes_no_more_calls_than_it_may() -> None:
+    found = calls.gate()
+    assert not found.broken, str(found)
+    assert found.value * 1.1 > found.limit, f"take the limit down: {found}"
 
 
 def test_one_disturbed_round_breaks_no_gate_and_a_doubled_cost_does() -> None:

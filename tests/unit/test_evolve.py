@@ -34,5 +34,5 @@ def test_classes_that_it_is_not_for_are_refused() -> None:
         _hidden: int
         shown: int = 0
 
-    with pytest.raises(TypeError, match="attrs.evolve"):
+    with pytest.raises(TypeError, match=r"attrs\.evolve"):
         evolve(Private(1), shown=2)
