@@ -125,6 +125,7 @@ class House:
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     folder = Path(tempfile.mkdtemp(prefix="lobu-browser-"))
+    folder.chmod(0o755)  # workers with a uid of their own read it
     (folder / "asking.py").write_text(ASKING)
     environment = {"PYTHONPATH": str(folder), "WORKER_ENV_PYTHONPATH": str(folder)}
     run = LobuRun(folder, config=CONFIG, arguments=("--port", str(free_port())), environment=environment)
