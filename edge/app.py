@@ -80,8 +80,9 @@ def take_up(app: QuartTrio, settings: EdgeSettings) -> None:
         worker_door=services.worker_door,
     )
     app.asgi_app = fresh.asgi_app  # type: ignore[method-assign]
+    app.extensions[_EXTENSION] = services_of(fresh)
 
 
 def services_of(app: QuartTrio) -> Services:
-    """What `create_app` made for `app`."""
+    """What `create_app` made for `app`, or for the one that it took up last."""
     return cast(Services, app.extensions[_EXTENSION])

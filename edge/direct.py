@@ -40,9 +40,9 @@ Respond = Callable[[int, RawHeaders, bytes], Awaitable[None]]
 
 @attrs.frozen
 class Direct:
-    """Knows which requests are answered here."""
+    """Knows which requests are answered here. `services`: those of now, since settings may be read again."""
 
-    _services: Services
+    _services: Callable[[], Services]
 
     def take(self, request: h11.Request, respond: Respond) -> Exchange | None:
         """None: the request is Quart's. `respond` sends the whole answer."""
@@ -53,12 +53,13 @@ class Direct:
         headers = dict(raw)
         if len(headers) != len(raw) or not _NOT_DIRECT.isdisjoint(headers):
             return None
+        services = self._services()
         length = headers.get(b"content-length", b"")
-        if not length.isdigit() or int(length) > self._services.settings.max_message_bytes:
+        if not length.isdigit() or int(length) > services.settings.max_message_bytes:
             return None
         if headers.get(b"content-type", b"").lower() not in _JSON_TYPES or b"authorization" not in headers:
             return None
-        return Exchange(self._services, found[1].decode(), _as_request(request), respond)
+        return Exchange(services, found[1].decode(), _as_request(request), respond)
 
 
 class Exchange:

@@ -33,7 +33,6 @@ from edge.connection import Connection
 from edge.direct import Direct
 from edge.listening import bind, configure
 from edge.routes.worker_link import message_bytes
-from edge.services import Services
 from edge.settings import EdgeSettings
 from edge.ws_stream import EdgeConfig, SocketLimits
 
@@ -91,7 +90,8 @@ class _Connections:
     def __init__(self, app: QuartTrio, settings: EdgeSettings) -> None:
         self._services = services_of(app)
         self._settings = settings
-        self._config = _hypercorn_config(settings, self._services)
+        self._config = _hypercorn_config(settings)
+        self._config.direct = Direct(partial(services_of, app))
         self._context = WorkerContext(None)
         self._app = wrap_app(app, 0, "asgi")
         self._state: dict[str, object] = {}
@@ -150,7 +150,7 @@ class _Connections:
             connection.cut()
 
 
-def _hypercorn_config(settings: EdgeSettings, services: Services) -> EdgeConfig:
+def _hypercorn_config(settings: EdgeSettings) -> EdgeConfig:
     config = EdgeConfig()
     config.accesslog = None
     config.errorlog = logging.getLogger("lobu.edge.connection")
@@ -162,6 +162,5 @@ def _hypercorn_config(settings: EdgeSettings, services: Services) -> EdgeConfig:
     config.sockets = SocketLimits(
         partial(message_bytes, settings), settings.socket_silence_seconds, settings.linger_seconds
     )
-    config.direct = Direct(services)
     config.startup_timeout = config.shutdown_timeout = 10.0
     return config
