@@ -28,6 +28,7 @@ LATENCIES = {
     "hosts": ("read at the owner", "read at another host", "a piece, later", "a terminal event, later", "3 hosts"),
     "looked-at": ("16 conversations",),
 }
+LONG_ONES = frozenset({"hang", "failover", "restart", "idle", "hosts", "looked-at"})  # 16 to 50 s each
 FIGURES = {
     "hang": ("TURN_TIMEOUT, beyond",),
     "failover": ("killed, to its new begin, beyond",),
@@ -47,7 +48,9 @@ FIGURES = {
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("kind", LATENCIES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LONG_ONES)) for kind in LATENCIES]
+)
 def test_a_kind_in_its_short_form(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     shown = bench(kind, "--quick", "--output", str(file)).stdout

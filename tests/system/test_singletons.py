@@ -244,7 +244,9 @@ async def disturb_by_restart(victim: LobuRun) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("disturb", [disturb_by_kill, disturb_by_standstill, disturb_by_restart])
+@pytest.mark.parametrize(
+    "disturb", [disturb_by_kill, disturb_by_standstill, pytest.param(disturb_by_restart, marks=pytest.mark.slow)]
+)
 async def test_a_watcher_fires_once_for_each_time(start_run: Start, disturb: Callable[..., object]) -> None:
     runs = [await start_run(config=CONFIG + WATCHER, environment=ENVIRONMENT) for _ in range(2)]
     url = runs[0].database_url

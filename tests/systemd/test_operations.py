@@ -99,6 +99,7 @@ async def test_a_rollout_brings_the_number_of_instances_that_is_installed(lobu: 
     assert (await (await lobu.client.open()).ask("one is enough")).event == "complete"
 
 
+@pytest.mark.slow
 async def test_a_rollout_that_drains_brings_a_new_spawner_too(lobu: Lobu) -> None:
     units = (*EDGES, SPAWNER, SUPERVISOR)
     talk = await lobu.client.open()

@@ -131,7 +131,7 @@ async def test_a_stop_drains_and_leaves_nothing(lobu: Lobu) -> None:
     assert broken_promises(lobu.database_url) == []
 
 
-@pytest.mark.parametrize("how", ["reboot", "power failure"])
+@pytest.mark.parametrize("how", [pytest.param("reboot", marks=pytest.mark.slow), "power failure"])
 async def test_turns_that_are_owed_finish_after_the_machine_is_back(off: Machine, how: str) -> None:
     async with installed(off) as lobu:
         talks = [await lobu.client.open() for _ in range(3)]
