@@ -29,7 +29,7 @@ const more = (shown, all, what) =>
   all > shown ? el("p", { className: "legend" }, `and ${all - shown} more ${what}`) : null;
 
 /** A conversation's id, of which the beginning and the end tell most. */
-const named = (id) => el("span", { title: id }, id.length > 26 ? `${id.slice(0, 14)}…${id.slice(-8)}` : id);
+const named = (id) => el("span", { title: id }, id.length > 20 ? `${id.slice(0, 10)}…${id.slice(-8)}` : id);
 
 /** `columns`: [heading, kind]; `rows`: cells that are texts or elements. */
 function table(label, columns, rows) {
@@ -75,7 +75,7 @@ export function tiles(house) {
     "tiles",
     tile("running turns", String(totals?.running ?? "–")),
     tile("queued turns", String(totals?.queued ?? "–")),
-    tile("oldest debt", duration(totals?.oldestOwedSeconds)),
+    tile("oldest turn", duration(totals?.oldestOwedSeconds)),
     ...(house.seesHosts
       ? [tile("turns a second", rate === null ? "–" : rate < 10 ? rate.toFixed(1) : String(Math.round(rate)))]
       : []),
@@ -117,6 +117,7 @@ export function turns(house, elapsed, wholes, show) {
     .slice(0, SHOWN)
     .map(([host, turn]) => [
       el("span", {}, named(turn.conversationId), turn.joined ? ` +${turn.joined}` : ""),
+      turnButton(turn.conversationId, turn.turnId, turn.messageId, show),
       badge(turn.phase + (turn.attempt > 1 ? `, attempt ${turn.attempt}` : ""), turn.attempt > 1 ? "warn" : ""),
       turn.doing ?? (turn.textLength ? `${turn.textLength} characters` : "–"),
       duration(turn.ageSeconds + (host.frozen ? 0 : elapsed)),
@@ -138,7 +139,6 @@ export function turns(house, elapsed, wholes, show) {
           );
         }),
       ),
-      turnButton(turn.conversationId, turn.turnId, turn.messageId, show),
     ]);
   put(
     "turns",
@@ -148,11 +148,11 @@ export function turns(house, elapsed, wholes, show) {
           "Turns in flight",
           [
             ["Conversation", "wide"],
+            ["Details"],
             ["Phase"],
             ["Doing"],
             ["For", "number"],
-            ["Ends unless heard of within"],
-            ["Details"],
+            ["Ends unless heard of within", "clocked"],
           ],
           rows,
         ),
@@ -185,14 +185,14 @@ export function failures(house, chosen, choose, show) {
     .slice(0, 30)
     .map((one) => [
       badge(one.code, "bad"),
-      named(one.conversationId),
-      ago(one.atMs),
       turnButton(one.conversationId, one.turnId, one.messageId, show),
+      ago(one.atMs),
+      named(one.conversationId),
     ]);
   return put(
     "failures",
     el("div", { className: "codes", role: "group", "aria-label": "By code" }, ...codes),
-    table("Recent failures", [["Code"], ["Conversation", "wide"], ["When"], ["Details"]], rows),
+    table("Recent failures", [["Code"], ["Details"], ["When"], ["Conversation", "wide"]], rows),
   );
 }
 

@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import httpx
@@ -22,6 +24,7 @@ import pytest
 import trio
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
+from tests.fakes.proxy import Proxy
 from tests.system.lobu_process import ADMIN_KEY, LobuRun, free_port
 
 RESULTS = Path(__file__).parents[2] / "results" / "browser"
@@ -40,14 +43,18 @@ default = true
 id = "asks"
 worker = "asks"
 """
-ASKING = """
-from lobu_actors.worker import Turn, serve
+TOOL = "<img src=x onerror='window.pwned = 1'>"  # a worker calls it as it likes
+ASKING = f"""
+from lobu_actors.worker import Fail, Turn, serve
 
 
 async def reply(turn: Turn):
+    if turn.content == "fail":
+        turn.status("looks", phase="tool", tool={TOOL!r})
+        raise Fail("TOOL_BROKE", "It does not work.")
     yield "Before. "
     answer = await turn.ask("Which colour shall it be?", options=["red", "green", "blue"])
-    yield f"You chose {answer}."
+    yield f"You chose {{answer}}."
 
 
 serve(reply, name="asks")
@@ -136,6 +143,49 @@ def house() -> Iterator[House]:
     finally:
         trio.run(run.kill_all)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Line:
+    """What is between a browser and the server, in a thread of its own: it can be slow, or cut for a while."""
+
+    def __init__(self, target: int) -> None:
+        self._proxy = Proxy(target)
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=trio.run, args=(self._run,))
+        self._thread.start()
+        assert self._up.wait(20)
+
+    async def _run(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope() as self._scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._proxy.run)
+                self._up.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._proxy.port}"
+
+    def slow(self, *, latency_seconds: float, bytes_per_second: float) -> None:
+        self._proxy.latency_seconds, self._proxy.bytes_per_second = latency_seconds, bytes_per_second
+
+    def cut(self) -> None:
+        self._token.run_sync_soon(self._proxy.cut)
+
+    def heal(self) -> None:
+        self._token.run_sync_soon(self._proxy.heal)
+
+    def close(self) -> None:
+        self._token.run_sync_soon(self._scope.cancel)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def line(house: House) -> Iterator[Line]:
+    made = Line(urlsplit(house.url).port or 0)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")
