@@ -32,6 +32,7 @@ from lobu_actors.store.records import Host
 HOUSE = "house"
 GONE_SECONDS = 600.0  # how long a host is shown that went without a goodbye
 SHOWN_HOSTS = 100
+HOSTS_SECONDS = 2.0  # hosts write their rows no oftener
 SHARE = 0.01  # of the time, that counting may take
 MOST_SECONDS = 30.0  # however long counting takes, it is done again after so long
 Json = dict[str, Any]
@@ -45,8 +46,9 @@ class LookedAt(HostStore, OwedStore, Protocol):
 class Paced(Generic[T]):
     """An answer that may be dear: asked for again only when the asking was a hundredth of the time since."""
 
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[T]], least_seconds: float = 0.0) -> None:
         self._ask = ask
+        self._least_seconds = least_seconds
         self._answer: T | None = None
         self._asked_at = self._due = -math.inf
 
@@ -56,7 +58,8 @@ class Paced(Generic[T]):
         if self._answer is None or begun >= self._due:
             self._answer = await self._ask()
             took = trio.current_time() - begun
-            self._asked_at, self._due = begun, begun + min(MOST_SECONDS, took / SHARE)
+            self._asked_at = begun
+            self._due = begun + max(self._least_seconds, min(MOST_SECONDS, took / SHARE))
         return self._answer, trio.current_time() - self._asked_at
 
 
@@ -72,7 +75,8 @@ class House:
         self._organization_id = organization_id
         self._sees_hosts = sees_hosts
         self._owed = Paced(partial(store.count_owed, organization_id))
-        self._counted = Paced(store.list_hosts)
+        self._counted = Paced(store.list_hosts, HOSTS_SECONDS)
+        self._rows = Paced(partial(store.list_newest_hosts, limit=SHOWN_HOSTS), HOSTS_SECONDS)
         self._number, self._frame, self._due = 0, b"", -math.inf
         self._making = trio.Lock()
 
@@ -106,16 +110,18 @@ class House:
 
     async def _leases(self) -> tuple[list[Json], int]:
         """As the hosts wrote themselves at their last renewal, with what was counted a while ago; and how many more."""
-        counted, age = await self._counted.newest()
-        before = {host.host_id: host for host in counted if _holds(host)}
-        found: list[Host] = []
-        for host in await self._store.list_newest_hosts(limit=SHOWN_HOSTS):
-            if (one := before.pop(host.host_id, None)) is not None:
-                host = attrs.evolve(host, leases=one.leases, epochs=one.epochs, queued=one.queued, running=one.running)
+        counted, counted_age = await self._counted.newest()
+        rows, age = await self._rows.newest()
+        held = {host.host_id: host for host in counted if _holds(host)}
+        found: list[Json] = []
+        for row in rows:
+            host, one = row, held.pop(row.host_id, None)
+            if one is not None:
+                host = attrs.evolve(row, leases=one.leases, epochs=one.epochs, queued=one.queued, running=one.running)
             if _matters(host):
-                found.append(host)
-        found += [attrs.evolve(host, expires_in_seconds=host.expires_in_seconds - age) for host in before.values()]
-        return [_lease(host) for host in found[:SHOWN_HOSTS]], len(found[SHOWN_HOSTS:])
+                found.append(_lease(host, age))
+        found += [_lease(host, counted_age) for host in held.values()]
+        return found[:SHOWN_HOSTS], len(found[SHOWN_HOSTS:])
 
 
 class Lookers:
@@ -175,18 +181,18 @@ def _matters(host: Host) -> bool:
     return _holds(host) or (host.state is not HostState.DEAD and host.expires_in_seconds > -GONE_SECONDS)
 
 
-def _lease(host: Host) -> Json:
+def _lease(host: Host, age: float) -> Json:
     return {
         "hostId": host.host_id,
         "name": host.name,
         "state": host.state.value,
         "version": host.version,
-        "expiresInSeconds": round(host.expires_in_seconds, 1),
+        "expiresInSeconds": round(host.expires_in_seconds - age, 1),
         "leases": host.leases,
         "taken": host.epochs - host.leases,
         "queued": host.queued,
         "running": host.running,
-        "upSeconds": round(host.age_seconds),
+        "upSeconds": round(host.age_seconds + age),
         "linksUp": host.links.up,
         "linksDown": host.links.down,
     }

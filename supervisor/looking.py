@@ -6,8 +6,10 @@ actors, of which there may be a hundred thousand, it looks only at those that do
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, KeysView
 from heapq import nlargest
 from itertools import chain, islice
@@ -24,6 +26,7 @@ from supervisor.workers.info import WorkerInfo
 from supervisor.workers.service import WorkerProcesses
 
 SHOWN = 50  # of each kind
+MEMORY_SECONDS = 5.0  # a worker's memory is read anew after so long
 LOOKED_THROUGH = 2_000  # actors that do nothing, for those of the organization that asks
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NO_TREE = TreeNode("lobu", "supervisor", NodeState.STARTING)
@@ -48,11 +51,13 @@ class Look:
         self._remote = remote
         self._actors = actors
         self._name = socket.gethostname()
+        self._memory: dict[str, tuple[float, int | None]] = {}  # of the workers shown last, and when it was read
         self.tree: Callable[[], TreeNode] = lambda: _NO_TREE
 
     def status(self, organization_id: str, *, draining: bool) -> HostStatus:
         env, now_ms = self._env, self._env.clock_ms()
         workers = self._workers.oldest(organization_id, SHOWN) + self._remote.oldest(organization_id, SHOWN)
+        shown = nlargest(SHOWN, workers, key=lambda worker: worker.age_seconds)
         return HostStatus(
             host_id=env.host_id(),
             name=self._name,
@@ -66,7 +71,7 @@ class Look:
             terminal=env.recent.terminal.latencies(now_ms),
             crash=env.recent.crash.latencies(now_ms),
             actors=self._busiest(organization_id),
-            workers=tuple(map(_worker, nlargest(SHOWN, workers, key=lambda worker: worker.age_seconds))),
+            workers=self._with_memory(shown),
             turns=self._turns(organization_id),
             failures=env.recent.failures(organization_id, SHOWN),
             idle_places=self._remote.idle(organization_id),
@@ -84,6 +89,16 @@ class Look:
                 found[ref] = depth(ref)
         by_work = sorted(found.items(), key=lambda one: (one[1], one[0] in running), reverse=True)
         return tuple(ActorStatus(ref.conversation_id, waiting, ref in running) for ref, waiting in by_work)
+
+    def _with_memory(self, workers: list[WorkerInfo]) -> tuple[WorkerStatus, ...]:
+        now, before = time.monotonic(), self._memory
+        self._memory = {}
+        for one in workers:
+            read_at, size = before.get(one.worker_id, (-math.inf, None))
+            if now - read_at >= MEMORY_SECONDS and one.pid is not None:
+                read_at, size = now, _memory(one.pid)
+            self._memory[one.worker_id] = read_at, size
+        return tuple(_worker(one, self._memory[one.worker_id][1]) for one in workers)
 
     def _turns(self, organization_id: str) -> tuple[RunningTurn, ...]:
         """The oldest: they stand in the order in which their runs began."""
@@ -119,7 +134,7 @@ def _node(node: TreeNode) -> Node:
     return Node(node.name, node.kind, node.state.value, node.restarts, children)
 
 
-def _worker(worker: WorkerInfo) -> WorkerStatus:
+def _worker(worker: WorkerInfo, memory_bytes: int | None) -> WorkerStatus:
     return WorkerStatus(
         worker.worker_id,
         worker.worker,
@@ -127,7 +142,7 @@ def _worker(worker: WorkerInfo) -> WorkerStatus:
         worker.ref.conversation_id,
         worker.state,
         round(worker.age_seconds, 1),
-        None if worker.pid is None else _memory(worker.pid),
+        memory_bytes,
         worker.machine,
     )
 

@@ -54,7 +54,8 @@ async function pick(key) {
   } catch (failure) {
     if (conversation === mine) notice(failure);
   }
-  if (!sidebar.narrow.matches) composer.field.focus();
+  // Who chooses an agent with the arrow keys may not be at the last one yet.
+  if (!sidebar.narrow.matches && document.activeElement !== sidebar.agent) composer.field.focus();
 }
 
 function told(what, value) {

@@ -199,6 +199,8 @@ export function failures(house, chosen, choose, show) {
 export function hosts(house, elapsed) {
   byId("hosts-panel").hidden = byId("tree-panel").hidden = !house.seesHosts;
   if (house.store !== "ready") return put("hosts", empty("The database is away; leases cannot be read."));
+  const told = new Set(house.hosts.map((host) => host.hostId));
+  const silent = house.leases.filter((host) => host.state !== "dead" && !told.has(host.hostId)).length;
   const rows = house.leases.map((host) => {
     const left = host.expiresInSeconds - elapsed;
     const linked = house.hosts.find((one) => one.hostId === host.hostId);
@@ -239,6 +241,7 @@ export function hosts(house, elapsed) {
           rows,
         ),
     more(rows.length, rows.length + house.moreLeases, "hosts"),
+    silent ? el("p", { className: "legend" }, `${silent} of them not asked, or without an answer, below`) : null,
   );
 }
 

@@ -197,6 +197,15 @@ def test_everything_by_keyboard(context, house: House) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#message")).to_be_focused()
     expect(page.locator("#welcome")).to_be_visible()
+    agent = page.get_by_label("Agent")
+    agent.focus()
+    chosen = agent.input_value()
+    for key in ("ArrowUp", "ArrowDown"):  # whichever way there is another one
+        page.keyboard.press(key)
+        if agent.input_value() != chosen:
+            break
+    expect(page.locator("#welcome-agent")).to_contain_text("asks")
+    expect(agent).to_be_focused()
 
 
 @pytest.mark.parametrize("width", [360])

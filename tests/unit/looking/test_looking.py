@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
@@ -15,6 +17,7 @@ from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits, Question, Run, RunPhase, State
 from lobu_actors.runtime.tree import NodeState, TreeNode
 from lobu_actors.store.records import Turn
+from supervisor import looking
 from supervisor.looking import LOOKED_THROUGH, SHOWN, Look
 from supervisor.workers.info import WorkerInfo
 
@@ -62,7 +65,7 @@ class Actors(dict[ConversationRef, int]):
         return self[ref]
 
 
-def looked(
+def parts(
     states: list[State],
     workers: list[WorkerInfo] = [],  # noqa: B006
     recent: Recent | None = None,
@@ -70,7 +73,7 @@ def looked(
     remote: list[WorkerInfo] = [],  # noqa: B006
     actors: Actors | None = None,
     at_work: list[ConversationRef] = [],  # noqa: B006
-) -> Any:
+) -> tuple[Any, ...]:
     environment = SimpleNamespace(
         host_id=lambda: "h1",
         clock_ms=lambda: NOW_MS,
@@ -80,7 +83,11 @@ def looked(
     )
     if actors is None:
         actors = Actors((one.ref, 0) for one in states)
-    look = Look(environment, Some(workers), Places(remote), actors)  # type: ignore[arg-type]
+    return environment, Some(workers), Places(remote), actors
+
+
+def looked(*of: Any, **named: Any) -> Any:
+    look = Look(*parts(*of, **named))
     children = (TreeNode("secret", "actor", NodeState.RUNNING),)
     registry = TreeNode("conversations", "registry", NodeState.RUNNING, 0, children)
     look.tree = lambda: TreeNode("lobu", "supervisor", NodeState.RUNNING, 0, (registry,))
@@ -161,3 +168,18 @@ def test_workers_on_other_machines_are_told_with_theirs() -> None:
     told = [(one.worker_id, one.machine, one.state, one.memory_bytes is None) for one in status.workers]
     assert told == [("w2", "box", "ready", True), ("w1", None, "ready", False), ("w3", "", "waiting", True)]
     assert (status.workers_in_all, status.idle_workers, status.idle_places) == (3, 2, 3)
+
+
+def test_a_workers_memory_is_read_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(looking, "_memory", lambda pid: read.append(pid) or len(read))
+    workers = [
+        WorkerInfo("w1", "echo", 77, ref("c1"), 5.0, "ready"),
+        WorkerInfo("w2", "gpu", None, ref("c2"), 5.0, "x"),
+    ]
+    look = Look(*parts([], workers))
+    told = [look.status("acme", draining=False).workers for _ in range(3)]
+    assert [[one.memory_bytes for one in seen] for seen in told] == [[1, None]] * 3
+    monkeypatch.setattr(looking, "MEMORY_SECONDS", 0.0)
+    assert look.status("acme", draining=False).workers[0].memory_bytes == 2
+    assert read == [77, 77]
