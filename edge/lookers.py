@@ -32,7 +32,7 @@ from lobu_actors.store.records import Host
 HOUSE = "house"
 GONE_SECONDS = 600.0  # how long a host is shown that went without a goodbye
 SHOWN_HOSTS = 100
-HOSTS_SECONDS = 2.0  # hosts write their rows no oftener
+COUNT_SECONDS = 2.0  # nothing is counted oftener; hosts write their rows no oftener
 SHARE = 0.01  # of the time, that counting may take
 MOST_SECONDS = 30.0  # however long counting takes, it is done again after so long
 Json = dict[str, Any]
@@ -74,9 +74,9 @@ class House:
         self._look_seconds = look_seconds
         self._organization_id = organization_id
         self._sees_hosts = sees_hosts
-        self._owed = Paced(partial(store.count_owed, organization_id))
-        self._counted = Paced(store.list_hosts, HOSTS_SECONDS)
-        self._rows = Paced(partial(store.list_newest_hosts, limit=SHOWN_HOSTS), HOSTS_SECONDS)
+        self._owed = Paced(partial(store.count_owed, organization_id), COUNT_SECONDS)
+        self._counted = Paced(store.list_hosts, COUNT_SECONDS)
+        self._rows = Paced(partial(store.list_newest_hosts, limit=SHOWN_HOSTS), COUNT_SECONDS)
         self._number, self._frame, self._due = 0, b"", -math.inf
         self._making = trio.Lock()
 
@@ -111,7 +111,7 @@ class House:
     async def _leases(self) -> tuple[list[Json], int]:
         """As the hosts wrote themselves at their last renewal, with what was counted a while ago; and how many more."""
         counted, counted_age = await self._counted.newest()
-        rows, age = await self._rows.newest()
+        rows, age = (counted, counted_age) if counted_age <= COUNT_SECONDS else await self._rows.newest()
         held = {host.host_id: host for host in counted if _holds(host)}
         found: list[Json] = []
         for row in rows:
