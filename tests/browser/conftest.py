@@ -245,11 +245,6 @@ def page(context: BrowserContext, house: House, request: pytest.FixtureRequest) 
     yield from signed_in(context, house, request.node.name)
 
 
-@pytest.fixture
-def chromium_page(chromium_context: BrowserContext, house: House, request: pytest.FixtureRequest) -> Iterator[Page]:
-    yield from signed_in(chromium_context, house, request.node.name)
-
-
 def signed_in(context: BrowserContext, house: House, name: str) -> Iterator[Page]:
     context.add_cookies([{"name": "lobu_session", "value": house.session(), "url": house.url}])
     page = context.new_page()
@@ -293,7 +288,10 @@ class Chat:
         expect(self.page.locator(f'a[aria-current="page"][data-key="{key}"]')).to_have_count(1)
 
     def send(self, text: str) -> None:
-        self.page.get_by_label("Message", exact=True).fill(text)
+        field = self.page.get_by_label("Message", exact=True)
+        field.fill("" if "\n" in text else text)
+        if "\n" in text:  # as when it is pasted; Firefox's driver would press Enter for each line
+            field.evaluate("(field, text) => { field.value = text; field.dispatchEvent(new Event('input')); }", text)
         self.page.keyboard.press("Enter")
 
     def turn(self, number: int = -1) -> Any:
@@ -310,8 +308,3 @@ class Chat:
 @pytest.fixture
 def chat(page: Page) -> Chat:
     return Chat(page)
-
-
-@pytest.fixture
-def chromium_chat(chromium_page: Page) -> Chat:
-    return Chat(chromium_page)
