@@ -138,9 +138,28 @@ def test_a_page_that_nobody_sees_asks_for_nothing(ops: Page, house: House) -> No
     assert streams() == before + 1
 
 
-def test_it_survives_its_server(ops: Page, house: House) -> None:
+def test_it_survives_its_server_and_says_what_is_old(ops: Page, house: House) -> None:
+    house.run.process.kill()
+    house.run.process.wait(20)
+    expect(ops.locator("#state")).to_have_text("Connection lost. Reconnecting…")
+    expect(ops.locator("main.stale")).to_be_visible()
     house.restart()
     expect(ops.locator("#state")).to_have_text("Live", timeout=20_000)
+    expect(ops.locator("main.stale")).to_have_count(0)
+
+
+def test_a_phone_sees_each_turn_and_its_timeline_without_moving_the_page(ops: Page, house: House) -> None:
+    ops.set_viewport_size({"width": 360, "height": 740})
+    key = house.open()
+    house.post(f"/api/v1/agents/{key}/messages", content="ask Well?")
+    row = ops.locator("#turns tr").filter(has_text=key[-8:])
+    button = row.get_by_role("button", name="Timeline of message")
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 360
+    assert ops.evaluate("() => document.documentElement.scrollWidth") <= 360
+    house.post(f"/api/v1/agents/{key}/cancel")
 
 
 def test_it_is_for_administrators(chromium_context: BrowserContext, house: House) -> None:
