@@ -40,7 +40,7 @@ def encode(value: Any) -> bytes:
     try:
         return _encode(value)
     except (OverflowError, UnicodeEncodeError):
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":"), default=msgspec.to_builtins).encode()
 
 
 def decode_object(raw: bytes, max_depth: int) -> Json:

@@ -6,10 +6,9 @@ committed before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, KeysView
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any
 
 import structlog
 import trio
@@ -37,6 +36,7 @@ from lobu_actors.runtime.errors import RuntimeFault
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.mailbox import Overflow
 from lobu_actors.runtime.registry import Registry
+from lobu_actors.runtime.tree import TreeNode
 from lobu_actors.store.records import Owed, Turn
 from supervisor.looking import Look
 
@@ -70,8 +70,9 @@ class Conversations:
     async def run(self, context: ChildContext) -> None:
         await self._registry.run(context)
 
-    def snapshot(self) -> Any:
-        return self._registry.snapshot()
+    def snapshot(self) -> TreeNode:
+        """Without the actors: there may be very many, and they are told apart."""
+        return self._registry.snapshot(max_children=0)
 
     @property
     def draining(self) -> bool:
@@ -97,9 +98,9 @@ class Conversations:
         self._registry.kill(ref)
         self._hint(ref, Sweep(overdue=True))
 
-    def active_refs(self) -> Collection[ConversationRef]:
-        """The conversations with an actor here."""
-        return self._registry.depths().keys()
+    def active_refs(self) -> KeysView[ConversationRef]:
+        """The conversations with an actor here, as they are at each moment."""
+        return self._registry.keys()
 
     def give_up(self, ref: ConversationRef) -> None:
         """Another host has it: end its actor and its worker at once; what it owed is that host's."""
@@ -142,9 +143,9 @@ class Conversations:
         assert self.looking is not None, "set with the parts that it looks at"
         return self.looking.status(organization_id, draining=self._draining)
 
-    def depths(self) -> Mapping[ConversationRef, int]:
-        """How many messages wait for each actor here."""
-        return self._registry.depths()
+    def depth(self, ref: ConversationRef) -> int:
+        """How many messages wait for its actor."""
+        return self._registry.depth(ref)
 
     def begin_drain(self) -> None:
         """Streams end with `drain`, readiness fails; nothing else changes yet."""
@@ -157,7 +158,7 @@ class Conversations:
         by = trio.current_time() + grace_seconds
         running_by = self._env.running.now() + grace_seconds
         self._env.patience.ends_at = by + HAND_OVER_SECONDS  # a store that is away must not hold the stop up
-        for ref in list(self._registry.depths()):
+        for ref in list(self._registry.keys()):
             with suppress(RuntimeFault):  # a full mailbox: its actor hands over when it is stopped
                 self._registry.tell_if_active(ref, DrainRequest(running_by))
         with trio.move_on_at(by + HAND_OVER_SECONDS):
@@ -165,7 +166,7 @@ class Conversations:
 
     def begin_anew(self, agents: Collection[str]) -> None:
         """These agents' configuration changed: have their conversations read it before their next turns."""
-        for ref in list(self._registry.depths()):
+        for ref in list(self._registry.keys()):
             if ref.agent_id not in agents:
                 continue
             try:

@@ -1,14 +1,19 @@
 """What this host tells of itself to whoever looks, put together at that moment from parts that it only reads.
 
-Bounded, whatever the host has: the busiest actors, the longest running turns, the largest workers.
+Bounded, whatever the host has: the busiest actors, the oldest runs and workers, so many of each as a page can show. Of
+actors, of which there may be a hundred thousand, it looks only at those that do something, and at some of the rest.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, KeysView
 from heapq import nlargest
+from itertools import chain, islice
+from typing import Protocol
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.clocks import run_deadlines
@@ -16,62 +21,94 @@ from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.state import Run, State
 from lobu_actors.gateway.status import ActorStatus, Clock, HostStatus, Node, RunningTurn, WorkerStatus
 from lobu_actors.runtime.tree import NodeState, TreeNode
-from supervisor.workers.service import WorkerInfo, WorkerProcesses
+from supervisor.remote.pool import RemoteWorkers
+from supervisor.workers.info import WorkerInfo
+from supervisor.workers.service import WorkerProcesses
 
-SHOWN = 100  # of each kind
+SHOWN = 50  # of each kind
+MEMORY_SECONDS = 5.0  # a worker's memory is read anew after so long
+LOOKED_THROUGH = 2_000  # actors that do nothing, for those of the organization that asks
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NO_TREE = TreeNode("lobu", "supervisor", NodeState.STARTING)
+
+
+class Actors(Protocol):
+    def active_refs(self) -> KeysView[ConversationRef]: ...
+
+    def depth(self, ref: ConversationRef) -> int:
+        """The messages that wait for its actor."""
+        ...
 
 
 class Look:
     """`tree` gives the whole tree of this process; set by whoever has it."""
 
     def __init__(
-        self,
-        environment: Environment,
-        workers: WorkerProcesses,
-        depths: Callable[[], Mapping[ConversationRef, int]],
+        self, environment: Environment, workers: WorkerProcesses, remote: RemoteWorkers, actors: Actors
     ) -> None:
         self._env = environment
         self._workers = workers
-        self._depths = depths
+        self._remote = remote
+        self._actors = actors
+        self._name = socket.gethostname()
+        self._memory: dict[str, tuple[float, int | None]] = {}  # of the workers shown last, and when it was read
         self.tree: Callable[[], TreeNode] = lambda: _NO_TREE
 
     def status(self, organization_id: str, *, draining: bool) -> HostStatus:
         env, now_ms = self._env, self._env.clock_ms()
-        depths, workers = self._depths(), self._workers.snapshot()
-        running = [state for ref, state in env.promises.running.items() if ref.organization_id == organization_id]
-        own = [worker for worker in workers if worker.ref.organization_id == organization_id]
+        workers = self._workers.oldest(organization_id, SHOWN) + self._remote.oldest(organization_id, SHOWN)
+        shown = nlargest(SHOWN, workers, key=lambda worker: worker.age_seconds)
         return HostStatus(
             host_id=env.host_id(),
-            name=socket.gethostname(),
+            name=self._name,
             draining=draining,
             frozen=env.running.stands,
-            active_actors=len(depths),
+            active_actors=len(self._actors.active_refs()),
             running=len(env.promises.running),
-            workers_in_all=len(workers),
+            workers_in_all=len(self._workers) + len(self._remote),
             idle_workers=self._workers.idle,
             tree=_node(self.tree()),
             terminal=env.recent.terminal.latencies(now_ms),
             crash=env.recent.crash.latencies(now_ms),
-            actors=self._actors(organization_id, depths),
-            workers=tuple(map(_worker, nlargest(SHOWN, own, key=lambda worker: worker.age_seconds))),
-            turns=self._turns(running),
+            actors=self._busiest(organization_id),
+            workers=self._with_memory(shown),
+            turns=self._turns(organization_id),
             failures=env.recent.failures(organization_id, SHOWN),
+            idle_places=self._remote.idle(organization_id),
         )
 
-    def _actors(self, organization_id: str, depths: Mapping[ConversationRef, int]) -> tuple[ActorStatus, ...]:
-        """Those with most to do first."""
-        running = self._env.promises.running
-        own = ((depth, ref in running, ref) for ref, depth in depths.items() if ref.organization_id == organization_id)
-        busiest = nlargest(SHOWN, own, key=lambda one: one[:2])
-        return tuple(ActorStatus(ref.conversation_id, depth, runs) for depth, runs, ref in busiest)
+    def _busiest(self, organization_id: str) -> tuple[ActorStatus, ...]:
+        """Those with most to do first. For whom a message waits is at another one, or about to take it."""
+        running, depth = self._env.promises.running, self._actors.depth
+        at_work = (ref for ref in self._env.promises.at_message if ref.organization_id == organization_id)
+        found = dict(nlargest(SHOWN, ((ref, depth(ref)) for ref in at_work), key=lambda one: one[1]))
+        for ref in chain(running, islice(self._actors.active_refs(), LOOKED_THROUGH)):
+            if len(found) == SHOWN:
+                break
+            if ref.organization_id == organization_id and ref not in found:
+                found[ref] = depth(ref)
+        by_work = sorted(found.items(), key=lambda one: (one[1], one[0] in running), reverse=True)
+        return tuple(ActorStatus(ref.conversation_id, waiting, ref in running) for ref, waiting in by_work)
 
-    def _turns(self, running: list[State]) -> tuple[RunningTurn, ...]:
+    def _with_memory(self, workers: list[WorkerInfo]) -> tuple[WorkerStatus, ...]:
+        now, before = time.monotonic(), self._memory
+        self._memory = {}
+        for one in workers:
+            read_at, size = before.get(one.worker_id, (-math.inf, None))
+            if now - read_at >= MEMORY_SECONDS and one.pid is not None:
+                read_at, size = now, _memory(one.pid)
+            self._memory[one.worker_id] = read_at, size
+        return tuple(_worker(one, self._memory[one.worker_id][1]) for one in workers)
+
+    def _turns(self, organization_id: str) -> tuple[RunningTurn, ...]:
+        """The oldest: they stand in the order in which their runs began."""
         now = self._env.running.now()
-        found = [(now - state.run.started_at, state, state.run) for state in running if state.run is not None]
-        oldest = nlargest(SHOWN, found, key=lambda one: one[0])
-        return tuple(_turn(state, run, now) for _age, state, run in oldest)
+        own = (
+            (state, state.run)
+            for ref, state in self._env.promises.running.items()
+            if ref.organization_id == organization_id and state.run is not None
+        )
+        return tuple(_turn(state, run, now) for state, run in islice(own, SHOWN))
 
 
 def _turn(state: State, run: Run, now: float) -> RunningTurn:
@@ -97,7 +134,7 @@ def _node(node: TreeNode) -> Node:
     return Node(node.name, node.kind, node.state.value, node.restarts, children)
 
 
-def _worker(worker: WorkerInfo) -> WorkerStatus:
+def _worker(worker: WorkerInfo, memory_bytes: int | None) -> WorkerStatus:
     return WorkerStatus(
         worker.worker_id,
         worker.worker,
@@ -105,7 +142,8 @@ def _worker(worker: WorkerInfo) -> WorkerStatus:
         worker.ref.conversation_id,
         worker.state,
         round(worker.age_seconds, 1),
-        None if worker.pid is None else _memory(worker.pid),
+        memory_bytes,
+        worker.machine,
     )
 
 

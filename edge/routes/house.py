@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from quart import Blueprint, Response, request
 
 from edge.errors import Refusal
-from edge.lookers import Looker
+from edge.lookers import Looker, Lookers
 from edge.routes.stream import StreamBody
 from edge.services import Services
 from edge.stream_response import stream_response
@@ -20,19 +17,7 @@ _RETRY_SECONDS = 5
 
 def routes(services: Services) -> Blueprint:
     blueprint = Blueprint("house", __name__)
-    looking = 0
-
-    @contextmanager
-    def place() -> Iterator[None]:
-        nonlocal looking
-        if looking >= services.settings.max_lookers:
-            sentence = "As many people look at this page as may at the same time; close one of them."
-            raise Refusal(429, ApiError.TOO_MANY_STREAMS, sentence, retry_after_seconds=_RETRY_SECONDS)
-        looking += 1
-        try:
-            yield
-        finally:
-            looking -= 1
+    lookers = Lookers(services.store, services.gateway, services.settings)
 
     @blueprint.get("/api/v1/ops/events")
     async def events() -> Response:
@@ -41,15 +26,11 @@ def routes(services: Services) -> Blueprint:
             raise Refusal(403, ApiError.FORBIDDEN, "This is for administrators; sign in with an admin key.")
         if request.method == "HEAD":
             return stream_response(b"")
-        services.held().enter_context(place())
-        looker = Looker(
-            services.store,
-            services.gateway,
-            services.settings,
-            principal.organization_id,
-            sees_hosts=may_see_hosts(principal, services.settings.organization_id),
-            over=services.draining,
-        )
-        return stream_response(StreamBody(looker))
+        if lookers.number >= services.settings.max_lookers:
+            sentence = "As many people look at this page as may at the same time; close one of them."
+            raise Refusal(429, ApiError.TOO_MANY_STREAMS, sentence, retry_after_seconds=_RETRY_SECONDS)
+        sees_hosts = may_see_hosts(principal, services.settings.organization_id)
+        house = services.held().enter_context(lookers.house(principal.organization_id, sees_hosts=sees_hosts))
+        return stream_response(StreamBody(Looker(house, services.settings, services.draining)))
 
     return blueprint

@@ -54,7 +54,8 @@ async function pick(key) {
   } catch (failure) {
     if (conversation === mine) notice(failure);
   }
-  if (!sidebar.narrow.matches) composer.field.focus();
+  // Who chooses an agent with the arrow keys may not be at the last one yet.
+  if (!sidebar.narrow.matches && document.activeElement !== sidebar.agent) composer.field.focus();
 }
 
 function told(what, value) {
@@ -84,10 +85,19 @@ function told(what, value) {
   byId("welcome").hidden = turns.length > 0 || key !== null;
   byId("welcome-agent").textContent = sidebar.chosenAgent ? `You are writing to ${sidebar.chosenAgent.agentId}.` : "";
   byId("fresh").hidden = byId("end").hidden = key === null || isEnded === true;
-  const title =
-    listed.find((one) => one.agentId === key)?.title ?? turns.find((turn) => turn.content.trim() !== "/new")?.content;
-  byId("title").textContent = titleOf(title) || "New conversation";
+  const inList = listed.find((one) => one.agentId === key);
+  if (inList && !inList.title && first()) showList();
+  byId("title").textContent = titleOf(inList?.title || first()) || "New conversation";
   if (what === "opened") refreshList();
+}
+
+/** The open conversation's first message. */
+const first = () => conversation.turns.find((turn) => turn.content.trim() !== "/new")?.content ?? null;
+
+function showList() {
+  const own = conversation && listed.find((one) => one.agentId === conversation.key);
+  if (own) own.title ||= first(); // the list may be older than the message
+  sidebar.show(listed, conversation?.key ?? null);
 }
 
 function announce(turn) {
@@ -108,7 +118,7 @@ function refreshList() {
   refreshing ??= (async () => {
     try {
       listed = boundTo === null ? await api.conversations() : listed;
-      sidebar.show(listed, conversation?.key ?? null);
+      showList();
     } catch (failure) {
       if (!failure.passing) notice(failure);
     }

@@ -42,6 +42,7 @@ const secondsOf = (bucket) => 2 ** (bucket / A_DOUBLING) / 1e6;
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds === 0) return "0 s";
   const digits = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toString());
   if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${digits(seconds * 1e3)} ms`;

@@ -22,6 +22,7 @@ const wholes = new Map();
 function state(text, live) {
   byId("state").textContent = text;
   byId("state").classList.toggle("live", live);
+  byId("app").querySelector("main").classList.toggle("stale", !live && house !== null); // what is shown is from before
 }
 
 function connect() {

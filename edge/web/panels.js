@@ -4,6 +4,7 @@
 import { ago, byId, el } from "./dom.js";
 import { duration, merged, plot, quantile, together, total } from "./latencies.js";
 
+const SHOWN = 50; // of actors and of workers, whatever the number of hosts
 const NEAR = 0.15; // of a clock's time; below it a person should look
 
 /** Put `children` into the element `id`, unless somebody is in it. */
@@ -12,7 +13,7 @@ function put(id, ...children) {
   const selection = document.getSelection();
   if (selection && !selection.isCollapsed && place.contains(selection.anchorNode)) return;
   const focused = place.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-  place.replaceChildren(...children);
+  place.replaceChildren(...children.filter((child) => child !== null));
   if (focused) [...place.querySelectorAll("[data-id]")].find((one) => one.dataset.id === focused)?.focus();
 }
 
@@ -20,8 +21,15 @@ const empty = (text) => el("p", { className: "empty" }, text);
 const badge = (text, kind = "") => el("span", { className: `badge ${kind}` }, text);
 const megabytes = (bytes) => (bytes === null ? "–" : `${(bytes / 1048576).toFixed(bytes < 104857600 ? 1 : 0)} MB`);
 
+/** Of all hosts; one of an earlier release may lack it. */
+const sum = (house, name) => house.hosts.reduce((all, host) => all + (host[name] ?? 0), 0);
+
+/** What a table leaves out, in words. `all` counts those of other organizations too. */
+const more = (shown, all, what) =>
+  all > shown ? el("p", { className: "legend" }, `and ${all - shown} more ${what}`) : null;
+
 /** A conversation's id, of which the beginning and the end tell most. */
-const named = (id) => el("span", { title: id }, id.length > 26 ? `${id.slice(0, 14)}…${id.slice(-8)}` : id);
+const named = (id) => el("span", { title: id }, id.length > 20 ? `${id.slice(0, 10)}…${id.slice(-8)}` : id);
 
 /** `columns`: [heading, kind]; `rows`: cells that are texts or elements. */
 function table(label, columns, rows) {
@@ -52,7 +60,6 @@ function turnButton(key, turnId, messageId, show) {
 
 export function tiles(house) {
   const { totals } = house;
-  const sum = (name) => house.hosts.reduce((all, host) => all + host[name], 0);
   const failures = house.hosts.reduce((all, host) => all + host.failures.length, 0);
   const slots = together(house.hosts.map((host) => host.terminal));
   const lately = slots.slice(-7, -1);
@@ -68,13 +75,13 @@ export function tiles(house) {
     "tiles",
     tile("running turns", String(totals?.running ?? "–")),
     tile("queued turns", String(totals?.queued ?? "–")),
-    tile("oldest debt", duration(totals?.oldestOwedSeconds)),
+    tile("oldest turn", duration(totals?.oldestOwedSeconds)),
     ...(house.seesHosts
       ? [tile("turns a second", rate === null ? "–" : rate < 10 ? rate.toFixed(1) : String(Math.round(rate)))]
       : []),
-    tile("actors", String(sum("activeActors"))),
-    tile("workers", String(sum("workersInAll"))),
-    tile("failures lately", String(failures), failures > 0),
+    tile("actors", String(sum(house, "activeActors"))),
+    tile("workers", String(sum(house, "workersInAll"))),
+    tile("failures lately", `${failures}${failures < SHOWN ? "" : "+"}`, failures > 0),
     tile("database", house.store, house.store !== "ready"),
   );
 }
@@ -104,9 +111,13 @@ export function latencies(id, house, name, what) {
 
 /** `wholes` keeps how long each clock was when it was first seen, for its bar. */
 export function turns(house, elapsed, wholes, show) {
-  const rows = house.hosts.flatMap((host) =>
-    host.turns.map((turn) => [
+  const all = house.hosts.flatMap((host) => host.turns.map((turn) => [host, turn]));
+  const rows = all
+    .sort(([, a], [, b]) => b.ageSeconds - a.ageSeconds)
+    .slice(0, SHOWN)
+    .map(([host, turn]) => [
       el("span", {}, named(turn.conversationId), turn.joined ? ` +${turn.joined}` : ""),
+      turnButton(turn.conversationId, turn.turnId, turn.messageId, show),
       badge(turn.phase + (turn.attempt > 1 ? `, attempt ${turn.attempt}` : ""), turn.attempt > 1 ? "warn" : ""),
       turn.doing ?? (turn.textLength ? `${turn.textLength} characters` : "–"),
       duration(turn.ageSeconds + (host.frozen ? 0 : elapsed)),
@@ -128,9 +139,7 @@ export function turns(house, elapsed, wholes, show) {
           );
         }),
       ),
-      turnButton(turn.conversationId, turn.turnId, turn.messageId, show),
-    ]),
-  );
+    ]);
   put(
     "turns",
     rows.length === 0
@@ -139,14 +148,15 @@ export function turns(house, elapsed, wholes, show) {
           "Turns in flight",
           [
             ["Conversation", "wide"],
+            ["Details"],
             ["Phase"],
             ["Doing"],
             ["For", "number"],
-            ["Ends unless heard of within"],
-            ["Details"],
+            ["Ends unless heard of within", "clocked"],
           ],
           rows,
         ),
+    more(rows.length, sum(house, "running"), "runs"),
   );
 }
 
@@ -175,20 +185,22 @@ export function failures(house, chosen, choose, show) {
     .slice(0, 30)
     .map((one) => [
       badge(one.code, "bad"),
-      named(one.conversationId),
-      ago(one.atMs),
       turnButton(one.conversationId, one.turnId, one.messageId, show),
+      ago(one.atMs),
+      named(one.conversationId),
     ]);
   return put(
     "failures",
     el("div", { className: "codes", role: "group", "aria-label": "By code" }, ...codes),
-    table("Recent failures", [["Code"], ["Conversation", "wide"], ["When"], ["Details"]], rows),
+    table("Recent failures", [["Code"], ["Details"], ["When"], ["Conversation", "wide"]], rows),
   );
 }
 
 export function hosts(house, elapsed) {
   byId("hosts-panel").hidden = byId("tree-panel").hidden = !house.seesHosts;
   if (house.store !== "ready") return put("hosts", empty("The database is away; leases cannot be read."));
+  const told = new Set(house.hosts.map((host) => host.hostId));
+  const silent = house.leases.filter((host) => host.state !== "dead" && !told.has(host.hostId)).length;
   const rows = house.leases.map((host) => {
     const left = host.expiresInSeconds - elapsed;
     const linked = house.hosts.find((one) => one.hostId === host.hostId);
@@ -228,47 +240,57 @@ export function hosts(house, elapsed) {
           ],
           rows,
         ),
+    more(rows.length, rows.length + house.moreLeases, "hosts"),
+    silent ? el("p", { className: "legend" }, `${silent} of them not asked, or without an answer, below`) : null,
   );
 }
 
 export function workers(house) {
-  const rows = house.hosts.flatMap((host) =>
-    host.workers.map((worker) => [
+  const all = house.hosts.flatMap((host) => host.workers).sort((a, b) => b.ageSeconds - a.ageSeconds);
+  const remote = all.some((worker) => typeof worker.machine === "string");
+  const rows = all
+    .slice(0, SHOWN)
+    .map((worker) => [
       worker.worker,
-      String(worker.pid ?? "–"),
+      typeof worker.machine === "string" ? worker.machine || "none yet" : String(worker.pid ?? "–"),
       badge(worker.state, worker.state === "ready" ? "" : "warn"),
       megabytes(worker.memoryBytes),
       duration(worker.ageSeconds),
       named(worker.conversationId),
-    ]),
-  );
-  const idle = house.hosts.reduce((sum, host) => sum + host.idleWorkers, 0);
+    ]);
+  const where = remote ? ["Pid or machine"] : ["Pid", "number"];
+  const places = sum(house, "idlePlaces");
   put(
     "workers",
     rows.length === 0
       ? empty("No conversation has a worker.")
       : table(
           "Workers",
-          [["Type"], ["Pid", "number"], ["State"], ["Memory", "number"], ["Age", "number"], ["Conversation", "wide"]],
-          rows.slice(0, 50),
+          [["Type"], where, ["State"], ["Memory", "number"], ["Age", "number"], ["Conversation", "wide"]],
+          rows,
         ),
-    ...(house.seesHosts ? [el("p", { className: "legend" }, `${idle} more kept ready`)] : []),
+    more(rows.length, sum(house, "workersInAll"), "workers"),
+    house.seesHosts ? el("p", { className: "legend" }, `${sum(house, "idleWorkers")} idle, kept ready`) : null,
+    places ? el("p", { className: "legend" }, `${places} idle places on other machines`) : null,
   );
 }
 
 export function actors(house) {
-  const rows = house.hosts.flatMap((host) =>
-    host.actors.map((actor) => [
+  const rows = house.hosts
+    .flatMap((host) => host.actors)
+    .sort((a, b) => b.waiting - a.waiting || b.running - a.running)
+    .slice(0, SHOWN)
+    .map((actor) => [
       named(actor.conversationId),
       actor.running ? badge("running") : "idle",
       String(actor.waiting),
-    ]),
-  );
+    ]);
   put(
     "actors",
     rows.length === 0
       ? empty("No conversation is in memory.")
-      : table("Actors", [["Conversation", "wide"], ["State"], ["Mailbox", "number"]], rows.slice(0, 50)),
+      : table("Actors", [["Conversation", "wide"], ["State"], ["Mailbox", "number"]], rows),
+    more(rows.length, sum(house, "activeActors"), "actors"),
   );
 }
 

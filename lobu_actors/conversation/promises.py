@@ -31,20 +31,20 @@ class Promise:
 class Promises:
     def __init__(self) -> None:
         self.made: dict[ConversationRef, Promise] = {}
-        self.running: dict[ConversationRef, State] = {}  # of actors that have a run, for whoever looks
-        self._at_message_since: dict[ConversationRef, float] = {}
+        self.running: dict[ConversationRef, State] = {}  # of actors that have a run, the oldest run first, to look at
+        self.at_message: dict[ConversationRef, float] = {}  # since when, of actors that handle a message now
 
     def begin(self, ref: ConversationRef) -> None:
         """An actor begins to handle a message."""
-        self._at_message_since[ref] = trio.current_time()
+        self.at_message[ref] = trio.current_time()
 
     def end(self, ref: ConversationRef) -> None:
         """It has handled it, or failed."""
-        self._at_message_since.pop(ref, None)
+        self.at_message.pop(ref, None)
 
     def seems_stuck(self, ref: ConversationRef) -> bool:
         """Whether its actor has been at one message for so long that it may never end. Or the store is away."""
-        since = self._at_message_since.get(ref)
+        since = self.at_message.get(ref)
         return since is not None and trio.current_time() - since >= MESSAGE_SECONDS
 
     def note(self, state: State) -> None:

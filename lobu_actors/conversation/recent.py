@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import islice
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.gateway.status import FailedTurn, Latencies
@@ -17,6 +18,7 @@ SLOT_SECONDS = 10
 SLOTS = 36
 FAILURES = 1000
 BUCKETS_A_DOUBLING = 4
+_Counts = tuple[tuple[int, int], ...]
 _MOST_BUCKET = 45 * BUCKETS_A_DOUBLING - 1  # a year
 
 
@@ -31,20 +33,26 @@ class Recently:
     """Durations by the slot in which they ended."""
 
     def __init__(self) -> None:
-        self._slots: deque[tuple[int, Counter[int]]] = deque(maxlen=SLOTS)
+        self._past: deque[tuple[int, _Counts]] = deque(maxlen=SLOTS - 1)  # slots that are over, as they are told
+        self._slot = -1
+        self._counts: Counter[int] = Counter()
 
     def note(self, seconds: float, now_ms: int) -> None:
         slot = now_ms // (SLOT_SECONDS * 1000)
-        if not self._slots or self._slots[-1][0] < slot:
-            self._slots.append((slot, Counter()))
-        self._slots[-1][1][bucket_of(seconds)] += 1
+        if slot > self._slot:
+            if self._counts:
+                self._past.append(self._newest())
+            self._slot, self._counts = slot, Counter()
+        self._counts[bucket_of(seconds)] += 1
 
     def latencies(self, now_ms: int) -> Latencies:
-        oldest = now_ms // (SLOT_SECONDS * 1000) - SLOTS
-        shown = [(slot, counts) for slot, counts in self._slots if slot > oldest]
-        return Latencies(
-            SLOT_SECONDS, tuple((slot * SLOT_SECONDS, tuple(sorted(counts.items()))) for slot, counts in shown)
-        )
+        """Of the slots of the last `SLOTS` times; a wall clock that went back adds to the newest."""
+        since = (now_ms // (SLOT_SECONDS * 1000) - SLOTS + 1) * SLOT_SECONDS
+        told = [*self._past, self._newest()] if self._counts else []
+        return Latencies(SLOT_SECONDS, tuple(slot for slot in told if slot[0] >= since))
+
+    def _newest(self) -> tuple[int, _Counts]:
+        return self._slot * SLOT_SECONDS, tuple(sorted(self._counts.items()))
 
 
 class Recent:
@@ -77,5 +85,5 @@ class Recent:
 
     def failures(self, organization_id: str, most: int) -> tuple[FailedTurn, ...]:
         """The newest of that organization, newest first."""
-        found = [failed for organization, failed in reversed(self._failures) if organization == organization_id]
-        return tuple(found[:most])
+        found = (failed for organization, failed in reversed(self._failures) if organization == organization_id)
+        return tuple(islice(found, most))

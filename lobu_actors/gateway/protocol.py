@@ -75,7 +75,7 @@ class Gateway(Protocol):
         ...
 
     async def look(self, organization_id: str) -> list[HostStatus]:
-        """How this host is, and every other one that can be asked; of conversations, that organization's.
+        """How this host is, and others that can be asked, some thirty at most; of conversations, that organization's.
 
         Who does not answer within a second is left out.
         """

@@ -31,6 +31,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, rename="camel"):
     state: str
     age_seconds: float
     memory_bytes: int | None  # resident; None: not known, or gone meanwhile
+    machine: str | None = None  # the other one that it is on, as that calls itself; "": on none yet
 
 
 class Clock(msgspec.Struct, frozen=True, rename="camel"):
@@ -87,3 +88,4 @@ class HostStatus(msgspec.Struct, frozen=True, rename="camel"):
     workers: tuple[WorkerStatus, ...] = ()
     turns: tuple[RunningTurn, ...] = ()
     failures: tuple[FailedTurn, ...] = ()  # newest first
+    idle_places: int = 0  # of remote workers, for the organization that was asked about

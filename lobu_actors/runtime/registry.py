@@ -16,7 +16,8 @@ fail with ActorStopped) and the key is quarantined for one window.
 
 import contextvars
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, KeysView
+from itertools import islice
 from typing import Generic, TypeVar
 
 import attrs
@@ -171,16 +172,21 @@ class Registry(Generic[K, M]):
     def __contains__(self, key: object) -> bool:
         return key in self._cells
 
-    def depths(self) -> Mapping[K, int]:
-        """The number of waiting messages of each active key, now."""
-        return {key: cell.mailbox.depth for key, cell in self._cells.items()}
+    def keys(self) -> KeysView[K]:
+        """Those that have an actor, the oldest activations first. Changes as they do: copy it before an await."""
+        return self._cells.keys()
+
+    def depth(self, key: K) -> int:
+        """The number of messages that wait for this key's actor, now."""
+        cell = self._cells.get(key)
+        return 0 if cell is None else cell.mailbox.depth
 
     def snapshot(self, max_children: int = 100) -> TreeNode:
         """The registry and its `max_children` oldest activations; a last line says how many more there are."""
-        cells = list(self._cells.values())
-        nodes = [TreeNode(str(cell.key), "actor", cell.state, cell.restarts) for cell in cells[:max_children]]
-        if len(cells) > len(nodes):
-            nodes.append(TreeNode(f"... and {len(cells) - len(nodes)} more", "actors", NodeState.RUNNING))
+        shown = islice(self._cells.values(), max_children)
+        nodes = [TreeNode(str(cell.key), "actor", cell.state, cell.restarts) for cell in shown]
+        if self.active > len(nodes):
+            nodes.append(TreeNode(f"... and {self.active - len(nodes)} more", "actors", NodeState.RUNNING))
         return TreeNode(self.name, "registry", self._state, 0, tuple(nodes))
 
     def _cell_for(self, key: K) -> _Cell[K, M]:

@@ -25,7 +25,9 @@ class OwedTurn:
 
 
 class OwedStore(Protocol):
-    async def count_owed(self) -> OwedNow: ...
+    async def count_owed(self, organization_id: str | None = None) -> OwedNow:
+        """Of all organizations without one."""
+        ...
 
     async def list_owed(self, organization_id: str, *, limit: int) -> list[OwedTurn]:
         """The oldest first."""

@@ -9,7 +9,14 @@ from pathlib import Path
 import click
 import trio
 
-from supervisor.config.keys import ensure_keys, make_state_dir, remove_gateway_url, write_gateway_url
+from supervisor.config.keys import (
+    ADMIN_KEY_FILE,
+    ensure_keys,
+    make_state_dir,
+    read_small_file,
+    remove_gateway_url,
+    write_gateway_url,
+)
 from supervisor.config.load import Overrides, load_settings
 from supervisor.config.settings import Settings
 from supervisor.everything import run_everything
@@ -63,4 +70,7 @@ def _announce(settings: Settings, port: int) -> str:
     write_gateway_url(settings.data_dir, url)
     click.echo(f"Listening on {url}")
     click.echo('Chat with it from a second shell in this folder:  lobu chat "hello"')
+    stored = settings.state_dir / ADMIN_KEY_FILE
+    key = f"the key in {stored}" if read_small_file(stored) == settings.admin_key else "LOBU_ADMIN_KEY"
+    click.echo(f"Or open it in a browser, {url}/ops to see how it is; sign in with {key}")
     return url

@@ -38,7 +38,7 @@ SHOWN_GONE_SECONDS = 600.0  # how long a host is shown that went without a goodb
 def command(
     watch: bool, everything: bool, as_json: bool, config: Path | None, data_dir: Path | None, database_url: str | None
 ) -> None:
-    """Show hosts, conversations, queued and running turns.
+    """Show hosts, conversations, queued and running turns, and what is inside.
 
     Of each host: how long its lease lasts; how many conversations it holds, and how often these were taken over by any
     host, added up; the turns that run there or wait in what it holds; since when it is up; how many of its links to the
@@ -46,8 +46,9 @@ def command(
     took there and back: all as the hosts wrote it when they last renewed their leases. Then the oldest turns that are
     owed an end.
 
-    With --watch also what this folder's server tells of its hosts from inside: their trees, workers, and actors with
-    the messages that wait for them.
+    What this folder's server tells of its hosts from inside, to an administrator's key: their trees, workers (a remote
+    one with its machine, idle places of them counted), and actors with the messages that wait for them. Of workers and
+    actors the fifty that matter most.
     """
     settings = load_for_database(config, data_dir, database_url)
     if not watch:
@@ -84,7 +85,7 @@ async def _keep_printing(
     between = ""
     while True:
         try:
-            status = await _read(settings, store, everything, inside=True)
+            status = await _read(settings, store, everything)
             click.echo(between, nl=False)
             _print(status, as_json)
             between = "" if as_json else "\n"
@@ -107,13 +108,13 @@ async def _until_interrupted(scope: trio.CancelScope, *, task_status: trio.TaskS
 async def _on_screen(settings: Settings, everything: bool) -> None:
     async with open_store(settings) as store:
         # Read once before the screen is taken: what cannot be read at all is said where it can be read.
-        shown = sections(await _read(settings, store, everything, inside=True))
+        shown = sections(await _read(settings, store, everything))
         async with screen() as terminal, trio.open_nursery() as nursery:
             await nursery.start(terminal.watch, nursery.cancel_scope.cancel)
             while True:
                 await _shown_for_a_while(terminal, shown)
                 try:
-                    shown = sections(await _read(settings, store, everything, inside=True))
+                    shown = sections(await _read(settings, store, everything))
                 except StoreUnavailable as error:
                     away = Section("", [f"the database is away: {error}"], must=True)
                     shown = [away, *(one for one in shown if one.title)]
@@ -135,11 +136,11 @@ def _print(status: Status, as_json: bool) -> None:
         click.echo("\n".join(flat(sections(status))))
 
 
-async def _read(settings: Settings, store: Store, everything: bool, *, inside: bool = False) -> Status:
+async def _read(settings: Settings, store: Store, everything: bool) -> Status:
     place = find_gateway(None, settings.data_dir)
     hosts = await store.list_hosts()
     shown = [host for host in hosts if everything or _matters(host)]
-    gateway, house = await _gateway(place, inside)
+    gateway, house = await _gateway(place)
     return Status(
         hosts=shown,
         gone=len(hosts) - len(shown),
@@ -158,7 +159,7 @@ def _matters(host: Host) -> bool:
     return host.state is not HostState.DEAD and host.expires_in_seconds > -SHOWN_GONE_SECONDS
 
 
-async def _gateway(place: GatewayPlace, inside: bool) -> tuple[str, dict[str, Any] | None]:
+async def _gateway(place: GatewayPlace) -> tuple[str, dict[str, Any] | None]:
     """Whether it takes work, and what it tells from inside."""
     state, house = "away", None
     with trio.move_on_after(GATEWAY_SECONDS):
@@ -167,8 +168,7 @@ async def _gateway(place: GatewayPlace, inside: bool) -> tuple[str, dict[str, An
                 state = "ready" if await client.ready() else "not ready"
         except ClientError:
             return "away", None
-        if inside:
-            house = await look_inside(place)
+        house = await look_inside(place)
     return state, house
 
 

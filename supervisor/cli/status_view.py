@@ -138,15 +138,20 @@ def _inside(house: Json) -> list[Section]:
         name = f"{host.get('name') or 'this organization'}:"
         if host.get("tree", {}).get("name"):
             shown.append(Section(f"{name} tree", _tree(host["tree"], 1)))
-        if workers := host.get("workers", []):
+        workers, actors = host.get("workers", []), host.get("actors", [])
+        if workers or host.get("idlePlaces"):
             title = f"{name} workers: {host.get('workersInAll', len(workers))}, idle: {host.get('idleWorkers', 0)}"
+            if host.get("idlePlaces"):
+                title += f", idle places on other machines: {host['idlePlaces']}"
             shown.append(Section(title, aligned([_worker(one) for one in workers], right=frozenset({2, 3, 4}))))
-        if actors := host.get("actors", []):
+        if actors:
             rows = [
                 (one["conversationId"], str(one["waiting"]), "waiting", "running" if one["running"] else "idle")
                 for one in actors
             ]
             title = f"{name} actors: {host.get('activeActors', len(actors))}"
+            if host.get("activeActors", 0) > len(actors):
+                title += f", of which {len(actors)} are shown"
             shown.append(Section(title, aligned(rows, right=frozenset({1}))))
     return shown
 
@@ -168,6 +173,7 @@ def _worker(worker: Json) -> tuple[str, ...]:
         "" if memory is None else f"{memory / _MEBIBYTE:.0f} MiB",
         _age(worker["ageSeconds"]),
         worker["conversationId"],
+        "" if worker.get("machine") is None else f"on {worker['machine'] or 'no machine yet'}",
     )
 
 

@@ -6,8 +6,10 @@ first served, within one organization and worker type. What a worker does with i
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import attrs
 import structlog
@@ -23,6 +25,7 @@ from lobu_actors.runtime.child_spec import ChildContext
 from supervisor.remote.carrying import Files
 from supervisor.remote.sending import BEAT_SECONDS
 from supervisor.remote.worker import RemoteWorker
+from supervisor.workers.info import WorkerInfo
 from supervisor.workers.types import WorkerLimits, WorkerType
 from supervisor.workspaces.usage import Quota
 from supervisor.workspaces.workspace import HostWorkspaces
@@ -31,6 +34,7 @@ _log = structlog.get_logger()
 
 JOIN_SECONDS = 10.0
 MAX_LINKS = 1000
+MACHINE_LENGTH = 64  # of its name for itself, of which nobody knows whether it is true
 
 
 @attrs.define(eq=False)
@@ -40,6 +44,10 @@ class _Link:
     pipe: WorkerPipe
     joining: Joining
     worker: RemoteWorker | None = None
+    machine: str = ""
+
+    def give(self, worker: RemoteWorker) -> None:
+        self.worker, worker.machine = worker, self.machine
 
 
 @attrs.define(eq=False)
@@ -84,11 +92,27 @@ class RemoteWorkers:
         finally:
             self._nursery = None
 
-    def snapshot(self) -> tuple[RemoteWorker, ...]:
-        return tuple(worker for worker in self._workers.values() if worker.state != "gone")
+    def __len__(self) -> int:
+        """Those that were asked for and are not gone, whether they have a place or wait for one."""
+        return len(self._workers)
 
-    def idle(self, organization_id: str, worker: str) -> int:
-        return len(self._idle.get(Joining(organization_id, worker), ()))
+    def oldest(self, organization_id: str, most: int) -> list[WorkerInfo]:
+        """One organization's, in the order of asking."""
+        now = time.monotonic()
+        own = (
+            worker
+            for worker in self._workers.values()
+            if worker.request.ref.organization_id == organization_id and worker.state != "gone"
+        )
+        return [_info(worker, now) for worker in islice(own, most)]
+
+    def idle(self, organization_id: str, worker: str | None = None) -> int:
+        """Places that wait for a worker, of one type or of all."""
+        return sum(
+            len(places)
+            for key, places in self._idle.items()
+            if key.organization_id == organization_id and worker in (None, key.worker)
+        )
 
     # --- for conversations
 
@@ -116,7 +140,7 @@ class RemoteWorkers:
         idle = self._idle.get(key)
         if idle:
             found = idle.popleft()
-            found.worker = worker
+            found.give(worker)
             return found.pipe
         wish = _Wish(worker)
         waiting = self._wishes.setdefault(key, deque())
@@ -172,6 +196,7 @@ class RemoteWorkers:
         join = await self._read_join(served)
         if join is None:
             return
+        served.machine = join.name.encode("utf-8", "replace").decode()[:MACHINE_LENGTH]
         if join.resume:
             worker = self._workers.get(join.resume)
             fits = (
@@ -181,7 +206,7 @@ class RemoteWorkers:
             if worker is None or not fits or not await worker.resume(served.pipe, join.received):
                 await served.pipe.close(link.UNKNOWN_WORKER, "This host does not know that worker any more.")
                 return
-            served.worker = worker
+            served.give(worker)
         else:
             await served.pipe.send(link.encode(link.Received(0)))  # it is let in
             self._offer(served)
@@ -222,7 +247,8 @@ class RemoteWorkers:
         waiting = self._wishes.get(served.joining)
         if waiting:
             wish = waiting.popleft()
-            served.worker, wish.link = wish.worker, served
+            served.give(wish.worker)
+            wish.link = served
             wish.granted.set()
         else:
             self._idle.setdefault(served.joining, deque()).append(served)
@@ -251,3 +277,11 @@ class RemoteWorkers:
             while self._workers:
                 self._all_gone = trio.Event()
                 await self._all_gone.wait()
+
+
+def _info(worker: RemoteWorker, now: float) -> WorkerInfo:
+    state = worker.state
+    if not worker.linked:
+        state = "cut" if state == "ready" else "waiting"
+    request = worker.request
+    return WorkerInfo(worker.worker_id, request.worker, None, request.ref, now - worker.asked_at, state, worker.machine)

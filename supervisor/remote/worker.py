@@ -77,6 +77,7 @@ class RemoteWorker:
         self.worker_id = worker_id
         self.request = request
         self.state = "starting"
+        self.machine = ""  # of its place, as that calls itself
         self.asked_at = time.monotonic()
         self._host_id = host_id
         self._deliver_to = deliver
@@ -211,6 +212,10 @@ class RemoteWorker:
         )
 
     # --- its connection
+
+    @property
+    def linked(self) -> bool:
+        return self._pipe is not None
 
     def _attach(self, pipe: WorkerPipe) -> None:
         self._pipe, self._lost = pipe, trio.Event()

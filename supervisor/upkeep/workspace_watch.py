@@ -13,7 +13,7 @@ import trio
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.runtime.child_spec import ChildContext
-from supervisor.workers.service import WorkerInfo
+from supervisor.workers.info import WorkerInfo
 
 log = structlog.get_logger(__name__)
 

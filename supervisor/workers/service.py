@@ -8,9 +8,9 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
-import attrs
 import structlog
 import trio
 
@@ -22,6 +22,7 @@ from supervisor.spawner.connection import SpawnedProcess, SpawnFailed
 from supervisor.spawner.link import Context, SpawnerLink
 from supervisor.spawner.protocol import EXEC, ZYGOTE, Preload, Spawn
 from supervisor.workers.containment import Containment
+from supervisor.workers.info import WorkerInfo
 from supervisor.workers.label import Label, decode, encode
 from supervisor.workers.process import Launch, WorkerProcess
 from supervisor.workers.types import WorkerLimits, WorkerType
@@ -65,18 +66,6 @@ class Folders(Protocol):
 
 # The environment of a worker from its workspace and token.
 EnvironmentOf = Callable[[str, str], dict[str, str]]
-
-
-@attrs.frozen
-class WorkerInfo:
-    """One line of a status listing. `state` is starting or ready; `age_seconds` counts from the asking."""
-
-    worker_id: str
-    worker: str
-    pid: int | None
-    ref: ConversationRef
-    age_seconds: float
-    state: str
 
 
 class WorkerProcesses:
@@ -181,6 +170,10 @@ class WorkerProcesses:
         """The WORKER_TOKEN that a living worker was given."""
         return self._tokens.get(worker_id)
 
+    def __len__(self) -> int:
+        """Those that were asked for and are not gone, idle ones not counted."""
+        return len(self._workers)
+
     @property
     def idle(self) -> int:
         """Workers that are kept ready and belong to nobody yet."""
@@ -189,18 +182,17 @@ class WorkerProcesses:
     def snapshot(self) -> tuple[WorkerInfo, ...]:
         """All workers that were asked for and are not gone, in the order of asking."""
         now = time.monotonic()
-        return tuple(
-            WorkerInfo(
-                worker.worker_id,
-                worker.request.worker,
-                worker.pid,
-                worker.request.ref,
-                now - worker.asked_at,
-                worker.state,
-            )
+        return tuple(_info(worker, now) for worker in self._workers.values() if worker.state != "gone")
+
+    def oldest(self, organization_id: str, most: int) -> list[WorkerInfo]:
+        """One organization's; as `snapshot`, which looks at all."""
+        now = time.monotonic()
+        own = (
+            worker
             for worker in self._workers.values()
-            if worker.state != "gone"
+            if worker.request.ref.organization_id == organization_id and worker.state != "gone"
         )
+        return [_info(worker, now) for worker in islice(own, most)]
 
     def end_for_its_workspace(self, worker_id: str, detail: str) -> None:
         """The workspace that this worker works in was found to be over the limit."""
@@ -320,6 +312,11 @@ class WorkerProcesses:
         while self._workers:
             self._all_gone = trio.Event()
             await self._all_gone.wait()
+
+
+def _info(worker: WorkerProcess, now: float) -> WorkerInfo:
+    request = worker.request
+    return WorkerInfo(worker.worker_id, request.worker, worker.pid, request.ref, now - worker.asked_at, worker.state)
 
 
 def _how(kind: WorkerType) -> str:

@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import httpx
@@ -22,6 +24,7 @@ import pytest
 import trio
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
+from tests.fakes.proxy import Proxy
 from tests.system.lobu_process import ADMIN_KEY, LobuRun, free_port
 
 RESULTS = Path(__file__).parents[2] / "results" / "browser"
@@ -40,14 +43,18 @@ default = true
 id = "asks"
 worker = "asks"
 """
-ASKING = """
-from lobu_actors.worker import Turn, serve
+TOOL = "<img src=x onerror='window.pwned = 1'>"  # a worker calls it as it likes
+ASKING = f"""
+from lobu_actors.worker import Fail, Turn, serve
 
 
 async def reply(turn: Turn):
+    if turn.content == "fail":
+        turn.status("looks", phase="tool", tool={TOOL!r})
+        raise Fail("TOOL_BROKE", "It does not work.")
     yield "Before. "
     answer = await turn.ask("Which colour shall it be?", options=["red", "green", "blue"])
-    yield f"You chose {answer}."
+    yield f"You chose {{answer}}."
 
 
 serve(reply, name="asks")
@@ -138,6 +145,49 @@ def house() -> Iterator[House]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class Line:
+    """What is between a browser and the server, in a thread of its own: it can be slow, or cut for a while."""
+
+    def __init__(self, target: int) -> None:
+        self._proxy = Proxy(target)
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=trio.run, args=(self._run,))
+        self._thread.start()
+        assert self._up.wait(20)
+
+    async def _run(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope() as self._scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._proxy.run)
+                self._up.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._proxy.port}"
+
+    def slow(self, *, latency_seconds: float, bytes_per_second: float) -> None:
+        self._proxy.latency_seconds, self._proxy.bytes_per_second = latency_seconds, bytes_per_second
+
+    def cut(self) -> None:
+        self._token.run_sync_soon(self._proxy.cut)
+
+    def heal(self) -> None:
+        self._token.run_sync_soon(self._proxy.heal)
+
+    def close(self) -> None:
+        self._token.run_sync_soon(self._scope.cancel)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def line(house: House) -> Iterator[Line]:
+    made = Line(urlsplit(house.url).port or 0)
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     """Of one file: while it lives, this thread seems to run asyncio, which other tests must not see."""
@@ -195,11 +245,6 @@ def page(context: BrowserContext, house: House, request: pytest.FixtureRequest) 
     yield from signed_in(context, house, request.node.name)
 
 
-@pytest.fixture
-def chromium_page(chromium_context: BrowserContext, house: House, request: pytest.FixtureRequest) -> Iterator[Page]:
-    yield from signed_in(chromium_context, house, request.node.name)
-
-
 def signed_in(context: BrowserContext, house: House, name: str) -> Iterator[Page]:
     context.add_cookies([{"name": "lobu_session", "value": house.session(), "url": house.url}])
     page = context.new_page()
@@ -243,7 +288,10 @@ class Chat:
         expect(self.page.locator(f'a[aria-current="page"][data-key="{key}"]')).to_have_count(1)
 
     def send(self, text: str) -> None:
-        self.page.get_by_label("Message", exact=True).fill(text)
+        field = self.page.get_by_label("Message", exact=True)
+        field.fill("" if "\n" in text else text)
+        if "\n" in text:  # as when it is pasted; Firefox's driver would press Enter for each line
+            field.evaluate("(field, text) => { field.value = text; field.dispatchEvent(new Event('input')); }", text)
         self.page.keyboard.press("Enter")
 
     def turn(self, number: int = -1) -> Any:
@@ -260,8 +308,3 @@ class Chat:
 @pytest.fixture
 def chat(page: Page) -> Chat:
     return Chat(page)
-
-
-@pytest.fixture
-def chromium_chat(chromium_page: Page) -> Chat:
-    return Chat(chromium_page)

@@ -16,6 +16,9 @@ STREAMED = " ".join(f"word{n}" for n in range(50))
 def test_signing_in_needs_a_good_key(context, house: House) -> None:
     page = context.new_page()
     page.goto("/")
+    box = page.get_by_role("dialog", name="Sign in").locator("form").bounding_box()
+    assert box is not None
+    assert abs(box["x"] + box["width"] / 2 - 600) < 2, "in the middle"
     page.get_by_label("API key").fill("lobu_no-such-key")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert").filter(has_text="not valid")).to_be_visible()
@@ -48,6 +51,8 @@ def test_a_reply_streams_and_is_whole(chat: Chat) -> None:
     expect(chat.reply()).to_contain_text("word3")
     expect(chat.reply()).not_to_contain_text("word49")
     expect(chat.turn()).to_have_attribute("aria-busy", "true")
+    expect(chat.page.locator('#conversations a[aria-current="page"]')).to_contain_text(STREAM)
+    expect(chat.turn()).to_have_class(re.compile("running"))
     chat.ends(STREAMED)
     expect(chat.page.locator("#announce")).to_contain_text("Reply: word0 word1")
 
@@ -197,6 +202,15 @@ def test_everything_by_keyboard(context, house: House) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#message")).to_be_focused()
     expect(page.locator("#welcome")).to_be_visible()
+    agent = page.get_by_label("Agent")
+    agent.focus()
+    chosen = agent.input_value()
+    for key in ("ArrowUp", "ArrowDown"):  # whichever way there is another one
+        page.keyboard.press(key)
+        if agent.input_value() != chosen:
+            break
+    expect(page.locator("#welcome-agent")).to_contain_text("asks")
+    expect(agent).to_be_focused()
 
 
 @pytest.mark.parametrize("width", [360])

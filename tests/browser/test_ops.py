@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
 import psutil
 import pytest
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.conftest import House, keep, sign_in
-
-ENTRIES = [
-    {"at": 1_700_000_000_000, "name": "accepted", "sinceStartMs": 0},
-    {"at": 1_700_000_000_004, "name": "started", "detail": "attempt 1", "sinceStartMs": 3.9},
-    {"at": 1_700_000_000_104, "name": "committed", "detail": "failed <b>WORKER_CRASHED</b>", "sinceStartMs": 104.2},
-]
+from tests.browser.conftest import TOOL, House, keep, sign_in
 
 
 @pytest.fixture
@@ -58,39 +51,61 @@ def test_a_clock_runs_down_between_two_looks(ops: Page, house: House) -> None:
     row = ops.locator("#turns tr").filter(has_text=key[-8:])
     expect(row).to_contain_text("waits for an answer")
     expect(row).to_contain_text("QUESTION_TIMEOUT")
-    age = row.locator("td").nth(3)
+    age = row.locator("td").nth(4)
     first = age.inner_text()
     expect(age).not_to_have_text(first)
     house.post(f"/api/v1/agents/{key}/cancel")
 
 
-def test_a_crash_is_a_failure_with_its_code_and_one_click_from_its_timeline(ops: Page, house: House) -> None:
-    """What the page makes of a timeline; the timeline itself has tests of its own."""
-    ops.route("**/timeline", lambda route: _answer(route))
-    key = house.open()
-    house.say(key, "crash", "fail MY_CODE because", "hello")
+def test_a_failure_is_one_click_from_its_timeline(ops: Page, house: House) -> None:
+    key = house.open("asks")
+    receipt = house.post(f"/api/v1/agents/{key}/messages", content="fail")
     failures = ops.locator("#failures")
-    expect(failures.get_by_role("button", name=re.compile("WORKER_CRASHED"))).to_be_visible()
-    failures.get_by_role("button", name=re.compile("MY_CODE")).click()
+    failures.get_by_role("button", name=re.compile("TOOL_BROKE")).click()
     expect(failures.locator("tbody tr")).to_have_count(1)
     failures.get_by_role("button", name=re.compile("Timeline of message")).click()
     dialog = ops.get_by_role("dialog", name="Timeline")
-    expect(dialog.get_by_role("listitem")).to_have_count(len(ENTRIES))
-    expect(dialog).to_contain_text("+3.9 ms")
-    expect(dialog).to_contain_text("failed <b>WORKER_CRASHED</b>")
+    entries = house.client.get(f"{house.url}/api/v1/agents/{key}/turns/{receipt['turnId']}/timeline").json()["entries"]
+    assert ("tool", TOOL) in [(entry["name"], entry.get("detail")) for entry in entries]
+    steps = dialog.get_by_role("listitem")
+    expect(steps).to_have_count(len(entries))
+    for number, entry in enumerate(entries):
+        expect(steps.nth(number)).to_contain_text(entry["name"])
+        expect(steps.nth(number)).to_contain_text(entry.get("detail") or "")
+    expect(steps.first).to_contain_text("+0 s")
+    expect(steps.last).to_contain_text(re.compile(r"\+[\d.]+ m?s.*failed TOOL_BROKE"))
+    expect(dialog).to_contain_text(receipt["turnId"])
+    assert ops.evaluate("() => window.pwned") is None
     keep(ops, "timeline")
     ops.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+
+
+def test_a_turn_in_flight_has_a_timeline_too_and_an_unknown_one_a_sentence(ops: Page, house: House) -> None:
+    key = house.open("asks")
+    house.post(f"/api/v1/agents/{key}/messages", content="paint it")
+    row = ops.locator("#turns tr").filter(has_text=key[-8:])
+    row.get_by_role("button", name=re.compile("Timeline of message")).click()
+    dialog = ops.get_by_role("dialog", name="Timeline")
+    expect(dialog.get_by_role("listitem").first).to_contain_text("accepted")
+    expect(dialog.get_by_role("listitem").filter(has_text="question")).to_have_count(1)
+    expect(dialog.get_by_role("listitem").filter(has_text="committed")).to_have_count(0)
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_be_hidden()
+    ops.evaluate(f"async () => (await import('/web/timeline.js')).show('{key}', 'no-such-turn', 'm')")
+    expect(dialog).to_contain_text("This conversation has no such turn or message.")
+    house.post(f"/api/v1/agents/{key}/cancel")
+
+
+def test_a_crash_has_its_latency_beside_those_of_all_turns(ops: Page, house: House) -> None:
+    key = house.open()
+    house.say(key, "crash", "hello")
+    expect(ops.locator("#failures").get_by_role("button", name=re.compile("WORKER_CRASHED"))).to_be_visible()
     expect(ops.locator("#terminal .plot")).to_be_visible()
     expect(ops.locator("#crash .plot")).to_have_attribute(
         "aria-label", re.compile(r"Crash to terminal event.*1 of them")
     )
     expect(ops.locator("#terminal .legend")).to_contain_text(re.compile(r"p50 [\d.]+ m?s"))
-
-
-def _answer(route: Route) -> None:
-    body = {"success": True, "turnId": "t", "messageId": "m", "entries": ENTRIES}
-    route.fulfill(status=200, content_type="application/json", body=json.dumps(body))
 
 
 def test_the_tree_shows_what_was_started_again(ops: Page, house: House) -> None:
@@ -123,9 +138,28 @@ def test_a_page_that_nobody_sees_asks_for_nothing(ops: Page, house: House) -> No
     assert streams() == before + 1
 
 
-def test_it_survives_its_server(ops: Page, house: House) -> None:
+def test_it_survives_its_server_and_says_what_is_old(ops: Page, house: House) -> None:
+    house.run.process.kill()
+    house.run.process.wait(20)
+    expect(ops.locator("#state")).to_have_text("Connection lost. Reconnecting…")
+    expect(ops.locator("main.stale")).to_be_visible()
     house.restart()
     expect(ops.locator("#state")).to_have_text("Live", timeout=20_000)
+    expect(ops.locator("main.stale")).to_have_count(0)
+
+
+def test_a_phone_sees_each_turn_and_its_timeline_without_moving_the_page(ops: Page, house: House) -> None:
+    ops.set_viewport_size({"width": 360, "height": 740})
+    key = house.open()
+    house.post(f"/api/v1/agents/{key}/messages", content="ask Well?")
+    row = ops.locator("#turns tr").filter(has_text=key[-8:])
+    button = row.get_by_role("button", name="Timeline of message")
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 360
+    assert ops.evaluate("() => document.documentElement.scrollWidth") <= 360
+    house.post(f"/api/v1/agents/{key}/cancel")
 
 
 def test_it_is_for_administrators(chromium_context: BrowserContext, house: House) -> None:

@@ -110,6 +110,32 @@ async def test_hosts_are_listed_with_what_they_hold(owner, helpers, make_scene):
     assert all(0 <= host.age_seconds < 60 for host in await store.list_hosts())
 
 
+async def test_the_newest_hosts_are_listed_without_counting(owner, helpers):
+    store = owner.store
+    await helpers.alive(store, "h2", ttl_seconds=100)
+    await owner.start(await owner.accept())
+    [first] = await store.list_newest_hosts(limit=1)
+    assert (first.host_id, first.name, first.state) == ("h2", "h2", HostState.ACTIVE)
+    assert 60 < first.expires_in_seconds <= 100
+    assert 0 <= first.age_seconds < 60
+    both = await store.list_newest_hosts(limit=10)
+    assert [(host.host_id, host.leases, host.epochs, host.queued, host.running) for host in both] == [
+        ("h2", 0, 0, 0, 0), ("h1", 0, 0, 0, 0),
+    ]  # fmt: skip
+
+
+async def test_what_is_owed_is_counted_of_one_organization_or_of_all(owner, helpers, make_scene):
+    store = owner.store
+    first, _ = await owner.accept(), await owner.accept()
+    await owner.start(first)
+    other = (await make_scene(store, "other")).ref
+    await store.accept_turn(helpers.new_turn(other), max_owed=10)
+    counted = [await store.count_owed(name) for name in (None, owner.ref.organization_id, "other", "nobody")]
+    assert [(one.queued, one.running) for one in counted] == [(2, 1), (1, 1), (1, 0), (0, 0)]
+    assert all(0 <= one.oldest_seconds < 60 for one in counted)
+    assert counted[-1].oldest_seconds == 0
+
+
 async def test_the_sweep_finds_what_nobody_else_is_responsible_for(owner, helpers, make_scene):
     store = owner.store
     await helpers.alive(store, "h2")

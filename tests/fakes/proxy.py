@@ -1,6 +1,8 @@
-"""A TCP proxy whose connections can be cut, stalled and refused: the network between two hosts, in a test's hand."""
+"""A TCP proxy whose connections can be cut, stalled, refused, slow: the network between two, in a test's hand."""
 
 from __future__ import annotations
+
+import math
 
 import trio
 
@@ -12,6 +14,8 @@ class Proxy:
         self.target = target
         self.port = 0
         self.down = False
+        self.bytes_per_second = math.inf
+        self.latency_seconds = 0.0  # of what comes after silence
         self.accepted = 0
         self._open: set[trio.SocketStream] = set()
         self._flows = trio.Event()
@@ -58,9 +62,14 @@ class Proxy:
             far.socket.close()
 
     async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
+        heard_at = -math.inf
         try:
-            while data := await source.receive_some(65536):
+            while data := await source.receive_some(65536 if self.bytes_per_second == math.inf else 1024):
                 await self._flows.wait()
+                silence = trio.current_time() - heard_at
+                lasts = self.latency_seconds if silence > self.latency_seconds else 0.0
+                await trio.sleep(lasts + len(data) / self.bytes_per_second)
+                heard_at = trio.current_time()
                 await sink.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

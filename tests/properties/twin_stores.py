@@ -316,6 +316,7 @@ class Twins(FileOperations, TenantOperations):
         await self.compare_tenants()
         await self.compare_files()
         await self.call("list_hosts")
+        await self.call("list_newest_hosts", limit=ALL_EXAMPLES)
         await self.call("find_loads")
         await self.call("find_overdue", limit=ALL_EXAMPLES)
         for host_id in [*self.hosts[-3:], "no-such-host"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from lobu_actors.store.embedded import EmbeddedServer
 from tests.conftest import admin, url_of
 from tests.system.audit import broken_promises, turn_of
 from tests.system.conftest import Start, client_of, shared_run
-from tests.system.lobu_process import LobuRun, free_port, until
+from tests.system.lobu_process import LOBU, LobuRun, free_port, until
 from tests.system.remote_world import CONFIG, GRACE_SECONDS, joined, proxied, runner, worker_key
 
 # Of the same worker type, but it does not wait for a place for long.
@@ -127,6 +128,46 @@ async def test_a_link_that_is_cut_for_a_moment_is_not_noticed(run: LobuRun, nurs
         assert turn_of(run.database_url, message_id)[1] == 1
         assert far.errors().count("link lost") >= 3
     assert broken_promises(run.database_url) == []
+
+
+async def test_status_lists_workers_with_their_machines(run: LobuRun, nursery: trio.Nursery) -> None:
+    async def listed() -> dict[str, tuple[str, str]]:
+        """State and machine of each conversation's worker."""
+        told = json.loads(await status("--json"))["inside"][0]
+        assert told["idlePlaces"] == idle
+        return {one["conversationId"]: (one["state"], one["machine"]) for one in told["workers"]}
+
+    async def status(*more: str) -> str:
+        words = [sys.executable, *LOBU, "status", *more]
+        ran = await trio.run_process(words, capture_stdout=True, cwd=run.folder, env=run.environment)
+        return ran.stdout.decode()
+
+    async def shows(key: str, state: str, machine: str) -> None:
+        with trio.fail_after(GRACE_SECONDS):
+            while (await listed()).get(key) != (state, machine):  # noqa: ASYNC110 - it tells nobody
+                await trio.sleep(0.1)
+
+    proxy, here = await proxied(run, nursery), platform.node()
+    async with runner(run, url=f"http://127.0.0.1:{proxy.port}"):
+        idle = 1
+        assert await listed() == {}
+        first, second = [await client_of(run).open(forceNew=True) for _ in range(2)]
+        message_id = await first.send("sleep 60")
+        idle = 0
+        await until(lambda: turn_of(run.database_url, message_id)[0] == "running", "it has its place")
+        await shows(first.key, "ready", here)
+        waits = await second.send("hello")
+        await shows(second.key, "waiting", "")
+        lines = (await status()).splitlines()
+        assert any(first.key in line and line.endswith(f"on {here}") for line in lines), lines
+        assert any(second.key in line and line.endswith("on no machine yet") for line in lines), lines
+        proxy.cut()
+        await shows(first.key, "cut", here)
+        proxy.heal()
+        await shows(first.key, "ready", here)
+        for conversation, one in ((second, waits), (first, message_id)):
+            await client_of(run).call("POST", f"{conversation.path}/cancel", {"messageId": one})
+            assert (await conversation.terminal_of(one)).event == "cancelled"
 
 
 async def test_a_link_that_stays_cut_is_a_lost_worker(run: LobuRun, nursery: trio.Nursery) -> None:

@@ -12,7 +12,19 @@ import trio
 from lobu_actors.store.migrate import known_migrations
 from tests.system.audit import broken_promises, turn_of
 from tests.systemd.harness import Failed, Machine
-from tests.systemd.installed import CONFIG, EDGES, LOBU, POSTGRES, SPAWNER, SUPERVISOR, Lobu, eventually, installed
+from tests.systemd.installed import (
+    CONFIG,
+    EDGES,
+    EVERY,
+    KEY,
+    LOBU,
+    POSTGRES,
+    SPAWNER,
+    SUPERVISOR,
+    Lobu,
+    eventually,
+    installed,
+)
 from tests.systemd.test_units import ENDLESS, Reader, words
 
 pytestmark = pytest.mark.timeout(400)
@@ -44,6 +56,7 @@ async def test_a_reload_changes_what_begins_and_restarts_nothing(lobu: Lobu) -> 
     pids = [await lobu.pid(unit) for unit in (SUPERVISOR, *EDGES)]
     talk = await lobu.client.open()
     assert (await talk.ask("before hushhush")).event == "complete"
+    assert (await talk.ask(f"print {KEY}")).event == "complete", "its worker tells everybody a secret"
     await _reload(lobu, CONFIG + "[agents.deadlines]\nturn_seconds = 1\n", "serves")
     assert (await talk.ask("stream 200 30")).data["errorCode"] == "TURN_TIMEOUT"
     await _reload(lobu, CONFIG.replace("[[agents]]", "[[agent]]"), "was not read again: ")
@@ -53,15 +66,28 @@ async def test_a_reload_changes_what_begins_and_restarts_nothing(lobu: Lobu) -> 
 
 
 async def _check_journal(lobu: Lobu) -> None:
-    """A level is the line's priority, the line itself is JSON, and no field of the journal holds what people wrote."""
-    for unit in (SUPERVISOR, *EDGES):
+    """A level is the line's priority, the line is JSON, no field of the journal holds a secret or what was written."""
+    secrets = [path.read_text().strip() for path in lobu.machine.path("/etc/lobu/credentials").iterdir()]
+    secrets += ["hushhush", *(part.rpartition(":")[2] for secret in secrets for part in secret.split(","))]
+    assert KEY in secrets
+    for unit in EVERY:
         said = await lobu.machine.run("journalctl", "--no-pager", "--output=json", "--unit", unit)
         entries = [json.loads(line) for line in said.splitlines()]
-        ours = [(entry["PRIORITY"], json.loads(entry["MESSAGE"])) for entry in entries if entry["MESSAGE"][:1] == "{"]
-        found = {(event["event"], event["level"], priority) for priority, event in ours}
-        assert ("configuration read again", "info", "6") in found
-        assert ("configuration not read again, the former one stays", "error", "3") in found
-        assert not any("hushhush" in json.dumps(entry) for entry in entries)
+        assert entries
+        assert [(entry, secret) for entry in entries for secret in secrets if secret in json.dumps(entry)] == []
+        if unit not in (SUPERVISOR, *EDGES):
+            continue
+        ours = [json.loads(entry["MESSAGE"]) for entry in entries if entry["_TRANSPORT"] == "stdout"]
+        priorities = [entry["PRIORITY"] for entry in entries if entry["_TRANSPORT"] == "stdout"]
+        assert all({"event", "level", "timestamp"} <= set(event) for event in ours)
+        assert {(event["level"], priority) for event, priority in zip(ours, priorities, strict=True)} <= {
+            ("info", "6"), ("warning", "4"), ("error", "3"),
+        }  # fmt: skip
+        found = {(event["event"], event["level"]) for event in ours}
+        assert ("configuration read again", "info") in found
+        assert ("configuration not read again, the former one stays", "error") in found
+        if unit == SUPERVISOR:
+            assert "lobu_[hidden]" in json.dumps(ours)
 
 
 async def test_a_drain_gets_the_time_that_it_asks_for(lobu: Lobu) -> None:

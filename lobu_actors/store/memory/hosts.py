@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
+import attrs
+
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.store.link_records import NO_LINKS, Links
@@ -156,6 +158,10 @@ class HostPart(Part):
             for host in sorted(self.tables.hosts.values(), key=lambda host: (-host.expires_at, host.host_id))
         ]
 
+    async def list_newest_hosts(self, *, limit: int) -> list[Host]:
+        counted = await self.list_hosts()
+        return [attrs.evolve(host, leases=0, epochs=0, queued=0, running=0) for host in counted[:limit]]
+
     async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         await pass_checkpoint()
         before = self.tables.now() - timedelta(seconds=older_than_seconds)
@@ -226,8 +232,8 @@ class HostPart(Part):
             oldest_owed_seconds=None if oldest is None else (self.tables.now() - oldest).total_seconds(),
         )
 
-    async def count_owed(self) -> OwedNow:
-        found = await self.totals()
+    async def count_owed(self, organization_id: str | None = None) -> OwedNow:
+        found = await self.totals(organization_id)
         return OwedNow(found.queued, found.running, found.oldest_owed_seconds or 0.0)
 
     async def list_owed(self, organization_id: str, *, limit: int) -> list[OwedTurn]:

@@ -88,6 +88,10 @@ class HostPart(Part):
     async def list_hosts(self) -> list[Host]:
         return [to_host(row) for row in await self.read("list_hosts")]
 
+    async def list_newest_hosts(self, *, limit: int) -> list[Host]:
+        rows = await self.read("list_newest_hosts", {"limit": limit})
+        return [to_host((*of_row, 0, 0, 0, 0, age, links)) for *of_row, age, links in rows]
+
     async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         """What nobody holds comes first, then our own idle ones, then our own running ones; each oldest first."""
         params = {"host_id": host_id, "limit": limit, "older_than_seconds": float(older_than_seconds)}
@@ -105,8 +109,8 @@ class HostPart(Part):
         [row] = await self.read("totals", {"organization_id": organization_id})
         return Totals(*row)
 
-    async def count_owed(self) -> OwedNow:
-        [row] = await self.read("count_owed")
+    async def count_owed(self, organization_id: str | None = None) -> OwedNow:
+        [row] = await self.read("count_owed", {"organization_id": organization_id})
         return OwedNow(*row)
 
     async def list_owed(self, organization_id: str, *, limit: int) -> list[OwedTurn]:

@@ -98,6 +98,12 @@ LEFT JOIN running USING (host_id)
 LEFT JOIN queued USING (host_id)
 ORDER BY h.expires_at DESC, h.host_id;
 
+-- name: list_newest_hosts
+-- Those whose leases end last, as they told of themselves at their last renewals: nothing is counted.
+SELECT host_id, name, link_url, version, state, extract(epoch FROM expires_at - clock_timestamp())::float8,
+    extract(epoch FROM clock_timestamp() - started_at)::float8, links
+FROM host ORDER BY expires_at DESC, host_id LIMIT %(limit)s;
+
 -- name: find_owed
 -- Conversations that owe a turn or a close and that no other live host holds: abandoned ones first, then our own idle
 -- ones (a lost hint), then our own with a live run; each oldest first, and each part stops at the limit, so that a
@@ -181,10 +187,12 @@ FROM turn_marker m
 WHERE %(organization_id)s::text IS NULL OR m.organization_id = %(organization_id)s;
 
 -- name: count_owed
--- Turns that wait, turns that run, and for how long the oldest of them is owed. It looks at every owed marker.
+-- Turns that wait, turns that run, and for how long the oldest of them is owed; of one organization, or of all. It looks
+-- at every owed marker.
 SELECT count(*) FILTER (WHERE m.run_id IS NULL), count(m.run_id),
     coalesce(extract(epoch FROM clock_timestamp() - min(m.owed_since))::float8, 0)
-FROM turn_marker m;
+FROM turn_marker m
+WHERE %(organization_id)s::text IS NULL OR m.organization_id = %(organization_id)s;
 
 -- name: list_owed
 -- The oldest owed turns of one organization: queued, or running on a host.

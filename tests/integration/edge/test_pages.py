@@ -62,16 +62,20 @@ async def test_administrators_are_told_and_hosts_only_to_those_whose_they_are() 
     async with running(await EdgeWorld.make(settings())) as server:
         world = server.world
         world.gateway.hosts = [HOST]
-        await world.owner(await world.conversation())
+        ref = await world.conversation()
+        await world.owner(ref)
+        await world.message(ref)
         own = await first_look(server, world.admin_key)
         assert own["seesHosts"]
         assert own["hosts"][0]["tree"]["name"] == "lobu"
         assert own["hosts"][0]["terminal"]["slots"] == [[100, [[3, 4]]]]
-        assert own["totals"]["conversations"] == 1
+        assert (own["totals"]["queued"], own["totals"]["running"]) == (1, 0)
+        assert 0 <= own["totals"]["oldestOwedSeconds"] < 60
         assert [host["leases"] for host in own["leases"]] == [1]
         other = await first_look(server, world.other_key)
         assert not other["seesHosts"]
-        assert (other["leases"], other["totals"]["conversations"]) == ([], 0)
+        assert other["leases"] == []
+        assert other["totals"] == {"queued": 0, "running": 0, "oldestOwedSeconds": None}
         assert (other["hosts"][0]["hostId"], other["hosts"][0]["tree"]["name"]) == ("", "")
         assert (other["hosts"][0]["terminal"]["slots"], other["hosts"][0]["idleWorkers"]) == ([], 0)
         assert set(world.gateway.looks) == {"acme", "rival"}

@@ -22,7 +22,6 @@ from tests.fakes.socket_client import opened
 
 OURS = ConversationRef("acme", "echo", "echo_ann_acme")
 THEIRS = ConversationRef("rival", "echo", "echo_root_rival")
-
 SCHEDULED = "echo_watcher_w1_run_r1"  # names no organization: each may have its own of that name
 
 # Every route of the app is in one of these rows. Each row's callers are refused by the tests below.
@@ -63,9 +62,8 @@ A_NAMED_CONVERSATION = {
 A_RUN = {("/worker/transcript/snapshot", method) for method in ("GET", "POST", "DELETE")}
 A_WORKERS_KEY = {("/worker/link", "GET")}
 A_BROWSERS_COOKIE = {("/api/v1/session", "POST"), ("/api/v1/session", "DELETE")}
-EVERYBODYS = {
-    (path, "GET") for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/", "/ops")
-}
+_OPEN = ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs", "/", "/ops")
+EVERYBODYS = {(path, "GET") for path in _OPEN}
 A_FILE = {("/web/<name>", "GET")}
 AN_ADMINISTRATORS = {("/api/v1/ops/events", "GET")}
 ROWS = [

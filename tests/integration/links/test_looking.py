@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 import trio
 
-from lobu_actors.gateway.link import wire
+from lobu_actors.gateway.link import router, wire
 from lobu_actors.gateway.status import ActorStatus, HostStatus, Latencies, Node
 from lobu_actors.store.memory import MemoryStore
 from tests.fakes.linked_host import REF, LinkedHost, linked_host, until_linked
@@ -40,6 +41,19 @@ async def test_every_host_tells_of_itself_and_is_asked_about_one_organization() 
         found = {one.host_id: one for one in await a.router.look("acme")}
         assert found == {"a": status(a), "b": status(b)}
         assert a.local.looks == b.local.looks == ["acme"]
+
+
+async def test_only_so_many_hosts_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "MOST_LOOKED_AT", 2)
+    store = MemoryStore()
+    async with linked_host(store, "a") as a, linked_host(store, "b") as b, linked_host(store, "c") as c:
+        for host in (a, b, c):
+            host.local.hosts = [status(host)]
+            await host.join()
+        await until_linked(a, b)
+        await until_linked(a, c)
+        assert len(await a.router.look("acme")) == 2
+        assert len(b.local.looks) + len(c.local.looks) == 1
 
 
 async def test_who_cannot_tell_is_left_out_in_time() -> None:

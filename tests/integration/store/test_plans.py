@@ -89,6 +89,7 @@ HOT: dict[str, dict[str, object]] = {
     "extend_deadlines_if_lease_held": {"deadlines": json.dumps(_DEADLINES)},
     "find_overdue": {},
     "find_peers": {},
+    "list_newest_hosts": {},
     "find_owner": {},
     # replay, questions, tickets
     "read_events": {"from_seq": 50},
@@ -159,12 +160,12 @@ EXEMPT = {
         "begin_rollout_if_nobody_is_down", "renew_rollout_if_ours", "end_rollout_if_back", "give_rollout_up",
         "follow_rollout", "find_rollout",
     ),
-    "a person's command; it is to show or count all": (
+    "a person's command, or the operations page's hundredth of the time; it is to show or count all": (
         "list_hosts", "list_owed", "totals", "list_conversations", "list_api_keys", "list_agents",
         "revoke_api_key_if_prefix_is_unique",
     ),
     "once, after an outage; reads what one host holds": ("find_held",),
-    "counts all that is owed, every five seconds, as `find_owed` looks at all of it every second": ("count_owed",),
+    "counts all that is owed every five seconds, or for a page, as `find_owed` does every second": ("count_owed",),
     "an audit; reads the catalog": ("audit_missing_guards",),
 }  # fmt: skip
 MOST_ROWS, MOST_BLOCKS = 800, 3000
