@@ -129,6 +129,14 @@ class House:
                 stream.read()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a page has to stand is looked at in Chromium with every change, in Firefox by `make slow`."""
+    for item in items:
+        if item.path.name == "test_hard.py" and "[firefox" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     folder = Path(tempfile.mkdtemp(prefix="lobu-browser-"))
