@@ -8,6 +8,7 @@ agent makes for itself, as for a title, which have no tools where others have.
 - `!say TEXT`, or a line without `!`: answers with TEXT, a word a chunk; `!said`: with the last tool's result
 - `!slow SECONDS WORDS`: a word each SECONDS; `!hang`: nothing, for ever; `!hang-after TEXT`: TEXT, and then nothing
 - `!tool NAME JSON`: a tool call, its arguments in two pieces; `!tools NAME JSON`: the same call twice in one answer
+- `!both NAME JSON + NAME JSON`: calls of two tools in one answer
 - `!think SECONDS`: thoughts for so long, then `thought`
 - `!seen WORD`: `seen` or `not seen`, in what the model was told before this message
 - `!history`: answers with the messages that were sent, as JSON; `!body`: with the rest of the request
@@ -35,6 +36,7 @@ import trio
 from tests.fakes.provider_dialects import DIALECTS, Reply, turns_of
 
 Json = dict[str, Any]
+NEW = "The new message:\n\n"  # what our workers put between what they add and the user's words
 KEY = "sk-test-0123456789"
 _READ_BYTES = 65_536
 
@@ -135,14 +137,20 @@ class ModelProvider:
             case "!slow":
                 await _say(reply, " ".join(f"w{n}" for n in range(int(words[1]))), delay=float(words[0]))
             case "!tool" | "!tools":
-                name, _, arguments = rest.partition(" ")
-                await reply.call(name, arguments, times=1 if verb == "!tool" else 2)
+                await reply.call([_call(rest)] * (1 if verb == "!tool" else 2))
+            case "!both":
+                await reply.call([_call(part) for part in rest.split(" + ")])
             case "!think":
                 await _think(reply, float(words[0]))
             case "!filtered":
                 await reply.finish("content_filter", 0)
             case _:
                 await _say(reply, _text(verb, rest, request))
+
+
+def _call(text: str) -> tuple[str, str]:
+    name, _, arguments = text.partition(" ")
+    return name, arguments
 
 
 async def _say(reply: Reply, text: str, delay: float = 0.0) -> None:
@@ -183,7 +191,9 @@ def _text(verb: str, rest: str, request: Request) -> str:
         case "!said":
             return next("".join(turn["content"]) for turn in reversed(request.turns) if turn["role"] == "tool")
         case "!seen":
-            return "seen" if rest in json.dumps(request.turns[: _asked_at(request.turns)]) else "not seen"
+            at = _asked_at(request.turns)
+            around = [text.rpartition(NEW)[0] for text in request.turns[at]["content"]]
+            return "seen" if rest in json.dumps([request.turns[:at], around]) else "not seen"
         case "!history":
             return json.dumps(request.body["messages"])
         case "!body":
@@ -210,7 +220,7 @@ def _asked_at(turns: list[Json]) -> int:
 def _script_in(turn: Json) -> list[str]:
     """The lines from the first command on, of the newest message that the text has."""
     for text in reversed(turn["content"]):
-        lines = text.rpartition("The new message:\n\n")[2].split("\n")
+        lines = text.rpartition(NEW)[2].split("\n")
         for number, line in enumerate(lines):
             if line.startswith("!"):
                 return [line for line in lines[number:] if not line.startswith("<")]

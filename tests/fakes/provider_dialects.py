@@ -95,10 +95,10 @@ class Reply:
         await self.open()
         await self._chunk({"reasoning_content": text})
 
-    async def call(self, name: str, arguments: str, times: int) -> None:
+    async def call(self, calls: list[tuple[str, str]]) -> None:
         await self.open()
-        half = len(arguments) // 2
-        for index in range(times):
+        for index, (name, arguments) in enumerate(calls):
+            half = len(arguments) // 2
             begin: Json = {"index": index, "id": f"call-{index}", "type": "function", "function": {"name": name}}
             begin["function"]["arguments"] = arguments[:half]
             await self._chunk({"tool_calls": [begin]})
@@ -173,10 +173,10 @@ class MessagesReply(Reply):
         await self.open()
         await self._say("ping")
 
-    async def call(self, name: str, arguments: str, times: int) -> None:
+    async def call(self, calls: list[tuple[str, str]]) -> None:
         await self.open()
         await self._end_text()
-        for number in range(times):
+        for number, (name, arguments) in enumerate(calls):
             self._block += 1
             block = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {}}
             await self._say("content_block_start", index=self._block, content_block=block)
@@ -232,10 +232,10 @@ class ResponsesReply(Reply):
     async def thought(self, text: str) -> None:
         await self.open()
 
-    async def call(self, name: str, arguments: str, times: int) -> None:
+    async def call(self, calls: list[tuple[str, str]]) -> None:
         await self.open()
         await self._end_text()
-        for number in range(times):
+        for number, (name, arguments) in enumerate(calls):
             item = {
                 "type": "function_call", "id": f"fc_{number}", "call_id": f"call_{number}", "name": name,
                 "arguments": arguments, "status": "completed",

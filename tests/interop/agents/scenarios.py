@@ -79,6 +79,16 @@ async def reply(place: Place) -> str:
     return f"usage: {', '.join(usage)}" if usage else "no usage"
 
 
+async def carried(place: Place) -> str:
+    """Of a client that was elsewhere before, and has something to say of how to reply."""
+    said = [{"role": "user", "content": "it is xylophone"}, {"role": "assistant", "content": "I see"}]
+    async with place.talk() as talk:
+        expect(await talk.ask("!seen xylophone", history=said, instructions="like-a-pirate"), "complete", "seen")
+        expect(await talk.ask("!seen like-a-pirate", instructions="like-a-pirate"), "complete", "seen")
+        expect(await talk.ask("!seen in-verse", instructions="in-verse"), "complete", "seen")
+    return ""
+
+
 async def tool(place: Place) -> str:
     async with place.talk() as talk:
         message_id = await talk.conversation.send(place.tool("touch made && echo from-the-$((40+2))") + "\n!said")
@@ -244,6 +254,7 @@ def _worker_id(pid: int) -> str | None:
 
 SCENARIOS: dict[str, Scenario] = {
     "reply, streamed, remembered": reply,
+    "what a client carries along": carried,
     "tool": tool,
     "question": question,
     "cancel": cancel,

@@ -34,6 +34,11 @@ worker = "openai"
 model = "openai/test-model"
 settings = {{ retries = 0 }}
 [[agents]]
+id = "impatient"
+worker = "openai"
+model = "openai/test-model"
+deadlines = {{ first_output_seconds = 30, progress_seconds = 3 }}
+[[agents]]
 id = "tools"
 worker = "tools"
 """
