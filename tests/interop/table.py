@@ -17,21 +17,23 @@ Row = dict[str, Any]
 
 FIELDS = ("kind", "name", "version", "scenario", "result", "seconds", "note")
 TITLES = {"client": "Clients", "agent": "Agents"}
-SIGNS = {"pass": "yes", "fail": "**no**", "n/a": "-", "skipped": "not run"}
+SIGNS = {"pass": "yes", "fail": "**no**", "n/a": "-", "skipped": "-"}
 HEAD = """# Interop
 
 Real third-party programs against a real `lobu run`, offline, with a stand-in for the model provider that misbehaves on
-command. Made by `python -m tests.interop.table` from what `make interop-clients` and `make interop-agents` measured;
+command. Made by `make interop` (`make interop-clients`, `make interop-agents`, `python -m tests.interop.table`);
 versions are pinned under `tests/interop/`. In brackets: seconds, and how it ended where that is not plain.
 
-- **worker-killed**, **provider-…**: yes means that the client showed an error with its code: it did not hang, and it
-  did not take half a text for success.
+- **worker-killed**, **provider-…** (its status, cut in the middle of a text, silent behind half of one): yes means that
+  the client showed an error with its code: it did not hang, and it did not take half a text for success.
 - **server-restarted** (drained and started again), **server-killed** (`kill -9`): yes means an error, or, where the
-  client resumes, the whole text.
+  client resumes, the whole text. With agents: the worker is adopted, and the reply goes on in its first attempt.
 - **cancel**: yes means that the turn was cancelled on the server, too.
+- **tool**, with clients: a tool of the client's, called by the model behind the agent `openai`; with agents: a tool of
+  the agent's.
 
-Seconds include the client's own start, on a machine that did other things beside it. An empty cell was not
-run yet. Open WebUI was not tried.
+Seconds include the client's own start, on a machine that did other things beside it. A dash: it does not apply. An
+empty cell was not run.
 """
 
 
@@ -62,7 +64,8 @@ def _table(title: str, rows: list[Row]) -> str:
     for name, version in names:
         shown = [cells.get((name, version, scenario), "") for scenario in scenarios]
         lines.append(f"| {name} | {version} | {' | '.join(shown)} |")
-    notes = [f"- {row['name']}, {row['scenario']}: {row['note']}" for row in rows if row["result"] == "fail"]
+    told = [row for row in rows if row["result"] in ("fail", "skipped")]
+    notes = [f"- {row['name']}, {row['scenario']}: {row['note']}" for row in told]
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
 
@@ -70,7 +73,7 @@ def _cell(row: Row) -> str:
     sign = SIGNS.get(row["result"], row["result"])
     if row["result"] != "pass":
         return sign
-    plain = row["note"] in ("", "complete", "error", "cancelled")
+    plain = row["kind"] == "agent" or row["note"] in ("", "complete", "error", "cancelled")
     return f"{sign} ({row['seconds']:g})" if plain else f"{sign} ({row['seconds']:g}, {row['note']})"
 
 

@@ -34,6 +34,7 @@ class Agent:
     tool: str = '!tool bash {"command": {command}}'  # what makes it run a command in a shell; {command} as JSON text
     asks_for: str | None = None  # what makes it ask, when not each tool does
     asks: bool = True  # before it runs some commands
+    drives: bool = True  # its worker drives a program
     is_silent: bool = False  # it may say nothing at all when its provider refuses
     provider_codes: tuple[str, ...] = ()  # further codes that a failure of the provider may have
     patience_seconds: float = SECONDS
@@ -182,6 +183,21 @@ async def provider_hangs(place: Place) -> str:
     return str(frame.data["errorCode"])
 
 
+async def server_killed(place: Place) -> str:
+    """The next server adopts the worker; the reply goes on in its first attempt, and a client that came back has it."""
+    async with place.talk() as talk:
+        message_id = await talk.conversation.send("!slow 0.1 80")
+        await talk.text_of(message_id, "w5")
+        await place.run.kill_main()
+        await place.run.start()
+        frame = await talk.end_of(message_id)
+        expect(frame, "complete", " ".join(f"w{number}" for number in range(80)))
+        assert talk.transcript.texts[message_id] == frame.data["finalText"]
+        assert not [frame for frame in talk.transcript.frames if frame.event == "restart"], "it was begun again"
+        expect(await talk.ask("!seen w79"), "complete", "seen")
+    return f"{talk.transcript.connections} connections"
+
+
 async def worker_killed(place: Place) -> str:
     """And what it had begun; the next message finds the history of before."""
     return await _killed(place, worker=True)
@@ -268,3 +284,4 @@ SCENARIOS: dict[str, Scenario] = {
     "worker killed in a reply": worker_killed,
     "agent killed in a reply": agent_killed,
 }
+SLOW_SCENARIOS: dict[str, Scenario] = {"server killed in a reply": server_killed}  # not for every test run

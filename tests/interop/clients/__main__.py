@@ -36,6 +36,7 @@ PYTHON = {
     "chromium": ("EventSource in Chromium", "/usr/bin/chromium"),
     "firefox": ("EventSource in Firefox", "/usr/bin/firefox-esr"),
 }
+OURS = {"ours": ("lobu_actors.client", "lobu-actors")}  # in the environment that this program runs in
 NODE = {
     "openai-npm-chat": ("openai (npm), chat completions", "openai"),
     "openai-npm-responses": ("openai (npm), Responses", "openai"),
@@ -44,7 +45,9 @@ NODE = {
     "ai7": ("Vercel AI SDK 7", "ai7"),
     "ag-ui": ("AG-UI client", "@ag-ui/client"),
     "eventsource-npm": ("eventsource (npm)", "eventsource"),
+    "ws": ("ws (npm), WebSocket", "ws"),
 }
+_DRIVERS = {"ours": "ours.py", "ws": "websocket.mjs"}  # those that have one of their own
 
 
 def install() -> None:
@@ -67,25 +70,25 @@ def version_of(client: str) -> str | None:
     if client in NODE:
         manifest = INSTALLED / "node_modules" / NODE[client][1] / "package.json"
         return str(json.loads(manifest.read_text())["version"])
-    name = PYTHON[client][1]
+    name = (PYTHON | OURS)[client][1]
     if name.startswith("/"):
         if not Path(name).exists():
             return None
         said = subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout
         return next(word for word in said.split() if word[:1].isdigit())
     code = f"import importlib.metadata as m; print(m.version({name!r}))"
-    return subprocess.run([_python(), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([_python(client), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _python() -> Path:
-    return INSTALLED / "venv" / "bin" / "python"
+def _python(client: str) -> Path:
+    return Path(sys.executable) if client in OURS else INSTALLED / "venv" / "bin" / "python"
 
 
 def _command(client: str, scenario: Scenario) -> list[str]:
     if client in NODE:
         node = INSTALLED / "node_modules" / ".bin" / "node"
-        return [str(node), str(HERE / "drivers" / "clients.mjs"), client, scenario.name]
-    return [str(_python()), str(HERE / "drivers" / "clients.py"), client, scenario.name]
+        return [str(node), str(HERE / "drivers" / _DRIVERS.get(client, "clients.mjs")), client, scenario.name]
+    return [str(_python(client)), str(HERE / "drivers" / _DRIVERS.get(client, "clients.py")), client, scenario.name]
 
 
 async def drive(place: World, client: str, scenario: Scenario, number: int) -> tuple[Json, float]:
@@ -153,7 +156,7 @@ async def is_cancelled(place: World, client: str, scenario: Scenario, number: in
 
 
 async def row(place: World, client: str, scenario: Scenario, number: int) -> Json:
-    name, version = (NODE | PYTHON)[client][0], version_of(client)
+    name, version = (NODE | PYTHON | OURS)[client][0], version_of(client)
     about = {"kind": "client", "name": name, "version": version or "", "scenario": scenario.name}
     if version is None:
         return about | {"result": "skipped", "seconds": 0, "note": "not on this machine"}
@@ -193,7 +196,7 @@ def keep(rows: list[Json]) -> None:
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     new = {(made["name"], made["scenario"]) for made in rows}
     kept = [old for old in known if (old["name"], old["scenario"]) not in new]
-    clients = [name for name, _ in (PYTHON | NODE).values()]
+    clients = [name for name, _ in (PYTHON | OURS | NODE).values()]
     scenarios = [scenario.name for scenario in SCENARIOS]
     kept = [old for old in kept + rows if old["name"] in clients and old["scenario"] in scenarios]
     kept.sort(key=lambda made: (clients.index(made["name"]), scenarios.index(made["scenario"])))
@@ -201,7 +204,7 @@ def keep(rows: list[Json]) -> None:
 
 
 def main() -> int:
-    every = [*PYTHON, *NODE]
+    every = [*PYTHON, *OURS, *NODE]
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(prog="make interop-clients", description=__doc__)
     parser.add_argument("--client", action="append", choices=every, help="only this one; may be repeated")

@@ -13,8 +13,8 @@ Json = dict[str, Any]
 LONG = "stream 300 10"  # 300 words, 3 s
 WHOLE = "".join(f"word{n} " for n in range(300))
 ENDLESS = "stream 3000 10"
-RESUMING = frozenset({"httpx-sse", "eventsource-npm", "chromium", "firefox", "ai5", "ai6", "ai7"})
-NATIVE = frozenset({"httpx-sse", "eventsource-npm", "chromium", "firefox"})
+READERS = frozenset({"httpx-sse", "eventsource-npm", "chromium", "firefox"})  # of the event stream, no more
+RESUMING = READERS | {"ours", "ws", "ai5", "ai6", "ai7"}
 
 
 @attrs.frozen
@@ -71,7 +71,7 @@ SCENARIOS = [
         "model",
         "!tool look {}\n!said",
         _complete("42"),
-        applies=lambda client: client not in NATIVE | {"llm"},
+        applies=lambda client: client not in READERS | {"llm"},
     ),
     Scenario("question", "echo", "ask Which one?", _asks),
     Scenario("cancel", "echo", ENDLESS, _cancelled, cancels=True),
