@@ -3,7 +3,7 @@
 What it does stands in the last user message, a command a line; each request of that turn does the next one, so that a
 message with two `!tool` lines and a text makes two calls and then answers. Behind the last command it says `done`.
 What an agent puts around the message is passed over, up to the first line that begins with `!`; so are requests that an
-agent makes for itself, as for a title, which have no tools where others have.
+agent makes for itself, as for a title, which have no tools where others have (`titles`).
 
 - `!say TEXT`, or a line without `!`: answers with TEXT, a word a chunk; `!said`: with the last tool's result
 - `!slow SECONDS WORDS`: a word each SECONDS; `!hang`: nothing, for ever; `!hang-after TEXT`: TEXT, and then nothing
@@ -57,9 +57,10 @@ class Request:
 class ModelProvider:
     """Keeps what it was asked. `key`: what it wants to see; None: nothing."""
 
-    def __init__(self, key: str | None = KEY) -> None:
+    def __init__(self, key: str | None = KEY, *, titles: bool = True) -> None:
         self.url = ""
         self.key = key
+        self._titles = titles
         self.requests: list[Request] = []
         self._has_agent = False  # who asks has tools
 
@@ -101,7 +102,7 @@ class ModelProvider:
         self.requests.append(request)
         if wire.get("tools"):
             self._has_agent = True
-        elif self._has_agent:
+        elif self._has_agent and self._titles:
             request.command = "!say title"
         if wrong := _fault_in(turns):
             await reply.refuse(400, "invalid_request_error", wrong)

@@ -18,6 +18,7 @@ Row = dict[str, Any]
 FIELDS = ("kind", "name", "version", "scenario", "result", "seconds", "note")
 TITLES = {"client": "Clients", "agent": "Agents"}
 SIGNS = {"pass": "yes", "fail": "**no**", "n/a": "-", "skipped": "-"}
+UNLIKE_OTHERS = ("FIRST_OUTPUT_TIMEOUT", "NO_PROGRESS", "THE_MODEL_GOES_ON")  # how else a provider's failure may end
 HEAD = """# Interop
 
 Real third-party programs against a real `lobu run`, offline, with a stand-in for the model provider that misbehaves on
@@ -31,6 +32,10 @@ versions are pinned under `tests/interop/`. In brackets: seconds, and how it end
 - **cancel**: yes means that the turn was cancelled on the server, too.
 - **tool**, with clients: a tool of the client's, called by the model behind the agent `openai`; with agents: a tool of
   the agent's.
+
+With agents, a code in brackets tells of another end than others have: at its provider's failure the agent says nothing
+until a clock of ours ends the turn (`FIRST_OUTPUT_TIMEOUT`, `NO_PROGRESS`), or it has the model go on where the answer
+was cut, and the reply becomes whole (`THE_MODEL_GOES_ON`).
 
 Seconds include the client's own start, on a machine that did other things beside it. A dash: it does not apply. An
 empty cell was not run.
@@ -73,7 +78,9 @@ def _cell(row: Row) -> str:
     sign = SIGNS.get(row["result"], row["result"])
     if row["result"] != "pass":
         return sign
-    plain = row["kind"] == "agent" or row["note"] in ("", "complete", "error", "cancelled")
+    plain = row["note"] in ("", "complete", "error", "cancelled")
+    if row["kind"] == "agent":  # of which notes tell more than a cell can hold
+        plain = row["note"] not in UNLIKE_OTHERS or "silence" in row["scenario"]
     return f"{sign} ({row['seconds']:g})" if plain else f"{sign} ({row['seconds']:g}, {row['note']})"
 
 

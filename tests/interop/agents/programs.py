@@ -146,7 +146,8 @@ def _qwen() -> Program:
         Agent(
             "qwen-code", version_of(package), "qwen-code-quick",
             tool='!tool run_shell_command {"command": {command}, "is_background": false}',
-            patience_seconds=PATIENCE_SECONDS, remembers_killed=True,
+            patience_seconds=PATIENCE_SECONDS, remembers_killed=True, goes_on=True,
+            provider_codes=("FIRST_OUTPUT_TIMEOUT",), is_silent=True,  # at a 429, for minutes
         ),
         _acp(*_script(package, _bin(package)), "--acp"),
         {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "{url}", "OPENAI_MODEL": "test-model", "NO_PROXY": "127.0.0.1"},

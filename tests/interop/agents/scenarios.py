@@ -38,6 +38,7 @@ class Agent:
     is_silent: bool = False  # it may say nothing at all when its provider refuses
     provider_codes: tuple[str, ...] = ()  # further codes that a failure of the provider may have
     patience_seconds: float = SECONDS
+    goes_on: bool = False  # it has its model go on where an answer was cut
     remembers_killed: bool = False  # it knows of a turn in which it was killed, as far as its own files have it
 
 
@@ -170,7 +171,11 @@ async def provider_away_once(place: Place) -> str:
 
 
 async def provider_cut(place: Place) -> str:
-    return await _provider_fails(place, "!cut half a text", "PROVIDER_UNAVAILABLE")
+    if not place.agent.goes_on:
+        return await _provider_fails(place, "!cut half a text", "PROVIDER_UNAVAILABLE")
+    async with place.talk() as talk:
+        expect(await talk.ask("!cut half a text"), "complete", "half a text done")
+    return "THE_MODEL_GOES_ON"
 
 
 async def provider_hangs(place: Place) -> str:

@@ -71,7 +71,7 @@ SCENARIOS = [
         "model",
         "!tool look {}\n!said",
         _complete("42"),
-        applies=lambda client: client not in READERS | {"llm"},
+        applies=lambda client: client not in READERS | {"llm", "open-webui"},
     ),
     Scenario("question", "echo", "ask Which one?", _asks),
     Scenario("cancel", "echo", ENDLESS, _cancelled, cancels=True),
