@@ -38,6 +38,11 @@ from tests.fakes.provider_dialects import DIALECTS, Reply, turns_of
 Json = dict[str, Any]
 NEW = "The new message:\n\n"  # what our workers put between what they add and the user's words
 KEY = "sk-test-0123456789"
+SENTENCES = {
+    "401": "Incorrect API key provided.",
+    "429": "Rate limit reached for requests.",
+    "503": "The engine is currently overloaded, please try again later.",
+}
 _READ_BYTES = 65_536
 
 
@@ -121,9 +126,10 @@ class ModelProvider:
         match verb:
             case "!status":
                 headers = [("retry-after", words[2])] if len(words) > 2 else []
-                await reply.refuse(int(words[0]), words[1] if len(words) > 1 else "made_up", "made up", headers)
+                await reply.refuse(int(words[0]), words[1] if len(words) > 1 else "made_up", _told(words), headers)
             case "!once" | "!once-hang" if not asked_before:
-                await reply.refuse(int(words[0]), "made_up", "made up", [("retry-after", word) for word in words[1:2]])
+                headers = [("retry-after", word) for word in words[1:2]]
+                await reply.refuse(int(words[0]), "made_up", _told(words[:1]), headers)
             case "!cut-once" if not asked_before:
                 await reply.open()
                 raise Cut
@@ -147,6 +153,13 @@ class ModelProvider:
                 await reply.finish("content_filter", 0)
             case _:
                 await _say(reply, _text(verb, rest, request))
+
+
+def _told(words: list[str]) -> str:
+    """What a provider says with a status, which some agents pass on without it."""
+    if words[1:2] == ["insufficient_quota"]:
+        return "You exceeded your current quota, please check your plan and billing details."
+    return SENTENCES.get(words[0], "made up")
 
 
 def _call(text: str) -> tuple[str, str]:
