@@ -18,7 +18,8 @@ Row = dict[str, Any]
 FIELDS = ("kind", "name", "version", "scenario", "result", "seconds", "note")
 TITLES = {"client": "Clients", "agent": "Agents"}
 SIGNS = {"pass": "yes", "fail": "**no**", "n/a": "-", "skipped": "-"}
-UNLIKE_OTHERS = ("FIRST_OUTPUT_TIMEOUT", "NO_PROGRESS", "THE_MODEL_GOES_ON")  # how else a provider's failure may end
+# How a provider's failure may end with some agents, and not with others.
+UNLIKE_OTHERS = ("FIRST_OUTPUT_TIMEOUT", "NO_PROGRESS", "PROVIDER_REFUSED", "THE_MODEL_GOES_ON")
 HEAD = """# Interop
 
 Real third-party programs against a real `lobu run`, offline, with a stand-in for the model provider that misbehaves on
@@ -34,8 +35,9 @@ versions are pinned under `tests/interop/`. In brackets: seconds, and how it end
   the agent's.
 
 With agents, a code in brackets tells of another end than others have: at its provider's failure the agent says nothing
-until a clock of ours ends the turn (`FIRST_OUTPUT_TIMEOUT`, `NO_PROGRESS`), or it has the model go on where the answer
-was cut, and the reply becomes whole (`THE_MODEL_GOES_ON`).
+until a clock of ours ends the turn (`FIRST_OUTPUT_TIMEOUT`, `NO_PROGRESS`); or it says that it failed and not why
+(`PROVIDER_REFUSED`); or it has the model go on where the answer was cut, and the reply becomes whole
+(`THE_MODEL_GOES_ON`).
 
 Seconds include the client's own start, on a machine that did other things beside it. A dash: it does not apply. An
 empty cell was not run.

@@ -201,6 +201,7 @@ def _fast_agent() -> Program:
             "fast-agent-mcp", requirements.strip().rpartition("==")[2], "fast-agent-mcp-quick",
             tool='!tool bash {"command": {command}}', asks=False,
             patience_seconds=PATIENCE_SECONDS, remembers_killed=True,
+            provider_codes=("PROVIDER_REFUSED",),  # of a cut it tells no more than that it is one
         ),
         _acp(str(PYTHON / "fast-agent-acp"), "--shell", "--model", "generic.test-model"),
         {"GENERIC_API_KEY": KEY, "GENERIC_BASE_URL": "{url}", "ENVIRONMENT_DIR": "{home}"},
