@@ -219,6 +219,24 @@ async def test_what_a_provider_refuses_is_asked_for_once(
     assert len(provider.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("agent", "content", "code"),
+    [("model", "!cut half a text", "PROVIDER_UNAVAILABLE"), ("impatient", "!hang-after half a text", "NO_PROGRESS")],
+)
+async def test_a_provider_that_stops_in_the_middle_is_an_error_behind_what_was_said(
+    place: World, provider: ModelProvider, agent: str, content: str, code: str
+) -> None:
+    seen: list[str] = []
+
+    def ask() -> openai.APIError:
+        with pytest.raises(openai.APIError) as caught:
+            chat(place, content, agent=agent, seen=seen.append)
+        return caught.value
+
+    assert (await in_thread(ask)).code == code
+    assert seen[-1].strip() == "half a text"
+
+
 async def test_a_client_that_goes_away_cancels(place: World) -> None:
     def ask() -> None:
         stream = client_of(place).chat.completions.create(
