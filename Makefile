@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts rolling-hosts \
-	stale-writers database-away interop-clients interop-agents pi-moves bench bench-rivals clean
+	stale-writers database-away interop interop-clients interop-agents pi-moves bench bench-rivals clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -47,6 +47,9 @@ stale-writers: $(STAMP)
 
 database-away: $(STAMP)
 	$(BIN)/python -m tests.database_away $(ARGS)
+
+interop: $(STAMP)  # all of both, and then the page of what they did
+	failed=0; for part in clients agents table; do $(BIN)/python -m tests.interop.$$part || failed=1; done; exit $$failed
 
 interop-clients: $(STAMP)
 	$(BIN)/python -m tests.interop.clients $(ARGS)

@@ -1,4 +1,4 @@
-"""Puts the HTTP application together: routes at `/` and under `/lobu`, limits, one error form. Decides nothing else."""
+"""Puts the HTTP application together: routes at `/` and under `/lobu`, limits, errors. Decides nothing else."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from quart_trio import QuartTrio
 from edge import metrics
 from edge.asgi import Outermost
 from edge.body import EdgeConnection, discard_body, request_class
-from edge.errors import handle_errors
+from edge.errors import refusal_of
 from edge.links import ALIAS_PREFIX
-from edge.routes import blueprints, worker
+from edge.request import opening
+from edge.routes import blueprints, openai, worker
 from edge.services import Services
 from edge.settings import EdgeSettings
 from edge.streams import Streams
@@ -50,7 +51,11 @@ def create_app(
     for blueprint in blueprints(services):
         app.register_blueprint(blueprint)
         app.register_blueprint(blueprint, url_prefix=ALIAS_PREFIX, name=f"{blueprint.name}_alias")
-    handle_errors(app)
+
+    @app.errorhandler(Exception)
+    async def failed(error: Exception) -> Response:
+        """Also for addresses that no blueprint has, and methods that it does not take."""
+        return openai.refused(error) if openai.is_address(opening().path) else refusal_of(error).response()
 
     @app.after_request
     async def finish(response: Response) -> Response:

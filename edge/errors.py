@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from quart import Quart, Response
+from quart import Response
 from werkzeug.exceptions import HTTPException
 
 from edge.wire import json_response
@@ -104,14 +104,6 @@ def internal_failure(error: Exception) -> Refusal:
     """For a request that failed by our own fault, which the log tells."""
     _log.error("request failed", exc_info=error)
     return Refusal(500, ApiError.INTERNAL, "Something failed here; the operator's log says what.")
-
-
-def handle_errors(app: Quart) -> None:
-    """Give `app` the error form for everything that can go wrong."""
-
-    @app.errorhandler(Exception)
-    async def failed(error: Exception) -> Response:
-        return refusal_of(error).response()
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
@@ -18,10 +19,12 @@ import structlog
 import trio
 
 from edge import metrics
+from edge.dialects.messages import HISTORY, INSTRUCTIONS, TOOL_RESULTS
 from edge.guardrail_command import CommandBroken, run_command
 from edge.links import agent_settings_url
 from edge.settings import EdgeSettings
 from lobu_actors.contract.errors import TurnError, turn_error_text
+from lobu_actors.contract.session_file import text_of
 from lobu_actors.contract.text import storable
 from lobu_actors.conversation.policy import AgentPolicy, Guardrail, PolicyError, compile_pattern
 from lobu_actors.store.protocol import ConversationStore, TenantStore
@@ -124,7 +127,7 @@ class Guardrails:
         """The sentence it refuses with, or None. Raises CommandBroken."""
         if rule.pattern is not None:
             found = await trio.to_thread.run_sync(
-                partial(_is_found, rule.pattern, turn.content), abandon_on_cancel=True
+                partial(_is_found, rule.pattern, [turn.content, *carried(turn.payload)]), abandon_on_cancel=True
             )
             return rule.message if found else None
         if rule.command not in self._settings.guardrail_commands:
@@ -147,18 +150,30 @@ def _compiled(pattern: str) -> Any:
     return compile_pattern(pattern)
 
 
-def _is_found(pattern: str, text: str) -> bool:
-    return _compiled(pattern).search(text.encode()) is not None
+def _is_found(pattern: str, texts: list[str]) -> bool:
+    compiled = _compiled(pattern)
+    return any(compiled.search(text.encode()) is not None for text in texts)
+
+
+def carried(payload: Mapping[str, Any]) -> list[str]:
+    """The texts beside its content that a message brings to the model: instructions, what was said before, results."""
+    found = [payload.get(INSTRUCTIONS)]
+    for name in (HISTORY, TOOL_RESULTS):
+        items = payload.get(name)
+        found += [item.get("content") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return [text for value in found if (text := text_of(value))]
 
 
 def _given(turn: NewTurn, user_id: str) -> bytes:
-    message = {
+    message: dict[str, Any] = {
         "content": turn.content,
         "agentId": turn.ref.agent_id,
         "conversationId": turn.ref.conversation_id,
         "userId": user_id,
         "messageId": turn.message_id,
     }
+    if texts := carried(turn.payload):
+        message["carried"] = texts
     return json.dumps(message).encode()
 
 

@@ -17,6 +17,7 @@ INSTRUCTIONS = "instructions"
 TOOLS = "tools"
 TOOL_CHOICE = "toolChoice"
 TOOL_RESULTS = "toolResults"
+ONLY_RESULTS = "onlyResults"
 
 
 class BadMessages(ValueError):
@@ -51,6 +52,7 @@ class Asking:
     history: tuple[Spoken, ...] = ()
     instructions: str = ""
     results: tuple[Json, ...] = ()  # `{toolCallId, content}` of calls that the client carried out
+    speaks: bool = True  # the user says something; else the content is what the results say
     payload: Json = attrs.field(factory=dict)
 
     def payload_of(self, *, fresh: bool) -> Json:
@@ -62,6 +64,8 @@ class Asking:
             found[INSTRUCTIONS] = self.instructions
         if self.results:
             found[TOOL_RESULTS] = list(self.results)
+        if not self.speaks:
+            found[ONLY_RESULTS] = True
         return found
 
 
@@ -80,6 +84,7 @@ def asking(messages: Sequence[Spoken], field: str, payload: Json, instructions: 
         history=tuple(said for said in messages[: last + 1] if said.role != "system"),
         instructions="\n\n".join([instructions, *told] if instructions else told),
         results=results,
+        speaks=bool(texts),
         payload=payload,
     )
 

@@ -5,6 +5,7 @@ Owns both forms: the messages of chat completions, and the items of Responses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edge.dialects.messages import (
@@ -22,13 +23,10 @@ from edge.dialects.messages import (
 Json = dict[str, Any]
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _ROLES = {"developer": "system", "function": "tool"}
-# What a model is asked with; a worker may heed it.
-_PARAMETERS = frozenset(
-    {
-        "temperature", "top_p", "max_tokens", "max_completion_tokens", "max_output_tokens", "stop", "seed",
-        "presence_penalty", "frequency_penalty", "reasoning_effort", "reasoning", "response_format", "text",
-        "parallel_tool_calls", "metadata",
-    }
+# What a model is asked with, by the names of chat completions, which is how a worker gets it.
+_PARAMETERS = (
+    "temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "presence_penalty",
+    "frequency_penalty", "reasoning_effort", "response_format", "parallel_tool_calls", "metadata",
 )  # fmt: skip
 PARAMETERS = "parameters"
 
@@ -40,7 +38,8 @@ def chat_request(body: Json) -> Asking:
     messages = list_of(body, "messages")
     newest = _newest(messages)
     spoken = [_message(item, strict=index > newest) for index, item in enumerate(messages)]
-    return asking(spoken, "messages", _payload(body, _chat_tool))
+    parameters = {name: body.get(name) for name in _PARAMETERS}
+    return asking(spoken, "messages", _payload(body, _chat_tool, parameters))
 
 
 def responses_request(body: Json) -> Asking:
@@ -52,7 +51,7 @@ def responses_request(body: Json) -> Asking:
     items = [{"role": "user", "content": given}] if isinstance(given, str) else list_of(body, "input")
     newest = _newest(items)
     spoken = [said for n, item in enumerate(items) if (said := _item(item, strict=n > newest)) is not None]
-    return asking(spoken, "input", _payload(body, _responses_tool), instructions or "")
+    return asking(spoken, "input", _payload(body, _responses_tool, _responses_parameters(body)), instructions or "")
 
 
 def _newest(messages: list[Json]) -> int:
@@ -103,17 +102,42 @@ def _is_text(part: Json) -> bool:
     return part.get("type") in _TEXT_PARTS
 
 
-def _payload(body: Json, tool_of: Any) -> Json:
+def _payload(body: Json, tool_of: Callable[[Json], Json | None], parameters: Json) -> Json:
     payload: Json = {}
     if tools := body.get("tools"):
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
             raise BadMessages("tools", "`tools` must be a list of tools.")
         payload[TOOLS] = [found for tool in tools if (found := tool_of(tool)) is not None]
-    if body.get("tool_choice") is not None:
-        payload[TOOL_CHOICE] = body["tool_choice"]
-    if parameters := {name: body[name] for name in sorted(_PARAMETERS & body.keys()) if body[name] is not None}:
-        payload[PARAMETERS] = parameters
+    if (choice := body.get("tool_choice")) is not None:
+        payload[TOOL_CHOICE] = _choice(choice)
+    if told := {name: value for name, value in sorted(parameters.items()) if value is not None}:
+        payload[PARAMETERS] = told
     return payload
+
+
+def _choice(choice: Any) -> str | Json:
+    """`auto`, `none`, `required`, or `{name}`; chat completions have the name in a table of its own."""
+    if choice in ("auto", "none", "required"):
+        return str(choice)
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        function = choice.get("function", choice)
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            return {"name": function["name"]}
+    raise BadMessages("tool_choice", "`tool_choice` must be auto, none, required, or name a function.")
+
+
+def _responses_parameters(body: Json) -> Json:
+    """Those of Responses that chat completions have under another name, or elsewhere."""
+    found = {name: body.get(name) for name in ("temperature", "top_p", "parallel_tool_calls", "metadata")}
+    reasoning, text = body.get("reasoning"), body.get("text")
+    found["max_completion_tokens"] = body.get("max_output_tokens")
+    if isinstance(reasoning, dict):
+        found["reasoning_effort"] = reasoning.get("effort")
+    if isinstance(text, dict) and isinstance(text.get("format"), dict):
+        form = dict(text["format"])
+        kind = form.pop("type", None)
+        found["response_format"] = {"type": kind, kind: form} if kind == "json_schema" else {"type": kind}
+    return found
 
 
 def _chat_tool(tool: Json) -> Json | None:

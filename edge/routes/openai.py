@@ -19,7 +19,8 @@ from edge.dialects.openai_request import chat_request, responses_request
 from edge.dialects.reply import CANCELLED, Cancelled, Failed
 from edge.dialects.talk import Talk, digest, find_known_talk, find_talk
 from edge.errors import Refusal, invalid_field, refusal_of
-from edge.request import flag_field, read_object, text_field
+from edge.links import ALIAS_PREFIX
+from edge.request import flag_field, opening, read_object, text_field
 from edge.services import Services
 from edge.stream_response import stream_response
 from edge.tenancy import may_use_agent
@@ -37,10 +38,6 @@ _MAX_NAME_CHARS = 512
 
 def routes(services: Services) -> Blueprint:
     blueprint = Blueprint("openai", __name__)
-
-    @blueprint.errorhandler(Exception)
-    async def refused(error: Exception) -> Response:
-        return _refused(error)
 
     @blueprint.get("/v1/models")
     async def models() -> Response:
@@ -175,10 +172,16 @@ def _place(followed: Followed) -> dict[str, str]:
     return {CONVERSATION_HEADER: followed.turn.ref.conversation_id, MESSAGE_HEADER: followed.turn.message_id}
 
 
-def _refused(error: Exception) -> Response:
+def is_address(path: str) -> bool:
+    """Whether OpenAI's clients may ask there, also for what is not to be had: all of `/v1` is theirs."""
+    return f"{path.removeprefix(ALIAS_PREFIX)}/".startswith("/v1/")
+
+
+def refused(error: Exception) -> Response:
+    """What went wrong at such an address, as those clients read it."""
     refusal = refusal_of(error)
     headers = dict(refusal.headers)
-    if isinstance(refusal.__cause__, StoreOutcomeUnknown) and not request.headers.get(IDEMPOTENCY_HEADER):
+    if isinstance(refusal.__cause__, StoreOutcomeUnknown) and not opening().headers.get(IDEMPOTENCY_HEADER):
         headers |= NO_RETRY  # the turn may be there: only by a key of its own could it be found again
     param = (refusal.details or {}).get("field")
     body = {"error": error_body(refusal.status, refusal.code.value, refusal.sentence, param)}

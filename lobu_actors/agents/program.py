@@ -8,7 +8,7 @@ lines mean. What the program says on stderr is in the worker's log.
 import asyncio
 import json
 import os
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE, SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,13 +25,14 @@ _SHOWN_CHARS = 300
 class Program:
     """One running program."""
 
-    def __init__(self, name: str, process: Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    def __init__(self, name: str, transport: asyncio.SubprocessTransport, protocol: "_Protocol") -> None:
+        assert protocol.stdin is not None
+        assert protocol.stdout is not None
         self.name = name
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = process.stdout
+        self._transport = transport
+        self._exited = protocol.exited
+        self._stdin = protocol.stdin
+        self._stdout = protocol.stdout
         self._is_ending = False
         self._has_started = False
         self._watch = asyncio.get_running_loop().create_task(self._await_end())
@@ -40,13 +41,14 @@ class Program:
     async def start(cls, name: str, command: Sequence[str], environment: Mapping[str, str], folder: str) -> "Program":
         """`environment` is added to the worker's own, without what is the worker's alone. Raises Fail."""
         inherited = {key: value for key, value in os.environ.items() if key not in _OURS}
+        environment = inherited | dict(environment)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=PIPE, env=inherited | dict(environment), cwd=folder, limit=MAX_LINE_BYTES
+            transport, protocol = await asyncio.get_running_loop().subprocess_exec(
+                _Protocol, *command, stdin=PIPE, stdout=PIPE, stderr=None, env=environment, cwd=folder
             )
         except OSError as error:
             raise Fail(NOT_STARTED, f"The program {name} ({command[0]}) cannot be started: {error.strerror}.") from None
-        return cls(name, process)
+        return cls(name, transport, protocol)
 
     def has_started(self) -> None:
         """It said something that makes sense. From here on its end is this worker's end."""
@@ -87,17 +89,18 @@ class Program:
         self._stdin.close()
         try:
             async with asyncio.timeout(END_SECONDS):
-                await self._process.wait()
+                await self._exited.wait()
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            self._transport.kill()
+            await self._exited.wait()
         await self._watch
+        self._transport.close()
 
     async def _ended(self) -> None:
         """Its stdout or stdin is closed: a program without them is as good as dead."""
         try:
             async with asyncio.timeout(END_SECONDS):
-                await self._process.wait()
+                await self._exited.wait()
         except TimeoutError:
             crash(f"{self.name} closed its stdout")
         if self._has_started and not self._is_ending:
@@ -107,10 +110,22 @@ class Program:
         )
 
     async def _await_end(self) -> None:
-        await self._process.wait()
+        await self._exited.wait()
         if self._has_started and not self._is_ending:
             crash(f"{self.name} ended with {self._status()}")
 
     def _status(self) -> str:
-        code = self._process.returncode
+        code = self._transport.get_returncode()
         return f"signal {-code}" if code is not None and code < 0 else f"exit {code}"
+
+
+class _Protocol(SubprocessStreamProtocol):
+    """Tells that the process ended even while what it started holds its pipes open, for which `Process.wait` waits."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=MAX_LINE_BYTES, loop=asyncio.get_running_loop())
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()

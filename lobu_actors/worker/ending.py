@@ -9,7 +9,7 @@ from typing import Any
 
 from lobu_actors.worker.channel import Wire
 from lobu_actors.worker.session import text_of
-from lobu_actors.worker.turn import Fail, Run
+from lobu_actors.worker.turn import Fail, Run, objects
 
 CANCELLED = "CANCELLED"
 FAILED = "WORKER_FAILED"
@@ -20,8 +20,10 @@ def begin(run: Run) -> None:
     if run.session is None:
         return
     messages = run.frame["messages"]
-    texts = [text_of(message.get("content")) for message in messages]
-    run.session.begin(texts, again=run.frame["attempt"] > 1, carried=messages[0].get("history") if messages else None)
+    texts = [text_of(message.get("content")) for message in messages if message.get("onlyResults") is not True]
+    results = [result for message in messages for result in objects(message.get("toolResults"))]
+    carried = messages[0].get("history") if messages else None
+    run.begun = run.session.begin(texts, again=run.frame["attempt"] > 1, carried=carried, results=results)
 
 
 def complete(run: Run, usage: dict[str, Any] | None, tool_calls: Sequence[dict[str, str]] = ()) -> None:

@@ -8,11 +8,12 @@ so that nothing is unwritten when the turn's end is reported.
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 VERSION = 3
 CUSTOM = "custom"  # an entry that is no message
+FROM_CLIENT = "fromClient"  # a call's result that a client sent, as it sends a message
 _MODE = 0o600
 
 Entry = dict[str, Any]
@@ -66,15 +67,21 @@ class SessionFile:
             entry.get("data") for entry in entries if (entry.get("type"), entry.get("customType")) == (CUSTOM, kind)
         ]
 
-    def begin(self, texts: list[str], *, again: bool, carried: Any = None) -> None:
+    def begin(self, texts: list[str], *, again: bool, carried: Any = None, results: Sequence[Entry] = ()) -> int:
         """Add the user's messages. `again`: first cut those that an attempt before this one left unanswered.
 
         `carried`: what was said elsewhere before the conversation came here, as a client tells it; for a new file only.
+        `results`: of calls that the client carried out, `{toolCallId, content}`; they come before the messages.
+        Gives the number of messages that were added, what was carried not among them.
         """
         self._catch_up(again=again)
         if isinstance(carried, list) and self._last_id is None:
             self._append([_said(_carried(said)) for said in carried if isinstance(said, dict)])
-        self._append([_said({"role": "user", "content": [{"type": "text", "text": text}]}) for text in texts])
+        names = _names_of_calls(self.history()) if results else {}
+        said = [_result_of_client(result, names) for result in results]
+        said += [{"role": "user", "content": [{"type": "text", "text": text}]} for text in texts]
+        self._append([_said(message) for message in said])
+        return len(said)
 
     def finish(
         self,
@@ -146,7 +153,7 @@ class SessionFile:
     def _read_last(self, *, again: bool) -> None:
         entries = self._entries()
         cut = self._whole
-        while again and entries and _role(entries[-1][1]) == "user":
+        while again and entries and _is_of_client(entries[-1][1]):
             cut = entries.pop()[0]
         if cut != self._read_size:
             os.truncate(self._path, cut)
@@ -180,9 +187,22 @@ class SessionFile:
         return found
 
 
-def _role(entry: Entry) -> str | None:
+def _is_of_client(entry: Entry) -> bool:
+    """A message of the user's, or the result of a call that the client carried out."""
     message = entry.get("message")
-    return message.get("role") if isinstance(message, dict) else None
+    return isinstance(message, dict) and (message.get("role") == "user" or message.get(FROM_CLIENT) is True)
+
+
+def _names_of_calls(messages: Iterable[Entry]) -> dict[str, Any]:
+    contents = (message.get("content") for message in messages)
+    parts = (part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict))
+    return {str(part.get("id")): part.get("name") for part in parts if part.get("type") == "toolCall"}
+
+
+def _result_of_client(result: Entry, names: dict[str, Any]) -> Entry:
+    found = _carried({"role": "tool"} | result) | {FROM_CLIENT: True}
+    name = names.get(str(result.get("toolCallId")))
+    return found if name is None else found | {"toolName": name}
 
 
 def _carried(said: Entry) -> Entry:

@@ -66,6 +66,7 @@ class Run:
         self.recorded: list[Wire] = []  # messages for the session file, which stand for the text up to `recorded_chars`
         self.recorded_chars = 0
         self.kept: list[tuple[str, Any]] = []
+        self.begun = 0  # messages that the session file got when the run began
         self.terminal: Wire | None = None
         self.cancel_reason: str | None = None
         self.changed = threading.Condition()
@@ -194,12 +195,24 @@ class _BaseTurn:
     @property
     def tools(self) -> list[dict[str, Any]]:
         """What the client can carry out: `{name, description?, parameters?}`. Its next message brings the results."""
-        return _objects(self._newest("tools"))
+        return objects(self._newest("tools"))
+
+    @property
+    def tool_choice(self) -> str | dict[str, Any]:
+        """Whether one of `tools` is to be called: `auto`, `none`, `required`, or `{name}` for a certain one."""
+        found = self._newest("toolChoice")
+        return found if isinstance(found, (str, dict)) else "auto"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What else the client would have its model asked with, by the names of chat completions."""
+        found = self._newest("parameters")
+        return found if isinstance(found, dict) else {}
 
     @property
     def tool_results(self) -> list[dict[str, Any]]:
         """What came of the calls of the turn before: `{toolCallId, content}`."""
-        return _objects(self._newest("toolResults"))
+        return objects(self._newest("toolResults"))
 
     @property
     def traceparent(self) -> str | None:
@@ -224,7 +237,18 @@ class _BaseTurn:
     def history(self) -> list[dict[str, Any]]:
         """The conversation's messages before this turn, from the session file, oldest first."""
         messages = self._session.history()
-        return messages[: len(messages) - len(self.messages)]
+        return messages[: len(messages) - self._run.begun]
+
+    def transcript(self) -> list[dict[str, Any]]:
+        """The history, and behind it this turn: results of calls that the client made, and the user's messages."""
+        return self._session.history()
+
+    def carried(self) -> list[dict[str, Any]]:
+        """What was said before the conversation came here, as the client tells it; only with its first message.
+
+        Each has `role` and `content`, maybe `toolCalls` or `toolCallId`. Where there is a `history()`, it has them too.
+        """
+        return objects(self.messages[0].get("history")) if self.messages else []
 
     def kept(self, kind: str) -> list[Any]:
         """What earlier turns kept under this name, oldest first."""
@@ -279,7 +303,7 @@ class _BaseTurn:
         self._run.put_back(steer)
 
 
-def _objects(found: Any) -> list[dict[str, Any]]:
+def objects(found: Any) -> list[dict[str, Any]]:
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 

@@ -3,11 +3,12 @@
 What it does stands in the last user message, a command a line; each request of that turn does the next one, so that a
 message with two `!tool` lines and a text makes two calls and then answers. Behind the last command it says `done`.
 What an agent puts around the message is passed over, up to the first line that begins with `!`; so are requests that an
-agent makes for itself, as for a title, which have no tools where others have.
+agent makes for itself, as for a title, which have no tools where others have (`titles`).
 
 - `!say TEXT`, or a line without `!`: answers with TEXT, a word a chunk; `!said`: with the last tool's result
 - `!slow SECONDS WORDS`: a word each SECONDS; `!hang`: nothing, for ever; `!hang-after TEXT`: TEXT, and then nothing
 - `!tool NAME JSON`: a tool call, its arguments in two pieces; `!tools NAME JSON`: the same call twice in one answer
+- `!both NAME JSON + NAME JSON`: calls of two tools in one answer
 - `!think SECONDS`: thoughts for so long, then `thought`
 - `!seen WORD`: `seen` or `not seen`, in what the model was told before this message
 - `!history`: answers with the messages that were sent, as JSON; `!body`: with the rest of the request
@@ -35,7 +36,13 @@ import trio
 from tests.fakes.provider_dialects import DIALECTS, Reply, turns_of
 
 Json = dict[str, Any]
+NEW = "The new message:\n\n"  # what our workers put between what they add and the user's words
 KEY = "sk-test-0123456789"
+SENTENCES = {
+    "401": "Incorrect API key provided.",
+    "429": "Rate limit reached for requests.",
+    "503": "The engine is currently overloaded, please try again later.",
+}
 _READ_BYTES = 65_536
 
 
@@ -55,9 +62,10 @@ class Request:
 class ModelProvider:
     """Keeps what it was asked. `key`: what it wants to see; None: nothing."""
 
-    def __init__(self, key: str | None = KEY) -> None:
+    def __init__(self, key: str | None = KEY, *, titles: bool = True) -> None:
         self.url = ""
         self.key = key
+        self._titles = titles
         self.requests: list[Request] = []
         self._has_agent = False  # who asks has tools
 
@@ -99,7 +107,7 @@ class ModelProvider:
         self.requests.append(request)
         if wire.get("tools"):
             self._has_agent = True
-        elif self._has_agent:
+        elif self._has_agent and self._titles:
             request.command = "!say title"
         if wrong := _fault_in(turns):
             await reply.refuse(400, "invalid_request_error", wrong)
@@ -118,9 +126,10 @@ class ModelProvider:
         match verb:
             case "!status":
                 headers = [("retry-after", words[2])] if len(words) > 2 else []
-                await reply.refuse(int(words[0]), words[1] if len(words) > 1 else "made_up", "made up", headers)
+                await reply.refuse(int(words[0]), words[1] if len(words) > 1 else "made_up", _told(words), headers)
             case "!once" | "!once-hang" if not asked_before:
-                await reply.refuse(int(words[0]), "made_up", "made up", [("retry-after", word) for word in words[1:2]])
+                headers = [("retry-after", word) for word in words[1:2]]
+                await reply.refuse(int(words[0]), "made_up", _told(words[:1]), headers)
             case "!cut-once" if not asked_before:
                 await reply.open()
                 raise Cut
@@ -135,14 +144,27 @@ class ModelProvider:
             case "!slow":
                 await _say(reply, " ".join(f"w{n}" for n in range(int(words[1]))), delay=float(words[0]))
             case "!tool" | "!tools":
-                name, _, arguments = rest.partition(" ")
-                await reply.call(name, arguments, times=1 if verb == "!tool" else 2)
+                await reply.call([_call(rest)] * (1 if verb == "!tool" else 2))
+            case "!both":
+                await reply.call([_call(part) for part in rest.split(" + ")])
             case "!think":
                 await _think(reply, float(words[0]))
             case "!filtered":
                 await reply.finish("content_filter", 0)
             case _:
                 await _say(reply, _text(verb, rest, request))
+
+
+def _told(words: list[str]) -> str:
+    """What a provider says with a status, which some agents pass on without it."""
+    if words[1:2] == ["insufficient_quota"]:
+        return "You exceeded your current quota, please check your plan and billing details."
+    return SENTENCES.get(words[0], "made up")
+
+
+def _call(text: str) -> tuple[str, str]:
+    name, _, arguments = text.partition(" ")
+    return name, arguments
 
 
 async def _say(reply: Reply, text: str, delay: float = 0.0) -> None:
@@ -183,7 +205,9 @@ def _text(verb: str, rest: str, request: Request) -> str:
         case "!said":
             return next("".join(turn["content"]) for turn in reversed(request.turns) if turn["role"] == "tool")
         case "!seen":
-            return "seen" if rest in json.dumps(request.turns[: _asked_at(request.turns)]) else "not seen"
+            at = _asked_at(request.turns)
+            around = [text.rpartition(NEW)[0] for text in request.turns[at]["content"]]
+            return "seen" if rest in json.dumps([request.turns[:at], around]) else "not seen"
         case "!history":
             return json.dumps(request.body["messages"])
         case "!body":
@@ -210,7 +234,7 @@ def _asked_at(turns: list[Json]) -> int:
 def _script_in(turn: Json) -> list[str]:
     """The lines from the first command on, of the newest message that the text has."""
     for text in reversed(turn["content"]):
-        lines = text.rpartition("The new message:\n\n")[2].split("\n")
+        lines = text.rpartition(NEW)[2].split("\n")
         for number, line in enumerate(lines):
             if line.startswith("!"):
                 return [line for line in lines[number:] if not line.startswith("<")]

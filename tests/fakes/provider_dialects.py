@@ -7,6 +7,7 @@ completions whatever the dialect. Knows nothing of commands.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import attrs
@@ -75,6 +76,7 @@ class Reply:
     stream: trio.SocketStream
     connection: h11.Connection
     _open: bool = False
+    name: str = attrs.field(init=False, factory=lambda: os.urandom(6).hex())  # as of no other: agents go by such ids
 
     async def send(self, status: int, kind: str, body: bytes, headers: list[tuple[str, str]] | None = None) -> None:
         every = [("content-type", kind), ("content-length", str(len(body))), *(headers or [])]
@@ -95,11 +97,16 @@ class Reply:
         await self.open()
         await self._chunk({"reasoning_content": text})
 
-    async def call(self, name: str, arguments: str, times: int) -> None:
+    async def call(self, calls: list[tuple[str, str]]) -> None:
         await self.open()
-        half = len(arguments) // 2
-        for index in range(times):
-            begin: Json = {"index": index, "id": f"call-{index}", "type": "function", "function": {"name": name}}
+        for index, (name, arguments) in enumerate(calls):
+            half = len(arguments) // 2
+            begin: Json = {
+                "index": index,
+                "id": f"call-{self.name}-{index}",
+                "type": "function",
+                "function": {"name": name},
+            }
             begin["function"]["arguments"] = arguments[:half]
             await self._chunk({"tool_calls": [begin]})
             await self._chunk({"tool_calls": [{"index": index, "function": {"arguments": arguments[half:]}}]})
@@ -156,7 +163,7 @@ class MessagesReply(Reply):
 
     async def begin(self) -> None:
         message = {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": "test-model", "content": [],
+            "id": f"msg_{self.name}", "type": "message", "role": "assistant", "model": "test-model", "content": [],
             "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": PROMPT_TOKENS, "output_tokens": 0},
         }  # fmt: skip
         await self._say("message_start", message=message)
@@ -173,12 +180,12 @@ class MessagesReply(Reply):
         await self.open()
         await self._say("ping")
 
-    async def call(self, name: str, arguments: str, times: int) -> None:
+    async def call(self, calls: list[tuple[str, str]]) -> None:
         await self.open()
         await self._end_text()
-        for number in range(times):
+        for number, (name, arguments) in enumerate(calls):
             self._block += 1
-            block = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {}}
+            block = {"type": "tool_use", "id": f"toolu_{self.name}_{number}", "name": name, "input": {}}
             await self._say("content_block_start", index=self._block, content_block=block)
             delta = {"type": "input_json_delta", "partial_json": arguments}
             await self._say("content_block_delta", index=self._block, delta=delta)
@@ -222,23 +229,33 @@ class ResponsesReply(Reply):
     async def text(self, text: str) -> None:
         await self.open()
         if not self._text:
-            item = {"type": "message", "id": "msg_0", "role": "assistant", "status": "in_progress", "content": []}
+            item = {
+                "type": "message",
+                "id": f"msg_{self.name}",
+                "role": "assistant",
+                "status": "in_progress",
+                "content": [],
+            }
             await self._say("response.output_item.added", output_index=0, item=item)
             part = {"type": "output_text", "text": "", "annotations": []}
-            await self._say("response.content_part.added", item_id="msg_0", output_index=0, content_index=0, part=part)
+            await self._say(
+                "response.content_part.added", item_id=f"msg_{self.name}", output_index=0, content_index=0, part=part
+            )
         self._text += text
-        await self._say("response.output_text.delta", item_id="msg_0", output_index=0, content_index=0, delta=text)
+        await self._say(
+            "response.output_text.delta", item_id=f"msg_{self.name}", output_index=0, content_index=0, delta=text
+        )
 
     async def thought(self, text: str) -> None:
         await self.open()
 
-    async def call(self, name: str, arguments: str, times: int) -> None:
+    async def call(self, calls: list[tuple[str, str]]) -> None:
         await self.open()
         await self._end_text()
-        for number in range(times):
+        for number, (name, arguments) in enumerate(calls):
             item = {
-                "type": "function_call", "id": f"fc_{number}", "call_id": f"call_{number}", "name": name,
-                "arguments": arguments, "status": "completed",
+                "type": "function_call", "id": f"fc_{self.name}_{number}", "call_id": f"call_{self.name}_{number}",
+                "name": name, "arguments": arguments, "status": "completed",
             }  # fmt: skip
             self._items.append(item)
             await self._say("response.output_item.added", output_index=number, item=item)
@@ -264,14 +281,20 @@ class ResponsesReply(Reply):
     async def _end_text(self) -> None:
         if self._text:
             part = {"type": "output_text", "text": self._text, "annotations": []}
-            item = {"type": "message", "id": "msg_0", "role": "assistant", "status": "completed", "content": [part]}
+            item = {
+                "type": "message",
+                "id": f"msg_{self.name}",
+                "role": "assistant",
+                "status": "completed",
+                "content": [part],
+            }
             self._items.append(item)
             await self._say("response.output_item.done", output_index=0, item=item)
             self._text = ""
 
     def _response(self, status: str) -> Json:
         return {
-            "id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": "test-model",
+            "id": f"resp_{self.name}", "object": "response", "created_at": 1, "status": status, "model": "test-model",
             "output": list(self._items), "error": None, "usage": None,
         }  # fmt: skip
 

@@ -17,21 +17,30 @@ Row = dict[str, Any]
 
 FIELDS = ("kind", "name", "version", "scenario", "result", "seconds", "note")
 TITLES = {"client": "Clients", "agent": "Agents"}
-SIGNS = {"pass": "yes", "fail": "**no**", "n/a": "-", "skipped": "not run"}
+SIGNS = {"pass": "yes", "fail": "**no**", "n/a": "-", "skipped": "-"}
+# How a provider's failure may end with some agents, and not with others.
+UNLIKE_OTHERS = ("FIRST_OUTPUT_TIMEOUT", "NO_PROGRESS", "PROVIDER_REFUSED", "THE_MODEL_GOES_ON")
 HEAD = """# Interop
 
 Real third-party programs against a real `lobu run`, offline, with a stand-in for the model provider that misbehaves on
-command. Made by `python -m tests.interop.table` from what `make interop-clients` and `make interop-agents` measured;
+command. Made by `make interop` (`make interop-clients`, `make interop-agents`, `python -m tests.interop.table`);
 versions are pinned under `tests/interop/`. In brackets: seconds, and how it ended where that is not plain.
 
-- **worker-killed**, **provider-…**: yes means that the client showed an error with its code: it did not hang, and it
-  did not take half a text for success.
+- **worker-killed**, **provider-…** (its status, cut in the middle of a text, silent behind half of one): yes means that
+  the client showed an error with its code: it did not hang, and it did not take half a text for success.
 - **server-restarted** (drained and started again), **server-killed** (`kill -9`): yes means an error, or, where the
-  client resumes, the whole text.
+  client resumes, the whole text. With agents: the worker is adopted, and the reply goes on in its first attempt.
 - **cancel**: yes means that the turn was cancelled on the server, too.
+- **tool**, with clients: a tool of the client's, called by the model behind the agent `openai`; with agents: a tool of
+  the agent's.
 
-Seconds include the client's own start, on a machine that did other things beside it. An empty cell was not
-run yet. Open WebUI was not tried.
+With agents, a code in brackets tells of another end than others have: at its provider's failure the agent says nothing
+until a clock of ours ends the turn (`FIRST_OUTPUT_TIMEOUT`, `NO_PROGRESS`); or it says that it failed and not why
+(`PROVIDER_REFUSED`); or it has the model go on where the answer was cut, and the reply becomes whole
+(`THE_MODEL_GOES_ON`).
+
+Seconds include the client's own start, on a machine that did other things beside it. A dash: it does not apply. An
+empty cell was not run.
 """
 
 
@@ -62,7 +71,8 @@ def _table(title: str, rows: list[Row]) -> str:
     for name, version in names:
         shown = [cells.get((name, version, scenario), "") for scenario in scenarios]
         lines.append(f"| {name} | {version} | {' | '.join(shown)} |")
-    notes = [f"- {row['name']}, {row['scenario']}: {row['note']}" for row in rows if row["result"] == "fail"]
+    told = [row for row in rows if row["result"] in ("fail", "skipped")]
+    notes = [f"- {row['name']}, {row['scenario']}: {row['note']}" for row in told]
     return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
 
@@ -71,6 +81,8 @@ def _cell(row: Row) -> str:
     if row["result"] != "pass":
         return sign
     plain = row["note"] in ("", "complete", "error", "cancelled")
+    if row["kind"] == "agent":  # of which notes tell more than a cell can hold
+        plain = row["note"] not in UNLIKE_OTHERS or "silence" in row["scenario"]
     return f"{sign} ({row['seconds']:g})" if plain else f"{sign} ({row['seconds']:g}, {row['note']})"
 
 

@@ -31,10 +31,13 @@ def agent(name: str, worker: str, more: str = "deadlines = { startup_seconds = 6
     return f'[[agents]]\nid = "{name}"\nworker = "{worker}"\ndefault = {json.dumps(name == "acp")}\n{more}\n'
 
 
+LAUNCHED = ["python", "-m", "lobu_actors.agents.acp", "--", "sh", "-c", f"'{sys.executable}' '{FAKE}'; exit"]
 CONFIG = "".join(
     (
         worker("acp", zygote=True),
         *(worker(name, f"--{name}") for name in ("forgetful", "locked", "broken")),
+        f"[workers.launched]\ncommand = {json.dumps(LAUNCHED)}\n",
+        agent("launched", "launched"),
         agent("acp", "acp"),
         agent("quick", "acp", "deadlines = { first_output_seconds = 8, progress_seconds = 8, startup_seconds = 60 }"),
         *(agent(name, name) for name in ("forgetful", "locked", "broken")),
@@ -76,6 +79,11 @@ async def test_an_agent_whose_files_are_elsewhere_is_told_what_was_said(place: P
 
 def code_of(frame: Frame) -> tuple[str, str | None]:
     return frame.event, frame.data.get("errorCode")
+
+
+async def test_the_end_of_a_launcher_is_the_agents_end(place: Place) -> None:
+    """qwen-code is started by one: what it started has its pipes, and would go on unseen."""
+    await SCENARIOS["agent killed in a reply"](attrs.evolve(place, agent=attrs.evolve(place.agent, name="launched")))
 
 
 async def test_an_end_that_is_no_reply(place: Place) -> None:

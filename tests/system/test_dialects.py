@@ -95,7 +95,7 @@ async def test_openais_client_gets_a_reply_models_usage_and_one_piece(place: Wor
     client = client_of(place)
 
     def ask() -> None:
-        assert {model.id for model in client.models.list()} == {"echo", "model", "tools"}
+        assert {model.id for model in client.models.list()} == {"echo", "impatient", "model", "tools"}
         assert client.models.retrieve("echo").id == "echo"
         whole = client.chat.completions.create(model="model", messages=[{"role": "user", "content": "one two"}])
         assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("one two", "stop")
@@ -144,6 +144,41 @@ async def test_openais_client_carries_out_a_call(place: World) -> None:
     assert (await in_thread(ask)).message.content == "The tool said: 42"
 
 
+LOOK: Any = {
+    "type": "function",
+    "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+@pytest.mark.parametrize("name", [None, "shipped"])
+async def test_the_shipped_agent_has_its_clients_tools_called(
+    place: World, provider: ModelProvider, name: str | None
+) -> None:
+    """Whether the client sends the whole conversation each time, or names it: the model sees the same."""
+    client = client_of(place).with_options(default_headers={"X-Lobu-Conversation": name} if name else {})
+    messages: Any = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "!tool look {}\n!said"}]
+
+    def ask(**more: Any) -> Any:
+        return client.chat.completions.create(model="model", messages=messages, **more).choices[0]
+
+    asked = await in_thread(lambda: ask(tools=[LOOK], tool_choice="required", temperature=0.25))
+    assert asked.finish_reason == "tool_calls"
+    [call] = asked.message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("look", "{}")
+    messages += [asked.message, {"role": "tool", "tool_call_id": call.id, "content": "42"}]
+    said = await in_thread(lambda: ask(tools=[LOOK]))
+    assert (said.finish_reason, said.message.content) == ("stop", "42")
+    first, second = provider.requests
+    assert (first.body["tools"], first.body["tool_choice"], first.body["temperature"]) == ([LOOK], "required", 0.25)
+    assert "tool_choice" not in second.body
+    roles = [message["role"] for message in second.body["messages"]]
+    assert roles == ["system", "user", "assistant", "tool"], "the result is one, and no message of the user's"
+    messages += [said.message, {"role": "user", "content": "!history"}]
+    history = json.loads((await in_thread(lambda: ask(tools=[LOOK]))).message.content)
+    assert [message["role"] for message in history] == [*roles, "assistant", "user"]
+    assert history[3] == {"role": "tool", "tool_call_id": call.id, "content": "42"}
+
+
 @pytest.mark.parametrize("content", ["crash mid", "stream 2000 5"])
 async def test_a_worker_that_dies_in_its_reply_is_an_error_at_openais_client(place: World, content: str) -> None:
     """Not a success with half a text, and not a silent end."""
@@ -182,6 +217,24 @@ async def test_what_a_provider_refuses_is_asked_for_once(
     error = await in_thread(ask)
     assert (error.status_code, error.code) == (status, code)
     assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("agent", "content", "code"),
+    [("model", "!cut half a text", "PROVIDER_UNAVAILABLE"), ("impatient", "!hang-after half a text", "NO_PROGRESS")],
+)
+async def test_a_provider_that_stops_in_the_middle_is_an_error_behind_what_was_said(
+    place: World, provider: ModelProvider, agent: str, content: str, code: str
+) -> None:
+    seen: list[str] = []
+
+    def ask() -> openai.APIError:
+        with pytest.raises(openai.APIError) as caught:
+            chat(place, content, agent=agent, seen=seen.append)
+        return caught.value
+
+    assert (await in_thread(ask)).code == code
+    assert seen[-1].strip() == "half a text"
 
 
 async def test_a_client_that_goes_away_cancels(place: World) -> None:

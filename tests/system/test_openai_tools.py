@@ -95,6 +95,29 @@ async def test_two_calls_in_one_answer_and_text_around_them(world: World) -> Non
     assert statuses == ["calling tools__add", "calling tools__add", "thinking"]
 
 
+async def test_a_call_for_the_client_ends_the_turn_behind_the_agents_own(world: World) -> None:
+    """A model may call both in one answer. Where a client's tool has a server's name, the server's gets another."""
+    conversation = await world.open("tools")
+    look = {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}}
+    taken = look | {"name": "tools__add"}
+    script = f"!both look {{}} + {ADD.removeprefix('!tool ')}\n!said"
+    message_id = await conversation.send(script, tools=[look])
+    frame = await conversation.terminal_of(message_id)
+    assert frame.event == "complete", frame
+    [call] = frame.data["toolCalls"]
+    assert (call["name"], call["arguments"], frame.data["finalText"]) == ("look", "{}", "")
+    assert [tool["function"]["name"] for tool in world.provider.requests[-1].body["tools"]][-1] == "look"
+    results = [{"toolCallId": call["id"], "content": "42"}]
+    message_id = await conversation.send("42", toolResults=results, onlyResults=True, tools=[look])
+    assert (await conversation.terminal_of(message_id)).data["finalText"] == "42"
+    told = world.provider.requests[-1].body["messages"]
+    assert [message["role"] for message in told] == ["system", "user", "assistant", "tool", "tool"]
+    assert [message["content"] for message in told[-2:]] == ["5", "42"]
+    frame = await conversation.terminal_of(await conversation.send("hi", tools=[taken], toolChoice="auto"))
+    offered = [tool["function"]["name"] for tool in world.provider.requests[-1].body["tools"]]
+    assert {"tools__add", "tools__add_2"} <= set(offered)
+
+
 async def test_a_model_that_never_ends_is_ended(world: World) -> None:
     frame, _ = await tell(await world.open("tools"), "\n".join([ADD] * 5))
     assert (frame.event, frame.data["errorCode"]) == ("agent-error", "TOO_MANY_STEPS")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+NEW = "The new message:\n\n"  # behind it is the user's own
 
 
 class Session:
@@ -104,7 +105,7 @@ class Pi:
         try:
             while True:
                 self._message({"role": "user", "content": [{"type": "text", "text": text}]})
-                for line in [*text.split("\n"), "!say done"]:
+                for line in [*text.rpartition(NEW)[2].split("\n"), "!say done"]:
                     if await self.step(line):
                         break
                 if not self.steering or text.startswith("!deaf"):
@@ -157,7 +158,8 @@ class Pi:
         if verb == "!said":
             return str(next(m["content"][0]["text"] for m in reversed(earlier) if m["role"] == "toolResult"))
         if verb == "!seen":
-            return "seen" if rest in json.dumps(earlier[:last]) else "not seen"
+            around = earlier[last]["content"][0]["text"].rpartition(NEW)[0]
+            return "seen" if rest in json.dumps([*earlier[:last], around]) else "not seen"
         if verb == "!history":
             return json.dumps([message for message in earlier[: last + 1] if message["role"] in ("user", "assistant")])
         return rest if verb == "!say" else f"{verb} {rest}".strip()

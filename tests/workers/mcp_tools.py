@@ -1,10 +1,12 @@
-"""An MCP server over stdio, made with the official package: `add`, `where`, `fail`, `big`, `die`, and a deaf `hang`.
+"""An MCP server over stdio, made with the official package.
 
-`hang` first writes its pid to the file that it is given, so that a test knows that it runs.
+Its tools: `add`, `where`, `fail`, `big`, `die`, `bash`, and a deaf `hang`, which first writes its pid to the file that
+it is given, so that a test knows that it runs.
 """
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -41,6 +43,12 @@ def big(chars: int) -> str:
 def die() -> str:
     """Ends this server in the middle of the call."""
     os._exit(3)
+
+
+@server.tool()
+def bash(command: str) -> str:
+    """What a command in a shell prints."""
+    return subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 @server.tool()

@@ -19,6 +19,7 @@ from acp.schema import ClientCapabilities, EnvVariable, McpServerStdio, PromptRe
 from lobu_actors.agents.acp import outcome
 from lobu_actors.agents.acp.client import Client
 from lobu_actors.agents.acp.settings import Settings, read
+from lobu_actors.agents.briefing import briefed
 from lobu_actors.agents.mcp_servers import ServerCommand
 from lobu_actors.agents.program import NOT_STARTED, Program
 from lobu_actors.worker import Fail, Turn, crash
@@ -39,21 +40,23 @@ class Agent:
         self._connection: ClientSideConnection | None = None
         self._session_id = ""
         self._knows = False  # the agent has the conversation in its session
+        self._instructions = ""  # of the client, as the agent was told them
 
     async def reply(self, turn: Turn) -> None:
         settings = read(turn.settings)
         if self._connection is None:
             await self._open(turn, settings)
         assert self._connection is not None
-        content = turn.content
-        if not self._knows:
-            content = outcome.with_transcript(content, turn.history(), turn.summary)
+        news: Json = {} if self._knows else {"history": turn.history(), "summary": turn.summary}
+        if turn.instructions != self._instructions:
+            news["instructions"] = turn.instructions
+        content = briefed(turn.content, **news)
         self._client.begin(turn)
         try:
             failure = await self._prompt(self._connection, content, settings.failure_pattern)
         finally:
             self._client.end()
-        self._knows = True
+        self._knows, self._instructions = True, turn.instructions
         if failure is not None:
             raise failure
         turn.keep(SESSION, {"agent": self._name, "sessionId": self._session_id})

@@ -1,4 +1,4 @@
-"""How an agent's answer to a prompt ends the turn, and what it is told of the session before this one. Pure.
+"""How an agent's answer to a prompt ends the turn. Pure.
 
 Owns the table from the protocol's stop reasons and errors to our codes. Agents differ in how they tell that their model
 provider failed: by an error, by `refusal` with a sentence, or by nothing at all, which must not pass for a reply.
@@ -6,21 +6,16 @@ provider failed: by an error, by `refusal` with a sentence, or by nothing at all
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from lobu_actors.agents import provider_errors
 from lobu_actors.contract.errors import TurnError
-from lobu_actors.contract.session_file import text_of
 from lobu_actors.worker import Fail
 
-Json = dict[str, Any]
 AUTH_REQUIRED = -32000
 EMPTY_REPLY = "AGENT_EMPTY_REPLY"
 TOO_MANY_STEPS = "TOO_MANY_STEPS"
 LAST_CHARS = 500
-MAX_TRANSCRIPT_CHARS = 200_000
-_TITLES = {"user": "User", "assistant": "You"}
 
 
 def failure_of_stop(reason: str, said: str, did_something: bool, pattern: str = "") -> Fail | None:
@@ -51,17 +46,3 @@ def failure_of_error(code: int, message: str, data: Any) -> Fail:
     text = message if data is None else f"{message}: {data if isinstance(data, str) else json.dumps(data)}"
     error = provider_errors.of_text(text)
     return Fail(error.code, error.message, retryable=error.may_retry)
-
-
-def with_transcript(content: str, messages: Iterable[Json], summary: str | None) -> str:
-    """The message, and before it what was said, for an agent that does not know it; the newest of it if it is long."""
-    lines = [summary] if summary else []
-    for message in messages:
-        title, text = _TITLES.get(str(message.get("role"))), text_of(message.get("content")).strip()
-        if title and text:
-            lines.append(f"{title}: {text}")
-    said = "\n\n".join(lines)
-    if not said:
-        return content
-    said = said if len(said) <= MAX_TRANSCRIPT_CHARS else f"[…]{said[-MAX_TRANSCRIPT_CHARS:]}"
-    return f"This conversation goes on. What was said in it before:\n\n{said}\n\nThe new message:\n\n{content}"

@@ -1,11 +1,13 @@
 """A turn: the model is asked, its tools are called, it is asked again, until it has nothing more to call.
 
+A call of a tool that the client carries out ends the turn, once the agent's own calls beside it are done.
+
 Owns the loop and what of it is kept in the session file.
 """
 
 from typing import Any
 
-from lobu_actors.agents.openai import history, settings
+from lobu_actors.agents.openai import client_tools, history, settings
 from lobu_actors.agents.openai.dialect import Answer, Call, Usage, request_body
 from lobu_actors.agents.openai.provider import Provider
 from lobu_actors.agents.openai.settings import Settings
@@ -40,25 +42,28 @@ class _Conversation:
         self._provider, self._model = settings.model_of(turn.settings, turn.messages)
         self._messages = [
             *_instructions(self._settings.system_prompt, turn.instructions, turn.summary),
-            *history.to_chat(turn.history()),
-            {"role": "user", "content": turn.content},
+            *history.to_chat(turn.transcript()),
         ]
+        self._client = client_tools.read(turn.tools, turn.tool_choice)
         self._usage = Usage()
 
     async def run(self) -> None:
         """Raises Fail."""
-        tools = await self._toolbox.offer(self._settings.mcp, self._settings.tool_start_seconds)
+        body = await self._body()
         said = False
         for _ in range(self._settings.max_steps):
-            body = request_body(self._model, self._messages, tools, self._settings.parameters)
             answer = await self._ask(self._turn, body, self._settings, follows=said)
             said = said or bool(answer.text)
             self._usage.add(answer.usage)
             self._turn.usage = self._usage.total()
             if answer.calls:
-                self._take(answer, usage=None)
-                for call in answer.calls:
+                own, of_client = self._client.split(answer.calls)
+                self._take(answer, usage=self._turn.usage if of_client else None)
+                for call in own:
                     await self._call(call)
+                if of_client:
+                    self._turn.tool_calls = [call.to_client() for call in of_client]
+                    return  # what the user added meanwhile is a message of its own
                 self._take_steers(self._turn.take_steers())
                 self._turn.status("thinking", phase="model")  # the tool's clock ends here
             elif steers := self._turn.take_steers():
@@ -70,6 +75,14 @@ class _Conversation:
                 self._take(answer, usage=self._turn.usage)
                 return
         raise Fail(TOO_MANY_STEPS, f"The model was asked {self._settings.max_steps} times and wants to go on.")
+
+    async def _body(self) -> Json:
+        """Of every request of this turn: the messages in it grow. Raises Fail."""
+        found = self._settings
+        own = await self._toolbox.offer(found.mcp, found.tool_start_seconds, self._client.names)
+        tools = self._client.beside(own)
+        parameters = client_tools.parameters(self._turn.parameters, found.parameters, has_tools=bool(tools))
+        return request_body(self._model, self._messages, tools, parameters)
 
     async def _call(self, call: Call) -> None:
         self._turn.status(f"calling {call.name}", phase="tool", tool=call.name)

@@ -23,6 +23,10 @@ class Call:
     name: str = ""
     arguments: str = ""
 
+    def to_client(self) -> dict[str, str]:
+        """As a turn hands it to the client."""
+        return {"id": self.id, "name": self.name, "arguments": self.arguments or "{}"}
+
 
 @dataclass
 class Answer:
@@ -118,16 +122,16 @@ class Usage:
         return dict(self._sums) or None
 
 
-def request_body(model: str, messages: list[Json], tools: list[Json], parameters: Json) -> Json:
-    """What is posted; `parameters` are the agent's own, and cannot replace what the loop depends on."""
-    body: Json = {
+def request_body(model: str, messages: list[Json], tools: Json, parameters: Json) -> Json:
+    """What is posted; `parameters` cannot replace what the loop depends on. `tools`: the fields about them."""
+    return {
         **parameters,
+        **tools,
         "model": model,
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return body | {"tools": tools} if tools else body
 
 
 def _text(value: Any) -> str:

@@ -11,13 +11,17 @@ from typing import Any
 
 from lobu_actors.agents.openai.dialect import Answer, Call
 from lobu_actors.contract.session_file import text_of
+from lobu_actors.worker.session import FROM_CLIENT
 
 Json = dict[str, Any]
 NO_RESULT = "No result is known."
 
 
 def to_chat(messages: Iterable[Json]) -> list[Json]:
-    """The messages of a session as a request carries them, without other roles and results of no call."""
+    """The messages of a session as a request carries them, without other roles and results of no call.
+
+    A result that a client sent counts, whether its call is known or not: then it is what the user says.
+    """
     chat: list[Json] = []
     open_calls: list[str] = []
     for message in messages:
@@ -26,7 +30,8 @@ def to_chat(messages: Iterable[Json]) -> list[Json]:
             if message.get("toolCallId") in open_calls:
                 open_calls.remove(message["toolCallId"])
                 chat.append(tool_result(message["toolCallId"], text_of(content)))
-            continue
+                continue
+            role = "user" if message.get(FROM_CLIENT) is True else None
         if role not in ("user", "assistant"):
             continue
         chat += [tool_result(identifier, NO_RESULT) for identifier in open_calls]

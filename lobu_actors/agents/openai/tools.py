@@ -48,10 +48,15 @@ class Toolbox:
         self._running: dict[str, _Server] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._places: dict[str, tuple[str, str]] = {}  # function -> server, tool
+        self._taken: set[str] = set()
 
-    async def offer(self, names: list[str] | None, start_seconds: float) -> list[Json]:
-        """The tools of these servers as a request carries them; all servers for None. Raises Fail."""
+    async def offer(self, names: list[str] | None, start_seconds: float, taken: set[str]) -> list[Json]:
+        """The tools of these servers as a request carries them; all servers for None. Raises Fail.
+
+        `taken`: names that others have.
+        """
         self._places = {}
+        self._taken = taken
         offered: list[Json] = []
         for name in self._commands if names is None else names:
             if name not in self._commands:
@@ -115,7 +120,7 @@ class Toolbox:
     def _function(self, server: str, tool: "Tool") -> Json:
         base = _UNFIT.sub("_", f"{server}__{tool.name}")[:MAX_NAME_CHARS]
         name, number = base, 1
-        while name in self._places:
+        while name in self._places or name in self._taken:
             number += 1
             name = f"{base[: MAX_NAME_CHARS - 4]}_{number}"
         self._places[name] = (server, tool.name)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from lobu_actors.agents import provider_errors
+from lobu_actors.agents.briefing import briefed
 from lobu_actors.agents.pi import session
 from lobu_actors.agents.pi.events import Note, Question, Read, Reading, Settled, Show, Stop, Text, answer
 from lobu_actors.agents.pi.settings import Settings, model_of, read
@@ -20,7 +21,6 @@ from lobu_actors.worker import Fail, Steer, Turn
 
 REFUSED = "AGENT_REFUSED"
 STATUS_SECONDS = 1.0  # between two equal ones
-SUMMARY = "What was said in the conversation before:\n\n"
 _Model = tuple[str | None, str | None]
 
 
@@ -32,12 +32,18 @@ class Agent:
         self._pi: Program | None = None
         self._model: _Model = (None, None)
         self._mark: tuple[int, int, int] | None = None
+        self._instructions = ""  # of the client, as pi was told them
 
     async def reply(self, turn: Turn) -> None:
         settings = read(turn.settings)
         pi = await self._get(turn, settings, model_of(turn.settings, turn.messages))
         self._mark = None  # unless it ends well
-        await _Conversation(turn, pi).run()
+        text = turn.content
+        if not text.startswith("/"):  # which may be a command of pi's
+            instructions = "" if turn.instructions == self._instructions else turn.instructions
+            text = briefed(text, history=turn.carried(), summary=turn.summary, instructions=instructions)
+            self._instructions = turn.instructions
+        await _Conversation(turn, pi, text).run()
         self._mark = session.mark(turn.session_file)
 
     async def _get(self, turn: Turn, settings: Settings, model: _Model) -> Program:
@@ -46,6 +52,7 @@ class Agent:
             pi, self._pi = self._pi, None
             await pi.close()
         if self._pi is None:
+            self._instructions = ""
             session.prepare(turn.session_file, turn.workspace, trim=os.environ.get("LOBU_SESSION_STORE") == "file")
             self._pi = await self._start(turn, settings, model)
             self._model = model
@@ -74,9 +81,10 @@ class Agent:
 class _Conversation:
     """One turn of it."""
 
-    def __init__(self, turn: Turn, pi: Program) -> None:
+    def __init__(self, turn: Turn, pi: Program, text: str) -> None:
         self._turn = turn
         self._pi = pi
+        self._text = text
         self._reading = Reading()
         self._steers: list[Steer] = []  # pi has them, and the model not yet
         self._questions: dict[str, tuple[Question, asyncio.Task[None]]] = {}  # that are open
@@ -85,10 +93,8 @@ class _Conversation:
 
     async def run(self) -> None:
         """Raises Fail."""
-        turn, text = self._turn, self._turn.content
-        if turn.summary:
-            text = f"{SUMMARY}{turn.summary}\n\n{text}"
-        await self._pi.send({"id": "prompt", "type": "prompt", "message": text})
+        turn = self._turn
+        await self._pi.send({"id": "prompt", "type": "prompt", "message": self._text})
         failure: Fail | None = None
         async with asyncio.TaskGroup() as tasks:
             steering = tasks.create_task(self._steer())
@@ -115,7 +121,7 @@ class _Conversation:
             if event.get("type") == "response":
                 if event.get("id") == "prompt" and event.get("success") is not True:
                     return _refusal(str(event.get("error") or ""))
-                if event.get("id") == "prompt" and self._turn.content.startswith("/"):
+                if event.get("id") == "prompt" and self._text.startswith("/"):
                     await self._pi.send({"id": "state", "type": "get_state"})  # it may have been a command of pi's
                 if event.get("id") == "state" and not self._reading.began and not _is_streaming(event):
                     return None

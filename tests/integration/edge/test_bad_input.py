@@ -91,7 +91,7 @@ ROWS = [
     # places
     row("GET", "/nope", 404, "NOT_FOUND"),
     row("GET", "/api/v1/agents/", 404, "NOT_FOUND"),
-    row("GET", "//api/v1/agents/x", 404, "NOT_FOUND"),
+    row("GET", "/lobu//api/v1/agents/x", 404, "NOT_FOUND"),
     row("GET", "/lobu/none", 404, "NOT_FOUND"),
     row("PUT", MESSAGES, 405, "METHOD_NOT_ALLOWED"),
     row("GET", MESSAGES, 405, "METHOD_NOT_ALLOWED"),

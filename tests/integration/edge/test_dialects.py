@@ -41,6 +41,34 @@ async def test_a_reply(server: Running, dialect: Dialect) -> None:
     assert (outcome.end, outcome.text) == ("complete", "you said hello")
 
 
+@pytest.mark.parametrize("prefix", ["", "/lobu"])
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1", 404, "NOT_FOUND"),
+        ("GET", "/v1/", 404, "NOT_FOUND"),
+        ("POST", "/v1/embeddings", 404, "NOT_FOUND"),
+        ("GET", "/v1/files/f/content", 404, "NOT_FOUND"),
+        ("GET", "/v1/models/none", 404, "AGENT_NOT_FOUND"),
+        ("DELETE", "/v1/models/echo", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/v1/chat/completions", 405, "METHOD_NOT_ALLOWED"),
+        ("BREW", "/v1/responses", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/v1/chat/completions", 400, "INVALID_FIELD"),
+    ],
+)
+async def test_all_of_v1_refuses_as_openai_does(
+    server: Running, prefix: str, method: str, path: str, status: int, code: str
+) -> None:
+    async with server.client() as client:
+        answer = await client.request(method, prefix + path, json={} if method == "POST" else None)
+        ours = await client.request(method, f"{prefix}/v11/models")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], set(error)) == (status, code, {"message", "type", "param", "code"})
+    assert list(answer.json()) == ["error"]
+    assert (status != 405) or answer.headers["Allow"]
+    assert ours.json()["code"] == "NOT_FOUND", "what is no address of theirs is refused as ever"
+
+
 @each
 async def test_one_name_is_one_conversation_in_every_dialect(server: Running, dialect: Dialect) -> None:
     turns = replying(server.world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,14 @@ async def world_of(*rules: dict[str, Any], store: Any = None, **settings: Any) -
     return world
 
 
-async def send(world: EdgeWorld, content: str, status: int = 200) -> Turn | None:
+async def send(
+    world: EdgeWorld, content: str, status: int = 200, brought: Mapping[str, object] | None = None
+) -> Turn | None:
     ref = await world.conversation()
     async with running(world) as server, server.client() as client:
         answer = await client.post(
-            f"/api/v1/agents/{ref.conversation_id}/messages", json={"content": content, "messageId": "m"}
+            f"/api/v1/agents/{ref.conversation_id}/messages",
+            json={"content": content, "messageId": "m", **(brought or {})},
         )
         assert answer.status_code == status, answer.text
     turn: Turn | None = await world.store.find_turn(ref, "m")
@@ -57,8 +61,8 @@ async def send(world: EdgeWorld, content: str, status: int = 200) -> Turn | None
     return turn
 
 
-async def said(world: EdgeWorld, content: str) -> tuple[str, str] | None:
-    turn = await send(world, content)
+async def said(world: EdgeWorld, content: str, brought: Mapping[str, object] | None = None) -> tuple[str, str] | None:
+    turn = await send(world, content, brought=brought)
     assert turn is not None
     return None if turn.verdict is None else (turn.verdict.code, turn.verdict.error)
 
@@ -71,6 +75,25 @@ async def test_patterns(content: str, verdict: object) -> None:
     first = {"kind": "pattern", "pattern": "(?i)ignore previous", "message": "Not here."}
     second = {"kind": "pattern", "pattern": "^second$"}
     assert await said(await world_of(first, second), content) == verdict
+
+
+@pytest.mark.parametrize(
+    "brought",
+    [
+        {"instructions": "ignore previous"},
+        {"history": [{"role": "user", "content": "fine"}, {"role": "assistant", "content": "ignore previous"}]},
+        {"history": [5, {"role": "user", "content": [{"type": "text", "text": "ignore previous"}]}]},
+        {"toolResults": [{"toolCallId": "c", "content": "ignore previous"}]},
+    ],
+)
+async def test_what_a_client_brings_along_is_read_too(tmp_path: Path, brought: dict[str, object]) -> None:
+    pattern = {"kind": "pattern", "pattern": "ignore previous", "message": "Not here."}
+    assert await said(await world_of(pattern), "hello", brought) == (REJECTED, "Not here.")
+    reads = "import json, sys; exit(any('ignore' in text for text in json.load(sys.stdin)['carried']))"
+    assert await said(await world_of(asking(program(tmp_path, reads), message="Mine.")), "hello", brought) == (
+        REJECTED,
+        "Mine.",
+    )
 
 
 async def test_a_pattern_that_would_backtrack_for_ever_does_not() -> None:

@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--every", type=int, default=5, help="turns between two kills")
     options = parser.parse_args()
-    programs.install()
+    programs.install(["pi"])
     trio.run(run, options.turns, options.every)
 
 

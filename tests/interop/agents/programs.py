@@ -11,7 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import attrs
@@ -24,7 +25,7 @@ MODULES = INSTALLED / "node_modules"
 NODE = MODULES / "node" / "bin" / "node"
 PYTHON = INSTALLED / "python" / "bin"
 PATIENCE_SECONDS = 150.0  # some take half a minute to start on a busy machine
-KEY = "sk-test-0123456789"
+KEY, KEY_NAME = "sk-test-0123456789", "STAND_IN_KEY"  # the variable of workers that can be told which
 
 
 @attrs.frozen
@@ -46,7 +47,9 @@ class Program:
             path.write_text(self._filled(text, home, url))
         command = [self._filled(part, home, url) for part in self.worker]
         variables = [f"{name}={self._filled(value, home, url)}" for name, value in self.environment.items()]
-        command = [*command[: command.index("--") + 1], "/usr/bin/env", *variables, *command[command.index("--") + 1 :]]
+        if variables:
+            at = command.index("--") + 1
+            command = [*command[:at], "/usr/bin/env", *variables, *command[at:]]
         name = self.agent.name
         model = f"model = {json.dumps(self.model)}\n" if self.model else ""
         quick = "first_output_seconds = 25, progress_seconds = 25, startup_seconds = 60"
@@ -77,6 +80,20 @@ def version_of(package: str) -> str:
 def _bin(package: str) -> str:
     found = json.loads((MODULES / package / "package.json").read_text())["bin"]
     return str(next(iter(found.values())) if isinstance(found, dict) else found)
+
+
+def _openai() -> Program:
+    server = {"command": sys.executable, "args": [str(HERE.parents[1] / "workers" / "mcp_tools.py")]}
+    return Program(
+        Agent(
+            "openai", f"{metadata.version('lobu-actors')}, mcp {metadata.version('mcp')}", "openai-quick",
+            tool="!tool shell__bash {\"command\": {command}}", asks=False, drives=False,
+        ),
+        ("python", "-m", "lobu_actors.agents.openai", "--mcp", "{home}/mcp.json", "--base-url", "{url}",
+         "--key-env", KEY_NAME),
+        files={"mcp.json": json.dumps({"mcpServers": {"shell": server}})},
+        model="openai/test-model",
+    )  # fmt: skip
 
 
 def _pi() -> Program:
@@ -129,7 +146,8 @@ def _qwen() -> Program:
         Agent(
             "qwen-code", version_of(package), "qwen-code-quick",
             tool='!tool run_shell_command {"command": {command}, "is_background": false}',
-            patience_seconds=PATIENCE_SECONDS, remembers_killed=True,
+            patience_seconds=PATIENCE_SECONDS, remembers_killed=True, goes_on=True,
+            provider_codes=("FIRST_OUTPUT_TIMEOUT",), is_silent=True,  # at a 429, for minutes
         ),
         _acp(*_script(package, _bin(package)), "--acp"),
         {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "{url}", "OPENAI_MODEL": "test-model", "NO_PROXY": "127.0.0.1"},
@@ -183,6 +201,7 @@ def _fast_agent() -> Program:
             "fast-agent-mcp", requirements.strip().rpartition("==")[2], "fast-agent-mcp-quick",
             tool='!tool bash {"command": {command}}', asks=False,
             patience_seconds=PATIENCE_SECONDS, remembers_killed=True,
+            provider_codes=("PROVIDER_REFUSED",),  # of a cut it tells no more than that it is one
         ),
         _acp(str(PYTHON / "fast-agent-acp"), "--shell", "--model", "generic.test-model"),
         {"GENERIC_API_KEY": KEY, "GENERIC_BASE_URL": "{url}", "ENVIRONMENT_DIR": "{home}"},
@@ -190,6 +209,7 @@ def _fast_agent() -> Program:
 
 
 PROGRAMS: dict[str, Callable[[], Program]] = {
+    "openai": _openai,
     "pi": _pi,
     "opencode": _opencode,
     "qwen-code": _qwen,
@@ -199,9 +219,16 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
 }
 
 
-def install() -> None:
-    """What is not there in the pinned versions. Raises SystemExit with a sentence."""
+def install(names: Collection[str]) -> None:
+    """What these need and is not there in the pinned versions. Raises SystemExit with a sentence."""
     INSTALLED.mkdir(parents=True, exist_ok=True)
+    if set(names) - {"openai", "fast-agent-mcp"}:
+        _install_from_npm()
+    if "fast-agent-mcp" in names:
+        _install_fast_agent()
+
+
+def _install_from_npm() -> None:
     pinned = (HERE / "package.json").read_text()
     stamp = INSTALLED / "installed.json"
     if not stamp.exists() or stamp.read_text() != pinned:
@@ -210,6 +237,9 @@ def install() -> None:
         (INSTALLED / "package.json").write_text(pinned)
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=INSTALLED, check=True)
         stamp.write_text(pinned)
+
+
+def _install_fast_agent() -> None:
     requirements = (HERE / "requirements.txt").read_text()
     stamp = INSTALLED / "installed.txt"
     python = _python_for_fast_agent()

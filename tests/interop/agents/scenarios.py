@@ -34,9 +34,11 @@ class Agent:
     tool: str = '!tool bash {"command": {command}}'  # what makes it run a command in a shell; {command} as JSON text
     asks_for: str | None = None  # what makes it ask, when not each tool does
     asks: bool = True  # before it runs some commands
+    drives: bool = True  # its worker drives a program
     is_silent: bool = False  # it may say nothing at all when its provider refuses
     provider_codes: tuple[str, ...] = ()  # further codes that a failure of the provider may have
     patience_seconds: float = SECONDS
+    goes_on: bool = False  # it has its model go on where an answer was cut
     remembers_killed: bool = False  # it knows of a turn in which it was killed, as far as its own files have it
 
 
@@ -77,6 +79,16 @@ async def reply(place: Place) -> str:
         expect(await talk.ask("!seen nothing-of-this"), "complete", "not seen")
         usage = frame.data.get("usage")
     return f"usage: {', '.join(usage)}" if usage else "no usage"
+
+
+async def carried(place: Place) -> str:
+    """Of a client that was elsewhere before, and has something to say of how to reply."""
+    said = [{"role": "user", "content": "it is xylophone"}, {"role": "assistant", "content": "I see"}]
+    async with place.talk() as talk:
+        expect(await talk.ask("!seen xylophone", history=said, instructions="like-a-pirate"), "complete", "seen")
+        expect(await talk.ask("!seen like-a-pirate", instructions="like-a-pirate"), "complete", "seen")
+        expect(await talk.ask("!seen in-verse", instructions="in-verse"), "complete", "seen")
+    return ""
 
 
 async def tool(place: Place) -> str:
@@ -159,7 +171,11 @@ async def provider_away_once(place: Place) -> str:
 
 
 async def provider_cut(place: Place) -> str:
-    return await _provider_fails(place, "!cut half a text", "PROVIDER_UNAVAILABLE")
+    if not place.agent.goes_on:
+        return await _provider_fails(place, "!cut half a text", "PROVIDER_UNAVAILABLE")
+    async with place.talk() as talk:
+        expect(await talk.ask("!cut half a text"), "complete", "half a text done")
+    return "THE_MODEL_GOES_ON"
 
 
 async def provider_hangs(place: Place) -> str:
@@ -170,6 +186,21 @@ async def provider_hangs(place: Place) -> str:
         assert frame.data["errorCode"] in ("FIRST_OUTPUT_TIMEOUT", "NO_PROGRESS"), frame
         expect(await talk.ask("!say after-it"), "complete", "after-it")
     return str(frame.data["errorCode"])
+
+
+async def server_killed(place: Place) -> str:
+    """The next server adopts the worker; the reply goes on in its first attempt, and a client that came back has it."""
+    async with place.talk() as talk:
+        message_id = await talk.conversation.send("!slow 0.1 80")
+        await talk.text_of(message_id, "w5")
+        await place.run.kill_main()
+        await place.run.start()
+        frame = await talk.end_of(message_id)
+        expect(frame, "complete", " ".join(f"w{number}" for number in range(80)))
+        assert talk.transcript.texts[message_id] == frame.data["finalText"]
+        assert not [frame for frame in talk.transcript.frames if frame.event == "restart"], "it was begun again"
+        expect(await talk.ask("!seen w79"), "complete", "seen")
+    return f"{talk.transcript.connections} connections"
 
 
 async def worker_killed(place: Place) -> str:
@@ -244,6 +275,7 @@ def _worker_id(pid: int) -> str | None:
 
 SCENARIOS: dict[str, Scenario] = {
     "reply, streamed, remembered": reply,
+    "what a client carries along": carried,
     "tool": tool,
     "question": question,
     "cancel": cancel,
@@ -257,3 +289,4 @@ SCENARIOS: dict[str, Scenario] = {
     "worker killed in a reply": worker_killed,
     "agent killed in a reply": agent_killed,
 }
+SLOW_SCENARIOS: dict[str, Scenario] = {"server killed in a reply": server_killed}  # not for every test run

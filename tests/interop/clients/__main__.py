@@ -13,12 +13,15 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import trio
 
+from tests.interop.clients import open_webui
 from tests.interop.clients.scenarios import SCENARIOS, Json, Scenario
 from tests.interop.clients.world import ROOT, World, world
 
@@ -36,6 +39,8 @@ PYTHON = {
     "chromium": ("EventSource in Chromium", "/usr/bin/chromium"),
     "firefox": ("EventSource in Firefox", "/usr/bin/firefox-esr"),
 }
+OURS = {"ours": ("lobu_actors.client", "lobu-actors")}  # in the environment that this program runs in
+WEBUI = {"open-webui": ("Open WebUI in Chromium", "open-webui")}
 NODE = {
     "openai-npm-chat": ("openai (npm), chat completions", "openai"),
     "openai-npm-responses": ("openai (npm), Responses", "openai"),
@@ -44,7 +49,10 @@ NODE = {
     "ai7": ("Vercel AI SDK 7", "ai7"),
     "ag-ui": ("AG-UI client", "@ag-ui/client"),
     "eventsource-npm": ("eventsource (npm)", "eventsource"),
+    "ws": ("ws (npm), WebSocket", "ws"),
 }
+EVERY = PYTHON | OURS | WEBUI | NODE
+_DRIVERS = {"ours": "ours.py", "open-webui": "open_webui.py", "ws": "websocket.mjs"}  # those that have one of their own
 
 
 def install() -> None:
@@ -67,25 +75,27 @@ def version_of(client: str) -> str | None:
     if client in NODE:
         manifest = INSTALLED / "node_modules" / NODE[client][1] / "package.json"
         return str(json.loads(manifest.read_text())["version"])
-    name = PYTHON[client][1]
+    if client in WEBUI:
+        return open_webui.version()
+    name = (PYTHON | OURS)[client][1]
     if name.startswith("/"):
         if not Path(name).exists():
             return None
         said = subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout
         return next(word for word in said.split() if word[:1].isdigit())
     code = f"import importlib.metadata as m; print(m.version({name!r}))"
-    return subprocess.run([_python(), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([_python(client), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _python() -> Path:
-    return INSTALLED / "venv" / "bin" / "python"
+def _python(client: str) -> Path:
+    return Path(sys.executable) if client in OURS else INSTALLED / "venv" / "bin" / "python"
 
 
 def _command(client: str, scenario: Scenario) -> list[str]:
     if client in NODE:
         node = INSTALLED / "node_modules" / ".bin" / "node"
-        return [str(node), str(HERE / "drivers" / "clients.mjs"), client, scenario.name]
-    return [str(_python()), str(HERE / "drivers" / "clients.py"), client, scenario.name]
+        return [str(node), str(HERE / "drivers" / _DRIVERS.get(client, "clients.mjs")), client, scenario.name]
+    return [str(_python(client)), str(HERE / "drivers" / _DRIVERS.get(client, "clients.py")), client, scenario.name]
 
 
 async def drive(place: World, client: str, scenario: Scenario, number: int) -> tuple[Json, float]:
@@ -98,6 +108,7 @@ async def drive(place: World, client: str, scenario: Scenario, number: int) -> t
         "LOBU_AGENT": scenario.agent,
         "LOBU_TEXT": scenario.text,
         "LOBU_MODULES": str(INSTALLED),
+        "LOBU_WEBUI": place.webui,
     }
     met = scenario.meanwhile is None
     began, outcome = time.monotonic(), {"end": "hung", "text": "", "error": ""}
@@ -108,7 +119,7 @@ async def drive(place: World, client: str, scenario: Scenario, number: int) -> t
         process: trio.Process = await nursery.start(start)
         with trio.move_on_after(SCENARIO_SECONDS):
             async for line in _lines(process):
-                if "step" in line and scenario.meanwhile is not None:
+                if "step" in line and scenario.meanwhile is not None and not met:
                     await scenario.meanwhile(place)
                     met = True
                 elif "end" in line:
@@ -136,11 +147,11 @@ def _chat(client: str, scenario: Scenario, number: int) -> str:
     return f"{client}-{scenario.name}-{number}"
 
 
-async def is_cancelled(place: World, client: str, scenario: Scenario, number: int) -> bool:
+async def is_cancelled(place: World, scenario: Scenario, chat: str) -> bool:
     """Whether the server knows that the turn was cancelled, within a bound."""
     import httpx
 
-    key = f"{scenario.agent}_admin_local_{_chat(client, scenario, number)}"
+    key = f"{scenario.agent}_admin_local_{chat}"
     with trio.move_on_after(CANCEL_SECONDS):
         async with httpx.AsyncClient(base_url=place.run.url) as http:
             while True:
@@ -153,7 +164,7 @@ async def is_cancelled(place: World, client: str, scenario: Scenario, number: in
 
 
 async def row(place: World, client: str, scenario: Scenario, number: int) -> Json:
-    name, version = (NODE | PYTHON)[client][0], version_of(client)
+    name, version = EVERY[client][0], version_of(client)
     about = {"kind": "client", "name": name, "version": version or "", "scenario": scenario.name}
     if version is None:
         return about | {"result": "skipped", "seconds": 0, "note": "not on this machine"}
@@ -161,7 +172,8 @@ async def row(place: World, client: str, scenario: Scenario, number: int) -> Jso
         return about | {"result": "n/a", "seconds": 0, "note": ""}
     outcome, seconds = await drive(place, client, scenario, number)
     wrong = scenario.judge(outcome)
-    if wrong is None and scenario.cancels and not await is_cancelled(place, client, scenario, number):
+    chat = outcome.get("chat") or _chat(client, scenario, number)
+    if wrong is None and scenario.cancels and not await is_cancelled(place, scenario, chat):
         wrong = "the turn goes on"
     result = "pass" if wrong is None else "fail"
     return about | {"result": result, "seconds": round(seconds, 1), "note": wrong or _note(outcome)}
@@ -176,7 +188,10 @@ def _note(outcome: Json) -> str:
 async def matrix(clients: list[str], names: list[str]) -> list[Json]:
     """The rows, each kept as soon as it is there."""
     rows: list[Json] = []
-    async with world() as place:
+    async with AsyncExitStack() as stack:
+        place = await stack.enter_async_context(world())
+        if "open-webui" in clients:
+            place = attrs.evolve(place, webui=await stack.enter_async_context(open_webui.serving(place)))
         for number, client in enumerate(clients):
             for scenario in SCENARIOS:
                 if scenario.name in names:
@@ -193,7 +208,7 @@ def keep(rows: list[Json]) -> None:
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     new = {(made["name"], made["scenario"]) for made in rows}
     kept = [old for old in known if (old["name"], old["scenario"]) not in new]
-    clients = [name for name, _ in (PYTHON | NODE).values()]
+    clients = [name for name, _ in EVERY.values()]
     scenarios = [scenario.name for scenario in SCENARIOS]
     kept = [old for old in kept + rows if old["name"] in clients and old["scenario"] in scenarios]
     kept.sort(key=lambda made: (clients.index(made["name"]), scenarios.index(made["scenario"])))
@@ -201,14 +216,16 @@ def keep(rows: list[Json]) -> None:
 
 
 def main() -> int:
-    every = [*PYTHON, *NODE]
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(prog="make interop-clients", description=__doc__)
-    parser.add_argument("--client", action="append", choices=every, help="only this one; may be repeated")
+    parser.add_argument("--client", action="append", choices=list(EVERY), help="only this one; may be repeated")
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")
     options = parser.parse_args()
+    clients = options.client or list(EVERY)
     install()
-    rows = trio.run(matrix, options.client or every, options.scenario or names)
+    if "open-webui" in clients:
+        open_webui.install()
+    rows = trio.run(matrix, clients, options.scenario or names)
     failed = [made for made in rows if made["result"] == "fail"]
     print(f"{len(rows) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0

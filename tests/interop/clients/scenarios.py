@@ -13,8 +13,8 @@ Json = dict[str, Any]
 LONG = "stream 300 10"  # 300 words, 3 s
 WHOLE = "".join(f"word{n} " for n in range(300))
 ENDLESS = "stream 3000 10"
-RESUMING = frozenset({"httpx-sse", "eventsource-npm", "chromium", "firefox", "ai5", "ai6", "ai7"})
-NATIVE = frozenset({"httpx-sse", "eventsource-npm", "chromium", "firefox"})
+READERS = frozenset({"httpx-sse", "eventsource-npm", "chromium", "firefox"})  # of the event stream, no more
+RESUMING = READERS | {"ours", "ws", "ai5", "ai6", "ai7"}
 
 
 @attrs.frozen
@@ -68,15 +68,17 @@ SCENARIOS = [
     Scenario("reply", "echo", "hello there, friend", _complete("hello there, friend")),
     Scenario(
         "tool",
-        "tools",
-        "look, please",
-        _complete("The tool said: 42"),
-        applies=lambda client: client not in NATIVE | {"llm"},
+        "model",
+        "!tool look {}\n!said",
+        _complete("42"),
+        applies=lambda client: client not in READERS | {"llm", "open-webui"},
     ),
     Scenario("question", "echo", "ask Which one?", _asks),
     Scenario("cancel", "echo", ENDLESS, _cancelled, cancels=True),
     Scenario("provider-401", "model", "!status 401", _error("PROVIDER_AUTH")),
     Scenario("provider-429", "model", "!status 429 insufficient_quota", _error("PROVIDER_QUOTA")),
+    Scenario("provider-cut", "model", "!cut half a text", _error("PROVIDER_UNAVAILABLE")),
+    Scenario("provider-hang", "impatient", "!hang-after half a text", _error("NO_PROGRESS")),
     Scenario("worker-killed", "echo", ENDLESS, _error("WORKER_CRASHED"), World.kill_workers),
     Scenario("server-restarted", "echo", LONG, _error_or_all, World.restart),
     Scenario("server-killed", "echo", LONG, _error_or_all, World.kill),

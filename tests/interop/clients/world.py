@@ -34,6 +34,11 @@ worker = "openai"
 model = "openai/test-model"
 settings = {{ retries = 0 }}
 [[agents]]
+id = "impatient"
+worker = "openai"
+model = "openai/test-model"
+deadlines = {{ first_output_seconds = 30, progress_seconds = 3 }}
+[[agents]]
 id = "tools"
 worker = "tools"
 """
@@ -41,7 +46,10 @@ worker = "tools"
 
 @attrs.frozen
 class World:
+    """`webui`: the address of an Open WebUI in front of it, if there is one."""
+
     run: LobuRun
+    webui: str = ""
 
     async def kill_workers(self) -> None:
         for found in self.run.processes():
@@ -62,7 +70,7 @@ class World:
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
     """On an embedded server of its own."""
-    provider = ModelProvider()
+    provider = ModelProvider(titles=False)
     async with (
         provider.serving(),
         lobu_run(

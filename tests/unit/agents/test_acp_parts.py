@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lobu_actors.agents import provider_errors
-from lobu_actors.agents.acp.outcome import failure_of_error, failure_of_stop, with_transcript
+from lobu_actors.agents.acp.outcome import failure_of_error, failure_of_stop
 from lobu_actors.agents.acp.settings import read
 from lobu_actors.worker import Fail
 
@@ -54,19 +54,6 @@ def test_errors_of_the_protocol() -> None:
     assert failure_of_error(-32000, "Authentication required", None).code == AUTH
     assert failure_of_error(-32603, "Internal error", {"details": "429 Too Many Requests"}).code == QUOTA
     assert failure_of_error(-32603, "Internal error", "unexpected status 401 Unauthorized").code == AUTH
-
-
-def test_what_was_said_goes_with_the_message() -> None:
-    said = [
-        {"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "toolResult", "content": "x"},
-        {"role": "assistant", "content": "hello"},
-    ]  # fmt: skip
-    assert with_transcript("new", [], None) == "new"
-    text = with_transcript("new", said, "before that")
-    assert text.index("before that") < text.index("User: hi\n\nYou: hello\n\n") < text.index("new")
-    long = with_transcript("new", [{"role": "user", "content": "x" * 300_000}], None)
-    assert len(long) < 201_000
-    assert long.endswith("new")
 
 
 @pytest.mark.parametrize("values", [{"failure_pattern": "("}, {"mode": 5}, {"mcp": "x"}, {"start_seconds": -1}])

@@ -124,7 +124,7 @@ def test_usage_is_the_sum_of_all_requests_and_none_when_nothing_was_told() -> No
 
 
 def test_an_agents_parameters_do_not_replace_what_the_loop_needs() -> None:
-    body = request_body("m", [], [], {"stream": False, "messages": [1], "model": "x", "top_p": 1})
+    body = request_body("m", [], {}, {"stream": False, "messages": [1], "model": "x", "top_p": 1})
     assert (body["stream"], body["messages"], body["model"], body["top_p"]) == (True, [], "m", 1)
     assert "tools" not in body, "some providers refuse an empty list"
 
@@ -155,6 +155,18 @@ def test_calls_without_results_get_one_and_results_without_calls_are_left_out() 
     assert chat == [
         history.assistant("", [call]), none, {"role": "user", "content": "hi"}, history.assistant("", [call]), none,
     ]  # fmt: skip
+
+
+def test_a_result_that_a_client_sent_of_a_call_that_is_not_known_is_what_the_user_says() -> None:
+    call = Call("x", "f", "{}")
+    asked = history.entry_of_answer(Answer(calls=[call]), "p", "m", None)
+    sent = history.entry_of_result(Call("y", "g"), "42", False) | {"fromClient": True}
+    user = {"role": "user", "content": "42"}
+    assert history.to_chat([sent]) == [user]
+    assert history.to_chat([asked, sent]) == [
+        history.assistant("", [call]), history.tool_result("x", history.NO_RESULT), user,
+    ]  # fmt: skip
+    assert history.to_chat([asked, sent | {"toolCallId": "x"}])[1:] == [history.tool_result("x", "42")]
 
 
 @pytest.mark.parametrize(("text", "found"), [("", {}), ("{}", {}), ('{"a":1}', {"a": 1}), ("[1]", None), ("{", None)])

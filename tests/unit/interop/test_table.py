@@ -30,16 +30,20 @@ def test_rows_of_all_files_become_one_page(tmp_path: Path) -> None:
                 row("client", "c", "reply"),
                 row("client", "c", "tool", "n/a"),
                 row("client", "d", "reply", "fail", "hung"),
+                row("client", "d", "resume", note="error, then resumed"),
             ]
         )
     )
-    (tmp_path / "agents.json").write_text(json.dumps([row("agent", "a", "cut", note="error, then resumed")]))
+    (tmp_path / "agents.json").write_text(
+        json.dumps([row("agent", "a", "cut", note="said a lot"), row("agent", "a", "ask", "skipped", "asks nobody")])
+    )
     page = table.page(table.read(tmp_path))
     assert page.index("## Clients") < page.index("## Agents")
-    assert "| c | 1.0 | yes (1.5) | - |" in page
-    assert "| d | 1.0 | **no** |  |" in page
+    assert "| c | 1.0 | yes (1.5) | - |  |" in page
+    assert "| d | 1.0 | **no** |  | yes (1.5, error, then resumed) |" in page
     assert "- d, reply: hung" in page
-    assert "| a | 1.0 | yes (1.5, error, then resumed) |" in page
+    assert "| a | 1.0 | yes (1.5) | - |" in page, "what an agent said on the way is not for the table"
+    assert "- a, ask: asks nobody" in page
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

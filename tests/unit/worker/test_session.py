@@ -81,6 +81,26 @@ def test_what_was_said_elsewhere_comes_first_in_a_new_file_only(path: Path) -> N
     assert [text_of(message["content"]) for message in file.history()][3:] == ["first", "two", "second", "three"]
 
 
+def test_results_of_the_clients_calls_stand_before_what_the_user_says_and_go_with_it(path: Path) -> None:
+    file = SessionFile(str(path), "/")
+    file.begin(["one"], again=False, carried=CARRIED[:2])
+    result = {"toolCallId": "c", "content": "seen"}
+    assert file.begin(["two"], again=True, results=[result]) == 2
+    result_entry = entries(path)[-2]["message"]
+    assert {name: result_entry[name] for name in ("role", "toolCallId", "toolName", "content", "fromClient")} == {
+        "role": "toolResult", "toolCallId": "c", "toolName": "look", "content": [{"type": "text", "text": "seen"}],
+        "fromClient": True,
+    }  # fmt: skip
+    assert roles(path) == ["user", "assistant", "toolResult", "user"], "the first attempt's message was cut"
+    # Another attempt has them once; what a turn that succeeded recorded of its own calls stays.
+    SessionFile(str(path), "/").begin([], again=True, results=[result])
+    assert roles(path) == ["user", "assistant", "toolResult"]
+    file = SessionFile(str(path), "/")
+    file.finish("", "", None, [{"role": "toolResult", "toolCallId": "own", "content": []}])
+    SessionFile(str(path), "/").begin(["three"], again=True)
+    assert roles(path) == ["user", "assistant", "toolResult", "toolResult", "user"]
+
+
 @pytest.mark.parametrize("torn", [b'{"type":"mess', b"\xff\xfe", b"x"])
 def test_a_torn_last_line_is_cut(path: Path, torn: bytes) -> None:
     SessionFile(str(path), "/").begin(["one"], again=False)
