@@ -7,9 +7,15 @@ import { duration, merged, plot, quantile, together, total } from "./latencies.j
 const SHOWN = 50; // of actors and of workers, whatever the number of hosts
 const NEAR = 0.15; // of a clock's time; below it a person should look
 
+// A click is one on the element that was pressed: it must not be another one when it is let go.
+let pressed = null;
+addEventListener("pointerdown", (event) => (pressed = event.target));
+for (const over of ["pointerup", "pointercancel"]) addEventListener(over, () => (pressed = null));
+
 /** Put `children` into the element `id`, unless somebody is in it. */
 function put(id, ...children) {
   const place = byId(id);
+  if (pressed && place.contains(pressed)) return;
   const selection = document.getSelection();
   if (selection && !selection.isCollapsed && place.contains(selection.anchorNode)) return;
   const focused = place.contains(document.activeElement) ? document.activeElement.dataset.id : null;
