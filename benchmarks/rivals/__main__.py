@@ -39,6 +39,7 @@ def main(only: str | None, quick: bool, rounds: int | None, output: Path | None,
     makers = _prepare(wanted, problems)
     plan = Plan.quick() if quick else Plan()
     found: dict[str, list[Found]] = {name: [] for name in makers}
+    about = {**run_of([]).about, "pins": {name: versions(name) for name in makers if versions(name)}}
     for number in range(rounds or (1 if quick else ROUNDS)):
         order = list(makers) if number % 2 == 0 else list(reversed(makers))
         for name in order:
@@ -46,11 +47,11 @@ def main(only: str | None, quick: bool, rounds: int | None, output: Path | None,
                 found[name].append(_one(makers[name], plan, f"round {number + 1}: "))
             except Exception as error:  # whatever a rival does, the others are measured
                 problems.append(f"{name}, round {number + 1}: {type(error).__name__}: {error}")
+            if output is not None:  # an hour's figures are not lost with their last minute
+                whole = {name: results for name, results in found.items() if results}
+                output.write_text(json.dumps(table.as_json(about, attrs.asdict(plan), whole), indent=1) + "\n")
     found = {name: results for name, results in found.items() if results}
-    about = {**run_of([]).about, "pins": {name: versions(name) for name in found if versions(name)}}
     _progress("")
-    if output is not None:
-        output.write_text(json.dumps(table.as_json(about, attrs.asdict(plan), found), indent=1) + "\n")
     if write_page:
         table.write_into(PAGE, table.as_markdown(found))
     click.echo(table.as_text(found))
