@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.conftest import ANOTHER_NAME, Chat, House, Line, keep, sign_in
+from tests.browser.conftest import ADMIN_KEY, ANOTHER_NAME, Chat, House, Line, keep, sign_in
 
 ATTACKS = [
     "<script>window.pwned = 1</script>",
@@ -200,3 +203,15 @@ def test_the_operations_page_too(context: BrowserContext, house: House) -> None:
         page.wait_for_timeout(300)
         keep(page, f"ops-{scheme}")
         assert serious(page) == []
+
+
+def test_the_snippet_of_the_docs_runs_as_it_stands(chromium_context: BrowserContext, house: House) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+    [snippet] = re.findall(r"```html\n(.*?)```", text, re.DOTALL)
+    assert len(snippet.splitlines()) <= 40
+    page = chromium_context.new_page()
+    page.on("dialog", lambda dialog: dialog.accept(ADMIN_KEY))
+    # On a page of the same origin that has no policy of its own.
+    page.route("**/snippet", lambda route: route.fulfill(body=snippet, content_type="text/html"))
+    page.goto("/snippet")
+    expect(page.locator("#reply")).to_have_text("hello")
