@@ -114,6 +114,7 @@ async def test_a_reply_and_what_is_queued_behind_it_across_kills(run: LobuRun) -
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_large_reply_across_kills(run: LobuRun) -> None:
     number = 100_000  # 1 MB
     async with trio.open_nursery() as nursery:

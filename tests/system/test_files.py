@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 import trio
 
 from tests.conftest import admin
@@ -104,6 +105,7 @@ async def listed(run: LobuRun, conversation: Conversation) -> list[dict[str, Any
     return files
 
 
+@pytest.mark.slow
 async def test_a_hundred_megabytes_in_and_out_of_a_conversation_that_moves(start_run: Start, database_url: str) -> None:
     """Up through one `lobu run`, which is killed with its worker; another takes over, runs it, and gives it out."""
     files = {name: os.urandom(FILE_BYTES) for name in ("one.bin", "two.bin")}

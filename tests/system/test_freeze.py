@@ -64,6 +64,7 @@ async def test_the_workers_of_a_paused_supervisor_freeze_and_go_on_with_it(start
     assert broken_promises(run.database_url) == []
 
 
+@pytest.mark.slow
 async def test_another_host_takes_over_and_nothing_runs_twice(start_run: Start, database_url: str) -> None:
     one = await start_run(config=AGENT, environment=SEVERAL, database_url=database_url)
     other = await start_run(config=AGENT, environment=SEVERAL, database_url=database_url)
@@ -83,6 +84,7 @@ async def test_another_host_takes_over_and_nothing_runs_twice(start_run: Start, 
     assert broken_promises(database_url) == []
 
 
+@pytest.mark.slow
 async def test_alone_nothing_is_frozen(start_run: Start) -> None:
     run = await start_run(config=AGENT, database_url=None)
     conversation = await client_of(run).open()

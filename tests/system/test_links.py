@@ -144,7 +144,7 @@ async def test_cancel_and_answer_here_work_there(pair: Pair) -> None:
     assert (await here.client.call("DELETE", here.path)).body["closed"] is True
 
 
-@pytest.mark.parametrize("how", ["cut", "stalled"])
+@pytest.mark.parametrize("how", ["cut", pytest.param("stalled", marks=pytest.mark.slow)])
 async def test_a_link_that_is_down_costs_latency_only(pair: Pair, how: str) -> None:
     here, there = await pair.open()
     async with trio.open_nursery() as nursery:

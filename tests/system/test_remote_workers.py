@@ -251,6 +251,7 @@ async def test_two_runners_share_the_conversations(run: LobuRun) -> None:
     assert broken_promises(run.database_url) == []
 
 
+@pytest.mark.slow
 async def test_a_supervisor_that_is_killed_costs_the_attempt_alone(start_run: Start) -> None:
     run = await start_run(config=CONFIG, arguments=("--port", str(free_port())))
     async with runner(run) as far:

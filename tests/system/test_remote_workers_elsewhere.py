@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 import trio
 
 from tests.fakes.proxy import Proxy
@@ -61,6 +62,7 @@ async def test_a_runner_at_one_host_works_for_the_other_too(database_url: str) -
         assert (await conversation.ask(big)).data["finalText"] == big
 
 
+@pytest.mark.slow
 async def test_an_edge_that_is_restarted_costs_a_turn_nothing(database_url: str, nursery: trio.Nursery) -> None:
     first, second = free_port(), free_port()
     proxy = Proxy(first)

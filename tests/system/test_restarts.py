@@ -25,6 +25,7 @@ TURNS = 400
 TIMES = 4
 
 
+@pytest.mark.slow
 async def test_the_main_process_is_killed_again_and_again(start_run: Start) -> None:
     run = await start_run(config=CONFIG, arguments=("--port", str(free_port())))
 

@@ -174,6 +174,7 @@ async def test_killed_holders_are_followed_by_the_other_host(start_run: Start, t
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_a_holder_that_stands_still_polls_no_more_when_it_goes_on(
     start_run: Start, telegram: FakeTelegram
 ) -> None:
@@ -245,7 +246,12 @@ async def disturb_by_restart(victim: LobuRun) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "disturb", [disturb_by_kill, disturb_by_standstill, pytest.param(disturb_by_restart, marks=pytest.mark.slow)]
+    "disturb",
+    [
+        disturb_by_kill,
+        pytest.param(disturb_by_standstill, marks=pytest.mark.slow),
+        pytest.param(disturb_by_restart, marks=pytest.mark.slow),
+    ],
 )
 async def test_a_watcher_fires_once_for_each_time(start_run: Start, disturb: Callable[..., object]) -> None:
     runs = [await start_run(config=CONFIG + WATCHER, environment=ENVIRONMENT) for _ in range(2)]

@@ -112,6 +112,7 @@ async def test_edges_start_one_after_the_other(lobu: Lobu) -> None:
     assert ready[0] <= begun[1], "the second one began when the first one was ready"
 
 
+@pytest.mark.slow
 async def test_a_rollout_brings_the_number_of_instances_that_is_installed(lobu: Lobu) -> None:
     third = "lobu-edge@3.service"
     await lobu.install("--instances", "3")
@@ -152,6 +153,7 @@ async def test_a_sandbox_holds_under_the_unit_and_each_worker_has_a_group_of_its
         assert [bool((group / "cgroup.procs").read_text()) for group in groups] == [True]
 
 
+@pytest.mark.slow
 async def test_an_installation_that_its_user_cannot_reach_is_refused_in_one_sentence(lobu: Lobu) -> None:
     await lobu.machine.run("chmod", "0700", LOBU.parent)
     with pytest.raises(Failed) as failed:

@@ -22,6 +22,7 @@ async def test_the_short_form_of_rolling_restarts(off: Machine) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_a_rollout_stops_at_the_first_unit_that_is_not_ready_again(off: Machine) -> None:
     async with installed(off) as lobu:
         before = [await lobu.pid(unit) for unit in (EDGES[1], SUPERVISOR)]
@@ -38,6 +39,7 @@ async def test_a_rollout_stops_at_the_first_unit_that_is_not_ready_again(off: Ma
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_the_start_of_an_edge_does_not_make_the_shared_socket_block(off: Machine) -> None:
     """An edge that lost the race for a connection would then stand still in accept(2)."""
     async with installed(off) as lobu:
