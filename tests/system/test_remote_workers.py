@@ -168,6 +168,7 @@ async def test_status_lists_workers_with_their_machines(run: LobuRun, nursery: t
         for conversation, one in ((second, waits), (first, message_id)):
             await client_of(run).call("POST", f"{conversation.path}/cancel", {"messageId": one})
             assert (await conversation.terminal_of(one)).event == "cancelled"
+            await client_of(run).call("DELETE", conversation.path)  # or its worker would have the next one's place
 
 
 async def test_a_link_that_stays_cut_is_a_lost_worker(run: LobuRun, nursery: trio.Nursery) -> None:
