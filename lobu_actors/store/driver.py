@@ -45,6 +45,7 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 
 CANCEL_SECONDS = 1.0  # how long a dead statement may keep its caller for asking the server to drop it
+PREPARED_MAX = 300  # more than there are queries, times the types that a NULL may change
 
 # SQLSTATE classes and codes after which the statement was certainly rolled back and may succeed later.
 _TRY_AGAIN = frozenset({"40001", "40P01", "40000", "55P03", "57014", "57P03", "25006"})
@@ -196,10 +197,12 @@ class Connection(psycopg.AsyncConnection[Row]):
             types = transformer.types or ()
             name = self._names.get((statement, types))
             if name is None:
-                name = b"lobu_%d" % len(self._names)
+                # What comes when the session holds as many as it may is prepared without a name, each time anew.
+                name = b"lobu_%d" % len(self._names) if len(self._names) < PREPARED_MAX else b""
                 self.pgconn.send_prepare(name, text, types)
                 await self._result()
-                self._names[statement, types] = name
+                if name:
+                    self._names[statement, types] = name
             form = pq.Format.BINARY if binary else pq.Format.TEXT
             self.pgconn.send_query_prepared(name, values, transformer.formats, form)
             result = await self._result()

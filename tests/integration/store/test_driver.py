@@ -4,6 +4,7 @@ import psycopg
 import pytest
 import trio
 
+from lobu_actors.store import driver
 from lobu_actors.store.driver import open_connection, store_error
 from lobu_actors.store.errors import (
     InvalidDatabaseUrl,
@@ -74,6 +75,14 @@ async def test_statements_are_prepared_once_for_every_size_of_number(connection)
             assert await fetch(connection, b"SELECT %(n)s + 0", {"n": number}) == [(number,)]
     [(count,)] = await fetch(connection, b"SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%+ 0'")
     assert count == 1
+
+
+async def test_a_session_holds_no_more_than_it_may(connection, monkeypatch):
+    monkeypatch.setattr(driver, "PREPARED_MAX", 2)
+    for number in range(5):
+        for _ in range(2):
+            assert await fetch(connection, b"SELECT %%(n)s + %d" % number, {"n": 1}) == [(1 + number,)]
+    assert await fetch(connection, b"SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == [(2,)]
 
 
 async def test_an_error_does_not_quote_the_row_that_was_refused(connection):
