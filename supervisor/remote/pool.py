@@ -6,10 +6,8 @@ first served, within one organization and worker type. What a worker does with i
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import islice
 
 import attrs
 import structlog
@@ -25,7 +23,7 @@ from lobu_actors.runtime.child_spec import ChildContext
 from supervisor.remote.carrying import Files
 from supervisor.remote.sending import BEAT_SECONDS
 from supervisor.remote.worker import RemoteWorker
-from supervisor.workers.info import WorkerInfo
+from supervisor.workers.info import WorkerInfo, oldest
 from supervisor.workers.types import WorkerLimits, WorkerType
 from supervisor.workspaces.usage import Quota
 from supervisor.workspaces.workspace import HostWorkspaces
@@ -98,13 +96,7 @@ class RemoteWorkers:
 
     def oldest(self, organization_id: str, most: int) -> list[WorkerInfo]:
         """One organization's, in the order of asking."""
-        now = time.monotonic()
-        own = (
-            worker
-            for worker in self._workers.values()
-            if worker.request.ref.organization_id == organization_id and worker.state != "gone"
-        )
-        return [_info(worker, now) for worker in islice(own, most)]
+        return oldest(self._workers.values(), organization_id, most, _info)
 
     def idle(self, organization_id: str, worker: str | None = None) -> int:
         """Places that wait for a worker, of one type or of all."""

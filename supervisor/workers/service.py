@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -22,7 +21,7 @@ from supervisor.spawner.connection import SpawnedProcess, SpawnFailed
 from supervisor.spawner.link import Context, SpawnerLink
 from supervisor.spawner.protocol import EXEC, ZYGOTE, Preload, Spawn
 from supervisor.workers.containment import Containment
-from supervisor.workers.info import WorkerInfo
+from supervisor.workers.info import WorkerInfo, oldest
 from supervisor.workers.label import Label, decode, encode
 from supervisor.workers.process import Launch, WorkerProcess
 from supervisor.workers.types import WorkerLimits, WorkerType
@@ -186,13 +185,7 @@ class WorkerProcesses:
 
     def oldest(self, organization_id: str, most: int) -> list[WorkerInfo]:
         """One organization's; as `snapshot`, which looks at all."""
-        now = time.monotonic()
-        own = (
-            worker
-            for worker in self._workers.values()
-            if worker.request.ref.organization_id == organization_id and worker.state != "gone"
-        )
-        return [_info(worker, now) for worker in islice(own, most)]
+        return oldest(self._workers.values(), organization_id, most, _info)
 
     def end_for_its_workspace(self, worker_id: str, detail: str) -> None:
         """The workspace that this worker works in was found to be over the limit."""
