@@ -116,21 +116,21 @@ async def _extend(store: PostgresStore, scene: Scene) -> object:
 KINDS = (
     Kind(
         "start_run",
-        ("start_run_if_lease_held",),
+        ("start_runs_if_lease_held",),
         "queued",
         lambda store, at: store.start_run(at.lease, start_of(_queued(at))),
         lambda found, at: found.live_run is not None and found.live_run.turn_ids == (_queued(at).turn_id,),
     ),
     Kind(
         "finish_run",
-        ("finish_run_if_lease_held",),
+        ("finish_runs_if_lease_held",),
         "running",
         _finish,
         lambda found, at: not _still_owes(found, _running(at)),
     ),
     Kind(
         "finish_run, of a turn that waits",
-        ("finish_run_if_lease_held",),
+        ("finish_runs_if_lease_held",),
         "queued",
         lambda store, at: store.finish_run(at.lease, end_of(_queued(at), None, failed=True)),
         lambda found, at: not _still_owes(found, _queued(at)),

@@ -36,13 +36,20 @@ class Pool:
         self._closed = False
 
     async def fetch(
-        self, statement: bytes, params: dict[str, Any] | None = None, *, write: bool, binary: bool = False
+        self,
+        statement: bytes,
+        params: dict[str, Any] | None = None,
+        *,
+        write: bool,
+        binary: bool = False,
+        share: float = 1.0,
     ) -> list[Row]:
-        """One statement on a connection of the pool, within the call deadline, waiting for a connection included.
+        """One statement on a connection of the pool, within `share` of the call deadline, waiting for a connection
+        included.
 
         Raises StoreUnavailable when it was never sent; else as `Connection.fetch`.
         """
-        deadline = trio.current_time() + self._timeout
+        deadline = trio.current_time() + self._timeout * share
         try:
             self._permits.acquire_nowait()
         except trio.WouldBlock:

@@ -128,9 +128,9 @@ async def test_a_turn_is_three_statements_and_no_notice(log: tuple[LobuRun, Log]
     assert all(counted[name] <= seconds + 1 for name in EACH_SECOND), (counted, seconds)
     of_turns = {name: count for name, count in counted.items() if name not in ON_ITS_OWN | EACH_SECOND}
     assert of_turns == {
-        "accept_turn_if_open_and_not_full": TURNS,
-        "start_run_if_lease_held": TURNS,
-        "finish_run_if_lease_held": TURNS,
+        "accept_turns_if_open_and_not_full": TURNS,
+        "start_runs_if_lease_held": TURNS,
+        "finish_runs_if_lease_held": TURNS,
     }
 
 
@@ -144,12 +144,12 @@ async def test_the_first_turn_of_a_conversation_adds_the_lease_and_what_an_actor
     counted = said.between("begin", "end")
     assert {name: count for name, count in counted.items() if name not in ON_ITS_OWN | EACH_SECOND} == {
         "find_agent": 1,
-        "accept_turn_if_open_and_not_full": 1,
+        "accept_turns_if_open_and_not_full": 1,
         "acquire_lease_unless_held_by_live_host": 1,
         "load_activation": 1,
         "load_owed_if_lease_held": 1,
-        "start_run_if_lease_held": 1,
-        "finish_run_if_lease_held": 1,
+        "start_runs_if_lease_held": 1,
+        "finish_runs_if_lease_held": 1,
     }
 
 

@@ -7,6 +7,7 @@ second look is a statement of its own, so that it sees what committed while the 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 from lobu_actors.contract.errors import TurnError, turn_error_text
@@ -48,6 +49,8 @@ from lobu_actors.store.records import (
 
 ACQUIRE_ROUNDS = 3
 ACTIVATION_OWED_LIMIT = 1000  # of the queue; the rest is loaded when these are done
+
+_numbers = itertools.count()  # names a run within its statement
 
 
 class ActorPart(Part):
@@ -109,18 +112,18 @@ class ActorPart(Part):
             "attempt": run.attempt,
             "worker_pid": run.worker_pid,
             "worker_started_at": run.worker_started_at,
-            "restart_events": to_json(run.restart_events),
+            "restart_events": run.restart_events,
         }
-        rows = await self.write("start_run_if_lease_held", params)
+        rows = await self.write_together("start_runs_if_lease_held", lease.ref, params)
         if not rows:
             rows = await self.read("find_started_run", params)
         return _events(lease, rows) if rows else None
 
     async def finish_run(self, lease: Lease, run: FinishRun) -> list[Event] | None:
         params = _finish_params(lease, run)
-        rows = await self.write("finish_run_if_lease_held", params)
+        rows = await self.write_together("finish_runs_if_lease_held", lease.ref, params)
         if not rows:
-            rows = await self.read("find_finished_run", params)
+            rows = await self.read("find_finished_run", params | {"ends": to_json(params["ends"])})
         return _events(lease, rows) if rows else None
 
     async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn | CorruptMarker] | None:
@@ -200,18 +203,19 @@ def _finish_params(lease: Lease, run: FinishRun) -> Params:
     if any(end.event_type not in TERMINAL_EVENTS for end in run.ends):
         raise ValueError("finish_run writes terminal events only")
     return lease_params(lease) | {
+        "no": next(_numbers),
         "run_id": run.run_id,
         "turn_ids": [end.turn_id for end in run.ends],
-        "ends": to_json(ends),
+        "ends": ends,
         "status": run.status.value,
         "turn_status": run.turn_status.value,
         "error_code": run.error_code,
         "exit_status": run.exit_status,
-        "usage": None if run.usage is None else to_json(run.usage),
-        "timeline": to_json(run.timeline) if run.timeline else None,
+        "usage": run.usage,
+        "timeline": run.timeline or None,
         "attempt": run.attempt,
         "text_offset": run.text_offset,
-        "file_ids": list(run.file_ids),
+        "file_ids": run.file_ids,
         "generation": None if segment is None else segment.generation,
         "base_length": None if segment is None else segment.base_length,
         "total_length": None if segment is None else segment.total_length,

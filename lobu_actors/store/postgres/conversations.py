@@ -5,7 +5,7 @@ from __future__ import annotations
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.store.errors import StoreRejected
-from lobu_actors.store.postgres.rows import Part, ref_params, to_conversation, to_event, to_json, to_turn
+from lobu_actors.store.postgres.rows import Part, ref_params, to_conversation, to_event, to_turn
 from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, Turn
 from lobu_actors.store.snapshots import join_segments
 
@@ -48,15 +48,15 @@ class ConversationPart(Part):
             "message_id": turn.message_id,
             "content": turn.content,
             "on_busy": turn.on_busy.value,
-            "payload": to_json(turn.payload),
+            "payload": turn.payload,
             "max_owed": max_owed,
-            "file_ids": list(turn.file_ids),
+            "file_ids": turn.file_ids,
             "guardrail_code": turn.verdict and turn.verdict.code,
             "guardrail_error": turn.verdict and turn.verdict.error,
-            "guardrail_context": to_json(turn.verdict.context) if turn.verdict and turn.verdict.context else None,
+            "guardrail_context": (turn.verdict and turn.verdict.context) or None,
         }
         for _ in range(ROUNDS):
-            rows = await self.write("accept_turn_if_open_and_not_full", params)
+            rows = await self.write_together("accept_turns_if_open_and_not_full", turn.ref, params)
             if rows:
                 return Accepted(_new_turn(turn, *rows[0]), created=True)
             known = await self.find_turn(turn.ref, turn.message_id)

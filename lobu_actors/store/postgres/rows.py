@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from lobu_actors.contract.states import (
     RunStatus,
     TurnStatus,
 )
+from lobu_actors.store.batch import Batch
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.driver import Row
 from lobu_actors.store.errors import TurnUnreadable
@@ -40,6 +42,7 @@ from lobu_actors.store.records import (
 Params = dict[str, Any]
 E = TypeVar("E", bound=StrEnum)
 
+SHARED_PATIENCE = 0.2  # of a call's deadline, for a statement of several callers
 AGENT_COLUMNS = 9
 CONVERSATION_COLUMNS = 13
 MARK_COLUMNS = 4
@@ -51,12 +54,29 @@ class Part:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self._batches: dict[str, Batch] = {}
 
     async def read(self, name: str, params: Params | None = None, *, binary: bool = False) -> list[Row]:
         return await self.pool.fetch(query(name), params, write=False, binary=binary)
 
     async def write(self, name: str, params: Params | None = None) -> list[Row]:
         return await self.pool.fetch(query(name), params, write=True)
+
+    async def write_together(self, name: str, ref: ConversationRef, item: Params) -> list[Row]:
+        """A statement that does for several conversations what it does for one: with whoever else asks for it now.
+
+        `item` holds the conversation's own values. The statement's rows begin with organization and conversation.
+        """
+        batch = self._batches.get(name)
+        if batch is None:
+            send = partial(self._send_batch, query(name))
+            batch = self._batches[name] = Batch(send, key_columns=2)
+        return await batch.rows((ref.organization_id, ref.conversation_id), msgspec.json.encode(item))
+
+    async def _send_batch(self, statement: bytes, items: str, members: int) -> list[Row]:
+        # What several wait for is given up early: one of them may have a row that somebody keeps locked.
+        share = 1.0 if members == 1 else SHARED_PATIENCE
+        return await self.pool.fetch(statement, {"asked": items}, write=True, share=share)
 
 
 def to_json(value: Any) -> str:

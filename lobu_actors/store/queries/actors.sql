@@ -62,55 +62,66 @@ LEFT JOIN run r ON r.organization_id = c.organization_id AND r.agent_id = c.agen
 WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
     AND c.conversation_id = %(conversation_id)s;
 
--- name: start_run_if_lease_held
--- Begins a run of turns that are all queued (owed, and in no run), routes their markers, appends `restart` events.
--- No row when refused.
+-- name: start_runs_if_lease_held
+-- Begins runs, of one conversation each, of turns that are all queued (owed, and in no run), routes their markers,
+-- appends `restart` events. No row for what is refused.
 WITH held AS MATERIALIZED (
-    SELECT epoch FROM actor_lease
-    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
-        AND host_id = %(host_id)s AND epoch = %(epoch)s
-    FOR SHARE
+    SELECT r.*
+    FROM json_to_recordset(%(asked)s::json) AS r (organization_id text, agent_id text, conversation_id text,
+        host_id text, epoch bigint, run_id text, turn_ids text[], attempt integer, worker_pid integer,
+        worker_started_at float8, restart_events jsonb)
+    JOIN actor_lease l ON l.organization_id = r.organization_id AND l.kind = 'conversation'
+        AND l.key = r.conversation_id AND l.host_id = r.host_id AND l.epoch = r.epoch
+    FOR SHARE OF l
 ), queued AS MATERIALIZED (
-    SELECT m.turn_id FROM held, turn_marker m
-    WHERE m.organization_id = %(organization_id)s AND m.agent_id = %(agent_id)s
-        AND m.conversation_id = %(conversation_id)s AND m.turn_id = ANY (%(turn_ids)s::text[]) AND m.run_id IS NULL
+    SELECT r.organization_id, r.run_id, m.turn_id
+    FROM held r CROSS JOIN unnest(r.turn_ids) AS w (turn_id)
+    JOIN turn_marker m ON m.organization_id = r.organization_id AND m.turn_id = w.turn_id AND m.agent_id = r.agent_id
+        AND m.conversation_id = r.conversation_id
+    WHERE m.run_id IS NULL
     FOR NO KEY UPDATE OF m
 ), started AS (
     INSERT INTO run (organization_id, run_id, agent_id, conversation_id, turn_ids, host_id, epoch, attempt, worker_pid,
         worker_started_at)
-    SELECT %(organization_id)s, %(run_id)s, %(agent_id)s, %(conversation_id)s, %(turn_ids)s::text[], %(host_id)s,
-        %(epoch)s, %(attempt)s, %(worker_pid)s, %(worker_started_at)s::float8
-    FROM (SELECT count(*) AS n FROM queued) q WHERE q.n = cardinality(%(turn_ids)s::text[])
+    SELECT r.organization_id, r.run_id, r.agent_id, r.conversation_id, r.turn_ids, r.host_id, r.epoch, r.attempt,
+        r.worker_pid, r.worker_started_at
+    FROM held r
+    WHERE cardinality(r.turn_ids) = (
+        SELECT count(*) FROM queued q WHERE q.organization_id = r.organization_id AND q.run_id = r.run_id)
     ON CONFLICT DO NOTHING
-    RETURNING run_id
+    RETURNING organization_id, run_id, agent_id, conversation_id, turn_ids, host_id, epoch, attempt
 ), moved AS (
-    UPDATE turn t SET status = 'running', attempt = %(attempt)s, started_at = clock_timestamp(), error_code = NULL
-    FROM started
-    WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[])
+    UPDATE turn t SET status = 'running', attempt = s.attempt, started_at = clock_timestamp(), error_code = NULL
+    FROM started s CROSS JOIN unnest(s.turn_ids) AS w (turn_id)
+    WHERE t.organization_id = s.organization_id AND t.turn_id = w.turn_id
 ), routed AS (
-    UPDATE turn_marker m SET host_id = %(host_id)s, run_id = started.run_id
-    FROM started
-    WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
-        AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s
+    UPDATE turn_marker m SET host_id = s.host_id, run_id = s.run_id
+    FROM started s CROSS JOIN unnest(s.turn_ids) AS w (turn_id)
+    WHERE m.organization_id = s.organization_id AND m.turn_id = w.turn_id AND m.agent_id = s.agent_id
+        AND m.conversation_id = s.conversation_id
 ), restart AS MATERIALIZED (
-    SELECT x.data, x.no, (%(turn_ids)s::text[])[x.no] AS turn_id
-    FROM jsonb_array_elements(%(restart_events)s::jsonb) WITH ORDINALITY AS x (data, no)
+    SELECT s.*, x.data, x.no, s.turn_ids[x.no] AS turn_id
+    FROM started s JOIN held r ON r.organization_id = s.organization_id AND r.run_id = s.run_id
+    CROSS JOIN jsonb_array_elements(r.restart_events) WITH ORDINALITY AS x (data, no)
 ), seqs AS (
     UPDATE conversation c SET next_event_seq = next_event_seq + n.n
-    FROM (SELECT count(*) AS n FROM restart, started) n
-    WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
-        AND c.conversation_id = %(conversation_id)s AND n.n > 0
-    RETURNING c.next_event_seq - n.n AS first
+    FROM (
+        SELECT organization_id, agent_id, conversation_id, count(*) AS n FROM restart
+        GROUP BY organization_id, agent_id, conversation_id
+    ) n
+    WHERE c.organization_id = n.organization_id AND c.agent_id = n.agent_id AND c.conversation_id = n.conversation_id
+    RETURNING c.organization_id, c.conversation_id, c.next_event_seq - n.n AS first
 ), events AS (
     INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id,
         attempt, text_offset, epoch)
-    SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, seqs.first + restart.no - 1, restart.turn_id,
-        'restart', restart.data, %(run_id)s, %(attempt)s, 0, %(epoch)s
-    FROM seqs, restart
-    RETURNING seq, turn_id, type, data, run_id, attempt, text_offset
+    SELECT x.organization_id, x.agent_id, x.conversation_id, seqs.first + x.no - 1, x.turn_id, 'restart', x.data,
+        x.run_id, x.attempt, 0, x.epoch
+    FROM seqs JOIN restart x ON x.organization_id = seqs.organization_id AND x.conversation_id = seqs.conversation_id
+    RETURNING organization_id, conversation_id, seq, turn_id, type, data, run_id, attempt, text_offset
 )
-SELECT e.seq, e.turn_id, e.type, e.data, e.run_id, e.attempt, e.text_offset
-FROM started LEFT JOIN events e ON true
+SELECT s.organization_id, s.conversation_id, e.seq, e.turn_id, e.type, e.data, e.run_id, e.attempt, e.text_offset
+FROM started s
+LEFT JOIN events e ON e.organization_id = s.organization_id AND e.conversation_id = s.conversation_id
 ORDER BY e.seq;
 
 -- name: find_started_run
@@ -132,75 +143,82 @@ LEFT JOIN conversation_event e ON e.organization_id = %(organization_id)s AND e.
         WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[]))
 ORDER BY e.seq;
 
--- name: finish_run_if_lease_held
--- The terminal statement. The markers decide: what is taken here is ended here, and nothing else is.
--- Without a run id, a predecessor's live run ends with the last of its turns.
+-- name: finish_runs_if_lease_held
+-- The terminal statement, for runs of one conversation each. The markers decide: what is taken here is ended here, and
+-- nothing else is. Without a run id, a predecessor's live run ends with the last of its turns.
+-- A run is live until it has ended; asked for by its status, the planner would read all of them from their small index.
 WITH held AS MATERIALIZED (
-    SELECT epoch FROM actor_lease
-    WHERE organization_id = %(organization_id)s AND kind = 'conversation' AND key = %(conversation_id)s
-        AND host_id = %(host_id)s AND epoch = %(epoch)s
-    FOR SHARE
+    SELECT f.*
+    FROM json_to_recordset(%(asked)s::json) AS f (no bigint, organization_id text, agent_id text, conversation_id text,
+        host_id text, epoch bigint, run_id text, turn_ids text[], ends jsonb, status text, turn_status text,
+        error_code text, exit_status text, usage jsonb, timeline jsonb, attempt integer, text_offset bigint,
+        file_ids text[], generation integer, base_length bigint, total_length bigint, sha256 text, segment text)
+    JOIN actor_lease l ON l.organization_id = f.organization_id AND l.kind = 'conversation'
+        AND l.key = f.conversation_id AND l.host_id = f.host_id AND l.epoch = f.epoch
+    FOR SHARE OF l
 ), live AS MATERIALIZED (
-    SELECT r.run_id FROM held, run r
-    WHERE r.organization_id = %(organization_id)s AND r.run_id = %(run_id)s AND r.agent_id = %(agent_id)s
-        AND r.conversation_id = %(conversation_id)s AND r.status = 'live'
+    SELECT h.no
+    FROM held h
+    JOIN run r ON r.organization_id = h.organization_id AND r.run_id = h.run_id AND r.agent_id = h.agent_id
+        AND r.conversation_id = h.conversation_id
+    WHERE r.ended_at IS NULL
     FOR NO KEY UPDATE OF r
-), fit AS MATERIALIZED (
-    SELECT 1 FROM held WHERE %(run_id)s::text IS NULL
-    UNION ALL SELECT 1 FROM live
 ), wanted AS MATERIALIZED (
-    SELECT x.no, x.e ->> 'turn_id' AS turn_id, x.e ->> 'type' AS type, x.e -> 'data' AS data
-    FROM jsonb_array_elements(%(ends)s::jsonb) WITH ORDINALITY AS x (e, no)
+    SELECT h.no AS run_no, h.organization_id, h.agent_id, h.conversation_id, h.epoch, h.run_id, h.turn_ids, h.status,
+        h.turn_status, h.error_code, h.exit_status, h.usage, h.timeline, h.attempt, h.text_offset, h.file_ids,
+        x.no, x.e ->> 'turn_id' AS turn_id, x.e ->> 'type' AS type, x.e -> 'data' AS data
+    FROM held h CROSS JOIN jsonb_array_elements(h.ends) WITH ORDINALITY AS x (e, no)
+    WHERE h.run_id IS NULL OR h.no IN (SELECT no FROM live)
 ), taken AS (
-    DELETE FROM turn_marker m USING fit, wanted w
-    WHERE m.organization_id = %(organization_id)s AND m.turn_id = ANY (%(turn_ids)s::text[])
-        AND m.turn_id = w.turn_id AND m.agent_id = %(agent_id)s AND m.conversation_id = %(conversation_id)s
-    RETURNING w.no, w.turn_id, w.type, w.data, m.run_id AS was_in
-), won AS MATERIALIZED (
-    SELECT count(*) AS n FROM taken
+    DELETE FROM turn_marker m USING wanted w
+    WHERE m.organization_id = w.organization_id AND m.turn_id = w.turn_id AND m.agent_id = w.agent_id
+        AND m.conversation_id = w.conversation_id
+    RETURNING w.*, m.run_id AS was_in
 ), ended AS (
-    UPDATE turn t SET status = %(turn_status)s, error_code = %(error_code)s, ended_at = clock_timestamp()
+    UPDATE turn t SET status = taken.turn_status, error_code = taken.error_code, ended_at = clock_timestamp()
     FROM taken
-    WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[])
-        AND t.turn_id = taken.turn_id
+    WHERE t.organization_id = taken.organization_id AND t.turn_id = taken.turn_id
 ), run_ended AS (
-    UPDATE run r SET status = %(status)s, error_code = %(error_code)s, exit_status = %(exit_status)s,
-        usage = %(usage)s::jsonb, timeline = %(timeline)s::jsonb, ended_at = clock_timestamp(), ended_epoch = %(epoch)s
-    FROM (SELECT DISTINCT coalesce(%(run_id)s::text, was_in) AS run_id FROM taken) w
-    WHERE r.organization_id = %(organization_id)s AND r.agent_id = %(agent_id)s
-        AND r.conversation_id = %(conversation_id)s AND r.run_id = w.run_id AND r.status = 'live'
-        AND (%(run_id)s::text IS NOT NULL OR NOT EXISTS (
+    UPDATE run r SET status = w.status, error_code = w.error_code, exit_status = w.exit_status, usage = w.usage,
+        timeline = w.timeline, ended_at = clock_timestamp(), ended_epoch = w.epoch
+    FROM (SELECT DISTINCT ON (run_no, coalesce(run_id, was_in)) *, coalesce(run_id, was_in) AS ends FROM taken) w
+    WHERE r.organization_id = w.organization_id AND r.run_id = w.ends AND r.agent_id = w.agent_id
+        AND r.conversation_id = w.conversation_id AND r.ended_at IS NULL
+        AND (w.run_id IS NOT NULL OR NOT EXISTS (
             SELECT 1 FROM turn_marker o
-            WHERE o.organization_id = %(organization_id)s AND o.agent_id = %(agent_id)s
-                AND o.conversation_id = %(conversation_id)s
-                AND o.run_id = w.run_id AND o.turn_id <> ALL (%(turn_ids)s::text[])))
+            WHERE o.organization_id = w.organization_id AND o.agent_id = w.agent_id
+                AND o.conversation_id = w.conversation_id
+                AND o.run_id = w.ends AND o.turn_id <> ALL (w.turn_ids)))
 ), seqs AS (
-    UPDATE conversation c SET next_event_seq = next_event_seq + won.n, last_activity_at = clock_timestamp()
-    FROM won
-    WHERE c.organization_id = %(organization_id)s AND c.agent_id = %(agent_id)s
-        AND c.conversation_id = %(conversation_id)s AND won.n > 0
-    RETURNING c.next_event_seq - won.n AS first
+    UPDATE conversation c SET next_event_seq = next_event_seq + n.n, last_activity_at = clock_timestamp()
+    FROM (
+        SELECT run_no, organization_id, agent_id, conversation_id, count(*) AS n FROM taken
+        GROUP BY run_no, organization_id, agent_id, conversation_id
+    ) n
+    WHERE c.organization_id = n.organization_id AND c.agent_id = n.agent_id AND c.conversation_id = n.conversation_id
+    RETURNING n.run_no, c.next_event_seq - n.n AS first
 ), segment AS (
     INSERT INTO transcript_segment (organization_id, agent_id, conversation_id, generation, run_id, seq, base_length,
         total_length, sha256, data)
-    SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s, %(generation)s, %(run_id)s, seqs.first,
-        %(base_length)s, %(total_length)s, %(sha256)s, %(segment)s::bytea
-    FROM seqs WHERE %(segment)s::bytea IS NOT NULL
+    SELECT h.organization_id, h.agent_id, h.conversation_id, h.generation, h.run_id, seqs.first, h.base_length,
+        h.total_length, h.sha256, decode(h.segment, 'base64')
+    FROM seqs JOIN held h ON h.no = seqs.run_no
+    WHERE h.segment IS NOT NULL
 ), bound AS (
-    UPDATE file f SET turn_id = first.turn_id, expires_at = NULL
-    FROM (SELECT turn_id FROM taken ORDER BY no LIMIT 1) first
-    WHERE f.organization_id = %(organization_id)s AND f.file_id = ANY (%(file_ids)s::text[]) AND f.turn_id IS NULL
-        AND f.sha256 <> '' AND f.agent_id = %(agent_id)s AND f.conversation_id = %(conversation_id)s
+    UPDATE file f SET turn_id = w.turn_id, expires_at = NULL
+    FROM (SELECT DISTINCT ON (run_no) * FROM taken ORDER BY run_no, no) w CROSS JOIN unnest(w.file_ids) AS x (file_id)
+    WHERE f.organization_id = w.organization_id AND f.file_id = x.file_id AND f.turn_id IS NULL
+        AND f.sha256 <> '' AND f.agent_id = w.agent_id AND f.conversation_id = w.conversation_id
 ), events AS (
     INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id,
         attempt, text_offset, epoch)
-    SELECT %(organization_id)s, %(agent_id)s, %(conversation_id)s,
-        seqs.first + row_number() OVER (ORDER BY t.no) - 1, t.turn_id, t.type, t.data, %(run_id)s, %(attempt)s,
-        %(text_offset)s, %(epoch)s
-    FROM seqs, taken t
-    RETURNING seq, turn_id, type, data, run_id, attempt, text_offset
+    SELECT k.organization_id, k.agent_id, k.conversation_id,
+        seqs.first + row_number() OVER (PARTITION BY k.run_no ORDER BY k.no) - 1, k.turn_id, k.type, k.data, k.run_id,
+        k.attempt, k.text_offset, k.epoch
+    FROM seqs JOIN taken k ON k.run_no = seqs.run_no
+    RETURNING organization_id, conversation_id, seq, turn_id, type, data, run_id, attempt, text_offset
 )
-SELECT seq, turn_id, type, data, run_id, attempt, text_offset FROM events ORDER BY seq;
+SELECT organization_id, conversation_id, seq, turn_id, type, data, run_id, attempt, text_offset FROM events ORDER BY seq;
 
 -- name: find_finished_run
 -- Terminal events that an earlier call with the same arguments wrote. The epoch names one activation of one actor, so

@@ -47,47 +47,54 @@ CROSS JOIN LATERAL (
 ) o
 ORDER BY c.created_at DESC, c.conversation_id;
 
--- name: accept_turn_if_open_and_not_full
--- Inserts turn and marker, and makes the files that came with it the turn's: all of them or no turn. No row when refused
--- or when the message is known.
+-- name: accept_turns_if_open_and_not_full
+-- Inserts turns and markers, of one conversation each, and makes the files that came with a turn its own: all of them or
+-- no turn. No row for what is refused or known.
 -- KEY SHARE waits for nobody but mark_closing, and mark_closing (FOR UPDATE) waits for it: once a conversation is
 -- marked, no accept that missed the mark is still under way, so its close cannot overlook a turn.
 WITH open AS MATERIALIZED (
-    SELECT next_event_seq FROM conversation
-    WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
-        AND conversation_id = %(conversation_id)s AND closing_at IS NULL
-    FOR KEY SHARE
-), owed AS MATERIALIZED (
-    SELECT count(*) AS n FROM (
-        SELECT 1 FROM turn_marker
-        WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
-            AND conversation_id = %(conversation_id)s
-        LIMIT %(max_owed)s
-    ) m
+    SELECT t.*, c.next_event_seq - 1 AS first_seq
+    FROM json_to_recordset(%(asked)s::json) AS t (organization_id text, agent_id text, conversation_id text,
+        turn_id text, message_id text, content text, on_busy text, payload jsonb, max_owed bigint, file_ids text[],
+        guardrail_code text, guardrail_error text, guardrail_context jsonb)
+    JOIN conversation c ON c.organization_id = t.organization_id AND c.agent_id = t.agent_id
+        AND c.conversation_id = t.conversation_id
+    WHERE c.closing_at IS NULL
+    FOR KEY SHARE OF c
 ), brought AS MATERIALIZED (
-    SELECT file_id FROM file
-    WHERE organization_id = %(organization_id)s AND file_id = ANY (%(file_ids)s::text[])
-        AND agent_id = %(agent_id)s AND conversation_id = %(conversation_id)s AND turn_id IS NULL AND sha256 <> ''
-    FOR UPDATE
+    SELECT f.organization_id, f.file_id, t.turn_id
+    FROM open t CROSS JOIN unnest(t.file_ids) AS w (file_id)
+    JOIN file f ON f.organization_id = t.organization_id AND f.file_id = w.file_id
+        AND f.agent_id = t.agent_id AND f.conversation_id = t.conversation_id
+    WHERE f.turn_id IS NULL AND f.sha256 <> ''
+    FOR UPDATE OF f
 ), made AS (
     INSERT INTO turn (organization_id, turn_id, agent_id, conversation_id, message_id, content, on_busy, payload,
         position, first_seq, guardrail_code, guardrail_error, guardrail_context)
-    SELECT %(organization_id)s, %(turn_id)s, %(agent_id)s, %(conversation_id)s, %(message_id)s, %(content)s,
-        %(on_busy)s, %(payload)s::jsonb, owed.n, open.next_event_seq - 1, %(guardrail_code)s, %(guardrail_error)s,
-        %(guardrail_context)s::jsonb
-    FROM open, owed WHERE owed.n < %(max_owed)s AND (owed.n = 0 OR %(on_busy)s <> 'reject')
-        AND (SELECT count(*) FROM brought) = cardinality(%(file_ids)s::text[])
+    SELECT t.organization_id, t.turn_id, t.agent_id, t.conversation_id, t.message_id, t.content, t.on_busy, t.payload,
+        owed.n, t.first_seq, t.guardrail_code, t.guardrail_error, t.guardrail_context
+    FROM open t
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS n FROM (
+            SELECT 1 FROM turn_marker m
+            WHERE m.organization_id = t.organization_id AND m.agent_id = t.agent_id
+                AND m.conversation_id = t.conversation_id
+            LIMIT t.max_owed
+        ) m
+    ) owed
+    WHERE owed.n < t.max_owed AND (owed.n = 0 OR t.on_busy <> 'reject')
+        AND (SELECT count(*) FROM brought b WHERE b.turn_id = t.turn_id) = cardinality(t.file_ids)
     ON CONFLICT DO NOTHING
-    RETURNING position, first_seq, accepted_at
+    RETURNING organization_id, turn_id, agent_id, conversation_id, position, first_seq, accepted_at
 ), marked AS (
     INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since)
-    SELECT %(organization_id)s, %(turn_id)s, %(agent_id)s, %(conversation_id)s, accepted_at, accepted_at FROM made
+    SELECT organization_id, turn_id, agent_id, conversation_id, accepted_at, accepted_at FROM made
 ), bound AS (
-    UPDATE file f SET turn_id = %(turn_id)s, expires_at = NULL
-    FROM made
-    WHERE f.organization_id = %(organization_id)s AND f.file_id = ANY (%(file_ids)s::text[])
+    UPDATE file f SET turn_id = made.turn_id, expires_at = NULL
+    FROM made JOIN brought b ON b.organization_id = made.organization_id AND b.turn_id = made.turn_id
+    WHERE f.organization_id = b.organization_id AND f.file_id = b.file_id
 )
-SELECT position, first_seq, accepted_at FROM made;
+SELECT organization_id, conversation_id, position, first_seq, accepted_at FROM made;
 
 -- name: explain_refusal
 -- Why accept_turn wrote nothing: is the conversation there, is it open, how much does it owe.

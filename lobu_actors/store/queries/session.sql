@@ -6,7 +6,8 @@
 -- client instead of keeping its locks for hours. Every statement here is meant to be answered from an index; a plan
 -- that was cached while its tables were still empty would else read all of them once they have grown.
 SELECT set_config('TimeZone', 'UTC', false), set_config('jit', 'off', false),
-    set_config('enable_seqscan', 'off', false),
+    set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+    set_config('enable_mergejoin', 'off', false),
     set_config('synchronous_commit',
         CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
         false),

@@ -25,8 +25,25 @@ KEYS: dict[str, object] = {
     "attempt": 1, "generation": 1, "error_code": None, "exit_status": None, "text_offset": 0, "data": "{}",
     "file_id": "f3", "file_ids": ["f3"], "chunk_no": 0, "model": None, "provider": None,
 }  # fmt: skip
-_TURN = {"turn_id": "new", "message_id": "new", "content": "x", "on_busy": "enqueue", "payload": "{}", "max_owed": 100,
-         "file_ids": ["u3"], "guardrail_code": None, "guardrail_error": None, "guardrail_context": None}  # fmt: skip
+_TOGETHER = range(0, 90, 3)  # h1's conversations that go with each other in one statement
+_TURNS = [
+    {"organization_id": "acme", "agent_id": "agent", "conversation_id": f"c{n}", "turn_id": f"new{n}",
+     "message_id": "new", "content": "x", "on_busy": "enqueue", "payload": {}, "max_owed": 100, "file_ids": [f"u{n}"]}
+    for n in _TOGETHER
+]  # fmt: skip
+_STARTS = [
+    {"organization_id": "acme", "agent_id": "agent", "conversation_id": f"c{n}", "host_id": "h1", "epoch": 1,
+     "run_id": f"new{n}", "turn_ids": [f"t{20_000 + n}"], "attempt": 2,
+     "restart_events": [{"type": "restart"}]}
+    for n in _TOGETHER
+]  # fmt: skip
+_FINISHES = [
+    {"no": n, "organization_id": "acme", "agent_id": "agent", "conversation_id": f"c{n}", "host_id": "h1", "epoch": 1,
+     "run_id": f"live{n}", "turn_ids": [f"t{n}"], "ends": [{"turn_id": f"t{n}", "type": "complete", "data": {}}],
+     "status": "completed", "turn_status": "completed", "file_ids": [f"u{n}"], "generation": 2, "base_length": 0,
+     "total_length": 3, "sha256": "x", "segment": "YWJj"}
+    for n in _TOGETHER
+]  # fmt: skip
 _ENDS = json.dumps([{"turn_id": "t3", "type": "complete", "data": {}}])
 _DEADLINES = [
     {"organization_id": "acme", "turn_id": f"t{n}", "run_id": f"live{n}", "seconds": 20} for n in range(0, 3000, 3)
@@ -34,7 +51,7 @@ _DEADLINES = [
 _POLLER: dict[str, object] = {"kind": "poller", "key": "telegram:1"}
 HOT: dict[str, dict[str, object]] = {
     # accept, claim, run, end
-    "accept_turn_if_open_and_not_full": _TURN,
+    "accept_turns_if_open_and_not_full": {"asked": json.dumps(_TURNS)},
     "explain_refusal": {},
     "find_turn_by_message": {"message_id": "tm3"},
     "find_owed_turn": {},
@@ -42,19 +59,14 @@ HOT: dict[str, dict[str, object]] = {
     "acquire_lease_unless_held_by_live_host": {"overdue": True},
     "load_activation": {},
     "load_owed_if_lease_held": {},
-    "start_run_if_lease_held": {
-        "run_id": "r", "turn_ids": ["t20003"], "worker_pid": None, "worker_started_at": None, "restart_events": "[]",
-    },
+    "start_runs_if_lease_held": {"asked": json.dumps(_STARTS)},
     "find_started_run": {},
     "adopt_run_if_lease_held": {},
     "request_cancel_if_lease_held": {},
     "declare_host_dead_if_unlocked": {"host_id": "no-such-host"},
     "join_run_if_lease_held": {"turn_id": "t20003"},
     "leave_run_if_lease_held": {},
-    "finish_run_if_lease_held": {
-        "ends": _ENDS, "status": "completed", "turn_status": "completed", "usage": None, "base_length": None,
-        "total_length": None, "sha256": None, "segment": None, "timeline": "[]",
-    },
+    "finish_runs_if_lease_held": {"asked": json.dumps(_FINISHES)},
     "find_finished_run": {"ends": _ENDS},
     "requeue_run_if_lease_held": {"failures": 1, "timeline": "[]"},
     "read_turn_history": {"turn_id": "d3"},
