@@ -63,7 +63,15 @@ async def log_of(store, ref):
     return log
 
 
-async def test_the_owners_end_against_a_takeovers(store, make_scene):
+@pytest.fixture
+async def others(database_url):
+    """Another process's store: what asks one store about one conversation goes one after the other."""
+    others = PostgresStore.connect(database_url)
+    yield others
+    others.close()
+
+
+async def test_the_owners_end_against_a_takeovers(store, others, make_scene):
     """One terminal event each, whoever wins, and the loser is told."""
     ref = (await make_scene(store)).ref
     hosts = [await alive(store, "h0"), await alive(store, "h1")]
@@ -80,11 +88,11 @@ async def test_the_owners_end_against_a_takeovers(store, make_scene):
 
         async def take_over(successor=successor, results=results, turn=turn, owner=owner) -> None:
             # The owner's host looks dead to the successor for a moment, as after a pause; its statement is on its way.
-            await store.renew_host(owner, ttl_seconds=-1, state=HostState.ACTIVE)
-            taken = await store.activate(ref, successor)
+            await others.renew_host(owner, ttl_seconds=-1, state=HostState.ACTIVE)
+            taken = await others.activate(ref, successor)
             assert isinstance(taken, Activation)
             results["taken"] = taken
-            results["successor"] = await store.finish_run(taken.lease, end(None, turn, EventType.AGENT_ERROR))
+            results["successor"] = await others.finish_run(taken.lease, end(None, turn, EventType.AGENT_ERROR))
 
         async with trio.open_nursery() as nursery:
             for task in (finish, take_over) if number % 3 else (take_over, finish):
@@ -100,15 +108,15 @@ async def test_the_owners_end_against_a_takeovers(store, make_scene):
     assert all(event.type in TERMINAL_EVENTS for event in log)
 
 
-async def test_many_accepts_and_ends_at_once(store, make_scene):
+async def test_many_accepts_and_ends_at_once(store, others, make_scene):
     """Positions, one turn a message, no gap in the log, while the owner works the queue off."""
     ref = (await make_scene(store)).ref
     lease = (await store.activate(ref, await alive(store, "h1"))).lease
     accepted = []
     messages = [new_id() for _ in range(60)]
 
-    async def accept(message_id: str) -> None:
-        accepted.append(await store.accept_turn(NewTurn(ref, new_id(), message_id, "hello"), max_owed=1000))
+    async def accept(edge: PostgresStore, message_id: str) -> None:
+        accepted.append(await edge.accept_turn(NewTurn(ref, new_id(), message_id, "hello"), max_owed=1000))
 
     async def work() -> None:
         ended = 0
@@ -122,15 +130,16 @@ async def test_many_accepts_and_ends_at_once(store, make_scene):
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work)
-            for message_id in messages * 2:
-                nursery.start_soon(accept, message_id)
+            for message_id in messages:
+                nursery.start_soon(accept, store, message_id)
+                nursery.start_soon(accept, others, message_id)
     assert all(isinstance(one, Accepted) for one in accepted)
     assert sum(one.created for one in accepted) == len(messages)
     assert len({one.turn.turn_id for one in accepted}) == len(messages)
     assert len(await log_of(store, ref)) == len(messages)
 
 
-async def test_accepts_against_a_close(store, make_scene):
+async def test_accepts_against_a_close(store, others, make_scene):
     """Accepted before the close, or refused: never accepted into a closed conversation."""
     await alive(store, "h1")
     for _ in range(30):
@@ -138,8 +147,8 @@ async def test_accepts_against_a_close(store, make_scene):
         lease = (await store.activate(ref, "h1")).lease
         results = []
 
-        async def accept(ref=ref, results=results) -> None:
-            results.append(await store.accept_turn(NewTurn(ref, new_id(), new_id(), "hello"), max_owed=100))
+        async def accept(edge, ref=ref, results=results) -> None:
+            results.append(await edge.accept_turn(NewTurn(ref, new_id(), new_id(), "hello"), max_owed=100))
 
         async def close(lease=lease) -> None:
             while await store.close_conversation(lease, "deleted") is None:
@@ -151,7 +160,7 @@ async def test_accepts_against_a_close(store, make_scene):
                 for number in range(5):
                     if number == 2:
                         nursery.start_soon(close)
-                    nursery.start_soon(accept)
+                    nursery.start_soon(accept, (store, others)[number % 2])
         log = await log_of(store, ref)
         assert log[-1].type is EventType.CLOSED
         assert len(log) - 1 == sum(isinstance(one, Accepted) for one in results)
