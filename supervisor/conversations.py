@@ -30,6 +30,7 @@ from lobu_actors.conversation.session_messages import PurgeRequest
 from lobu_actors.conversation.worker_port import SessionFileInvalid
 from lobu_actors.gateway.feed import Feed
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
+from lobu_actors.gateway.standby import Standby
 from lobu_actors.gateway.status import HostStatus
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.runtime.errors import RuntimeFault
@@ -77,6 +78,9 @@ class Conversations:
     @property
     def draining(self) -> bool:
         return self._draining
+
+    def stand_by(self, ref: ConversationRef) -> Standby | None:
+        return self._env.standbys.take(ref)
 
     async def accepted(self, turn: Turn) -> None:
         self._hint(turn.ref, TurnAccepted(turn))

@@ -186,6 +186,8 @@ class ConversationLane(Lane):
         lease = meeting.taken.lease
         if await self.lease_row() != (successor, lease.epoch):
             self.tally.faults.append(f"{self.organization_id}: {kind.name} took the lease from its owner, {way}")
+        if kind.leaves_a_turn:
+            await self._work(await self._activate(successor))
 
     async def faults(self) -> list[str]:
         log = await self.rows(
@@ -273,6 +275,8 @@ class ConversationLane(Lane):
         return start.run_id
 
     def _note(self, result: object, lease: Lease) -> None:
+        if isinstance(result, str):
+            self.runs.add(result)
         for event in _events(result):
             self.written.append((event, lease.epoch))
             if event.run_id is not None:

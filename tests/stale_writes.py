@@ -20,12 +20,14 @@ from lobu_actors.contract.states import DeliveryStatus, RunStatus, TurnStatus
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.question_records import NewQuestion
 from lobu_actors.store.records import (
+    Accepted,
     Activation,
     FinishRun,
     Lease,
     MarkerDeadline,
     NewEvent,
     NewSession,
+    NewTurn,
     RequeueRun,
     Segment,
     StartRun,
@@ -33,6 +35,7 @@ from lobu_actors.store.records import (
     TurnEnd,
 )
 from lobu_actors.store.singleton_records import NewDelivery, SingletonLease
+from lobu_actors.store.standby_records import NextRun
 
 DEADLINE_SECONDS = 600.0
 
@@ -58,6 +61,7 @@ class Kind:
     needs: str
     write: Callable[[PostgresStore, Scene], Awaitable[Any]]
     seen: Callable[[Activation, Scene], bool] = lambda activation, scene: True
+    leaves_a_turn: bool = False  # that waits, when it is refused
 
     def landed(self, result: object) -> bool:
         return result is not None and result is not False and result != set()
@@ -113,7 +117,23 @@ async def _extend(store: PostgresStore, scene: Scene) -> object:
     return await store.extend_deadlines(scene.lease.host_id, [deadline])
 
 
+async def _accept_and_begin(store: PostgresStore, scene: Scene) -> object:
+    """Anybody may accept; what the lease guards is the run."""
+    run = NextRun(scene.lease, scene.mark, 1, 2.5)
+    accepted = await store.accept_turn(NewTurn(scene.lease.ref, new_id(), new_id(), "hello"), max_owed=10, run=run)
+    assert isinstance(accepted, Accepted)
+    return scene.mark if accepted.begun else None
+
+
 KINDS = (
+    Kind(
+        "accept_turn, with a run",
+        ("accept_turns_if_open_and_begin_runs_if_lease_held",),
+        "empty",
+        _accept_and_begin,
+        lambda found, at: found.live_run is not None and found.live_run.run_id == at.mark,
+        leaves_a_turn=True,
+    ),
     Kind(
         "start_run",
         ("start_runs_if_lease_held",),

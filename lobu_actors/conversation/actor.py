@@ -23,13 +23,17 @@ from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
+from lobu_actors.conversation.standby_messages import LookAtStandby, StandbySettled, StandbyTaken
+from lobu_actors.conversation.standing_by import stands_by
 from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerGone, WorkerReady, WorkerSignal
+from lobu_actors.gateway.standby import Standby
 from lobu_actors.runtime.actor import Actor
 from lobu_actors.runtime.errors import ActorStopped, MailboxFull
 from lobu_actors.runtime.timers import Timer
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Activation, HeldElsewhere, Lease
+from lobu_actors.store.standby_records import NextRun
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +60,7 @@ class ConversationActor(Actor[m.Message]):
         self._effects: Effects | None = None
         self._lease: Lease | None = None
         self._timer: Timer | None = None
+        self._standby: Standby | None = None
         self._ended = False
         self._crashed = False
 
@@ -99,14 +104,18 @@ class ConversationActor(Actor[m.Message]):
         state = self._state
         if state is None:
             return True
+        if self._standby is not None and self._standby.taken:
+            return False
         starting = state.worker is not None and state.worker.phase is WorkerPhase.STARTING
         return state.run is None and not state.queue and not starting
 
     async def _handle(self, message: m.Message) -> object:
         pending: deque[m.Message] = deque()
+        self._look_at_standby(pending)
         if (self._state is None or self._state.over) and not await self._activate(message, pending):
             return None
-        pending.append(message)
+        if not isinstance(message, LookAtStandby):
+            pending.append(message)
         reply: object = None
         assert self._state is not None
         assert self._effects is not None
@@ -122,17 +131,49 @@ class ConversationActor(Actor[m.Message]):
                     if isinstance(result, m.LeaseLost):
                         break
             pending.extendleft(reversed(results))
-            self._env.busy.set(self._ref, self._state.run is not None)
+            self._env.busy.set(self._ref, self._state.run is not None or self._state.accepting)
             self._env.promises.note(self._state)
         if self._state.run is None:
             self._env.recent.forget(self._ref)
         if self._state.over:
             self._env.live_sessions.discard(self._ref)
             self._env.owners.gave_up(self._ref)
-            if self._state.renewing:
+            if self._state.renewing or self._standby is not None:
                 self._look_again()
+            self._standby = None
+        self._stand_by()
         self._set_timer()
         return reply
+
+    def _stand_by(self) -> None:
+        """Let the next message's acceptance begin its run, if nothing is in its way."""
+        state, now = self._state, self._env.running.now()
+        if state is None or state.worker is None or self._lease is None or not stands_by(state, now):
+            return
+        run = NextRun(self._lease, new_id(), state.worker.pid, state.worker.started_at)
+        self._standby = Standby(run, self._standby_settled)
+        self._env.standbys.put(self._standby)
+
+    def _look_at_standby(self, pending: deque[m.Message]) -> None:
+        """Before anything is decided: take it back, or hear what has become of it."""
+        standby = self._standby
+        if standby is None:
+            return
+        if not standby.taken:
+            self._env.standbys.withdraw(self._ref)
+        elif not standby.settled:
+            pending.append(StandbyTaken())
+            return
+        else:
+            pending.append(StandbySettled(standby.run.run_id, standby.turn, standby.known))
+        self._standby = None
+
+    def _standby_settled(self, standby: Standby) -> bool:
+        if self._ended or standby is not self._standby:
+            return False
+        with suppress(MailboxFull):  # else it looks when it comes to the next of so many
+            self._tell_self(LookAtStandby())
+        return True
 
     def _look_again(self) -> None:
         """At what is owed; the sweeper would find it, too, a little later."""
@@ -141,7 +182,7 @@ class ConversationActor(Actor[m.Message]):
 
     async def _activate(self, message: m.Message, pending: deque[m.Message]) -> bool:
         """Take the lease. False: there is nothing to do here for this message."""
-        if isinstance(message, WorkerSignal | m.Tick | DrainRequest | BeginAnew):
+        if isinstance(message, WorkerSignal | m.Tick | LookAtStandby | DrainRequest | BeginAnew):
             if self._state is None or self._effects is None:
                 return False  # a former activation's; what it owed is in the store
             if isinstance(message, WorkerSignal):  # `over`, but its worker's end is still of interest
@@ -220,6 +261,7 @@ class ConversationActor(Actor[m.Message]):
         if self._ended:
             return
         self._ended = True
+        self._env.standbys.withdraw(self._ref)
         self._env.busy.set(self._ref, False)
         self._env.promises.drop(self._ref)
         self._env.recent.forget(self._ref)

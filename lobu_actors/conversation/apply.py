@@ -24,6 +24,7 @@ from lobu_actors.conversation.outcome import exit_status_text
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.policy import Deadlines
 from lobu_actors.conversation.session import Session
+from lobu_actors.conversation.standby_messages import OpenRun
 from lobu_actors.conversation.turn_frame import UnguardedRun, turn_frame
 from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerGone, WorkerReady, WorkerRequest
 from lobu_actors.conversation.writes import Writes
@@ -73,6 +74,8 @@ class Effects:
                 return await self._writes.finish(effect)
             case m.BeginRun():
                 return await self._writes.begin(effect)
+            case OpenRun():
+                return await self._writes.open(effect)
             case AdoptRun():
                 return await self._writes.adopt(effect)
             case m.RequestCancel(run_id):

@@ -23,6 +23,7 @@ from lobu_actors.conversation.adoption import adopt, can_adopt, run_adopted
 from lobu_actors.conversation.adoption_messages import RunAdopted
 from lobu_actors.conversation.clocks import passed
 from lobu_actors.conversation.corrupt import end_corrupt, readable
+from lobu_actors.conversation.crash_loop import in_crash_loop
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased
 from lobu_actors.conversation.leaving import leave, left, lose
 from lobu_actors.conversation.line import enqueue, enqueue_queued, next_turns
@@ -37,6 +38,8 @@ from lobu_actors.conversation.outcome import (
     refuse_queued,
 )
 from lobu_actors.conversation.questions import answered, look
+from lobu_actors.conversation.standby_messages import StandbySettled, StandbyTaken
+from lobu_actors.conversation.standing_by import standby_settled
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
@@ -65,6 +68,10 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
             return _accepted(state, turn, moment)
         case WorkerReady():
             return worker_ready(state, message, moment)
+        case StandbySettled():
+            return standby_settled(state, message, moment)
+        case StandbyTaken():
+            return evolve(state, accepting=True), []
         case m.RunBegun(run_id):
             return _run_begun(state, run_id, moment)
         case m.TurnsFinished(turn_ids, returned):
@@ -147,7 +154,7 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
 
 def _go_on(state: State, moment: Moment) -> Step:
     """Begin whatever can begin now; at most one thing, since its result comes back here."""
-    if state.run is not None:
+    if state.run is not None or state.accepting:
         return state, []
     if state.closing:
         return cancel_queued(state, state.queue) if state.queue else (state, [m.CloseConversation()])
@@ -160,7 +167,7 @@ def _go_on(state: State, moment: Moment) -> Step:
         return resetting.go_on(state)
     if not state.has_agent:
         return fail_queued(state, state.queue, TurnError.AGENT_DISABLED)
-    if _crash_loop(state, moment.now):
+    if in_crash_loop(state, moment.now):
         return fail_queued(state, state.queue, TurnError.WORKER_CRASH_LOOP, {"crashes": len(state.crashes)})
     if moment.now < state.not_before:
         return state, []
@@ -214,12 +221,6 @@ def _not_sent(state: State, run_id: str, moment: Moment) -> Step:
         return state, []
     state = evolve(ending(state), crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
     return finishing(state, run), [m.KillWorker(), m.RequeueTurns(run_id, run.turns, failed=False, code="NOT_SENT")]
-
-
-def _crash_loop(state: State, now: float) -> bool:
-    """Restart intensity, as of an OTP supervisor: too many crashes within the window."""
-    recent = [at for at in state.crashes if at > now - state.limits.crash_loop_seconds]
-    return len(recent) > state.limits.crash_loop_max
 
 
 def _accepted(state: State, turn: Turn, moment: Moment) -> Step:

@@ -21,6 +21,7 @@ from lobu_actors.conversation.state import Limits
 from lobu_actors.conversation.worker_port import Workers, Workspaces
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.gateway.owners import Owners
+from lobu_actors.gateway.standby import Standbys
 from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.protocol import Store
 
@@ -92,3 +93,4 @@ class Environment:
     placement: Placement = attrs.field(factory=HereAlways)
     spans: SpanSink | None = None  # None: nobody wants any, and none are made
     recent: Recent = attrs.field(factory=Recent)
+    standbys: Standbys = attrs.field(factory=Standbys)

@@ -28,6 +28,7 @@ from lobu_actors.conversation.session_messages import (
     SessionReset,
     SnapshotsPurged,
 )
+from lobu_actors.conversation.standby_messages import LookAtStandby, OpenRun, StandbySettled, StandbyTaken
 from lobu_actors.conversation.state import WorkerState
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.store.corrupt import CorruptMarker
@@ -169,6 +170,9 @@ Message = (
     | DrainRequest
     | BeginAnew
     | PurgeRequest
+    | LookAtStandby
+    | StandbyTaken
+    | StandbySettled
     | Tick
     | Recovered
     | OwedLoaded
@@ -354,6 +358,7 @@ Effect = (
     | KillWorker
     | ShutdownWorker
     | BeginRun
+    | OpenRun
     | AdoptRun
     | RequestCancel
     | JoinRun

@@ -106,6 +106,7 @@ class State:
     crashes: tuple[float, ...] = ()
     not_before: float = 0.0  # backoff: no run begins earlier
     resetting: str | None = None  # the turn whose reset is under way
+    accepting: bool = False  # an edge commits a message with what stood by here
     closing: bool = False
     draining: bool = False
     drain_by: float | None = None

@@ -27,6 +27,7 @@ from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.marks import Marks
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.session import Session
+from lobu_actors.conversation.standby_messages import OpenRun
 from lobu_actors.conversation.traces import Traces
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
 from lobu_actors.conversation.worker_port import SessionFileInvalid, is_disk_full
@@ -63,17 +64,8 @@ class Writes:
         self._recent = environment.recent
 
     async def begin(self, effect: m.BeginRun) -> m.Message:
-        try:
-            await self._session.lay_out()
-        except (SnapshotCorrupt, SessionFileInvalid, OSError) as error:
-            log.error("session file cannot be laid out", run_id=effect.run_id, error=str(error))
-            return m.SessionUnusable(effect.run_id, _code_of(error), str(error))
-        try:
-            await self.files.lay_in(effect.turns)
-        except OSError as error:
-            log.error("files cannot be laid out", run_id=effect.run_id, error=str(error))
-            code = TurnError.DISK_FULL if is_disk_full(error) else TurnError.INTERNAL_ERROR
-            return m.SessionUnusable(effect.run_id, code, "the message's files cannot be laid out")
+        if (unusable := await self._lay_out(effect)) is not None:
+            return unusable
         restarts: tuple[Data, ...] = ()
         if effect.attempt > 1:
             restarts = tuple(events.restart(turn.message_id, effect.attempt, "retry") for turn in effect.turns)
@@ -91,6 +83,28 @@ class Writes:
             return m.RunBegun(effect.run_id)
         # Nothing was written: the lease is lost, or a late hint brought a turn that is not queued any more.
         return m.BeginRefused(effect.run_id) if await self._owed() is not None else _lost("start_run")
+
+    async def open(self, effect: OpenRun) -> m.Message:
+        heard = trio.current_time()
+        if (unusable := await self._lay_out(effect)) is not None:
+            return unusable
+        self._marks.begin(heard)
+        self._output.begin(effect.turns[0].message_id, effect.attempt)
+        return m.RunBegun(effect.run_id)
+
+    async def _lay_out(self, effect: m.BeginRun | OpenRun) -> m.SessionUnusable | None:
+        try:
+            await self._session.lay_out()
+        except (SnapshotCorrupt, SessionFileInvalid, OSError) as error:
+            log.error("session file cannot be laid out", run_id=effect.run_id, error=str(error))
+            return m.SessionUnusable(effect.run_id, _code_of(error), str(error))
+        try:
+            await self.files.lay_in(effect.turns)
+        except OSError as error:
+            log.error("files cannot be laid out", run_id=effect.run_id, error=str(error))
+            code = TurnError.DISK_FULL if is_disk_full(error) else TurnError.INTERNAL_ERROR
+            return m.SessionUnusable(effect.run_id, code, "the message's files cannot be laid out")
+        return None
 
     async def adopt(self, effect: AdoptRun) -> m.Message:
         adopt = partial(self._store.adopt_run, self._lease, effect.run_id)

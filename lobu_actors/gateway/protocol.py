@@ -14,6 +14,7 @@ import attrs
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.gateway.feed import Feed
+from lobu_actors.gateway.standby import Standby
 from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.records import Turn
 
@@ -38,6 +39,11 @@ class Gateway(Protocol):
     @property
     def draining(self) -> bool:
         """True once this host is going away: streams say `drain` and end."""
+        ...
+
+    def stand_by(self, ref: ConversationRef) -> Standby | None:
+        """Take what the conversation's actor, if it is in this process, holds ready for the next message. To be settled
+        whatever happens, and soon."""
         ...
 
     async def accepted(self, turn: Turn) -> None:

@@ -1,14 +1,14 @@
 """One statement for all who ask for it at the same time. Owns who goes with whom; knows neither tables nor queries.
 
 Who asks while no statement is under way sends one at once. Who asks meanwhile waits, and then goes with all others who
-wait, in one statement: the busier the host, the less of parsing, planning, committing and waking does each of them cost.
-The idea is that of a database's group commit. Nobody waits in order to be in company.
+wait, in one statement: the busier the host, the less each of them costs. The idea is that of a database's group commit.
+Nobody waits in order to be in company.
 
 What members of a batch need not fear of each other:
 
 - none has the key of another, and they go in the order of their keys, so that statements lock rows in one order;
-- when a statement that several share fails, each goes again by itself, unless the outcome is unknown, and goes by itself
-  until that succeeds: a row that somebody keeps locked, or a value that the server refuses, holds others up once;
+- when a statement that several share fails, each goes again, unless the outcome is unknown, and goes by itself until
+  that succeeds: a row that somebody keeps locked, or a value that the server refuses, holds others up once;
 - when the one that sends is cancelled, the outcome of the others is unknown.
 
 Each wait has an end: as many statements as there are full batches ahead, and each of them has a deadline.

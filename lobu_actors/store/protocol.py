@@ -52,6 +52,7 @@ from lobu_actors.store.records import (
 )
 from lobu_actors.store.rollout_protocol import RolloutStore
 from lobu_actors.store.singleton_protocol import SingletonStore
+from lobu_actors.store.standby_records import NextRun
 from lobu_actors.store.timeline_protocol import TimelineStore
 
 
@@ -122,8 +123,12 @@ class ConversationStore(Protocol):
 
     async def list_conversations(self, organization_id: str, *, limit: int) -> list[Conversation]: ...
 
-    async def accept_turn(self, turn: NewTurn, *, max_owed: int) -> Accepted | Refused:
-        """Turn and marker in one statement, after a synchronous commit. A known message_id gives its turn again."""
+    async def accept_turn(self, turn: NewTurn, *, max_owed: int, run: NextRun | None = None) -> Accepted | Refused:
+        """Turn and marker in one statement, after a synchronous commit. A known message_id gives its turn again.
+
+        With `run`, which is for a turn without a verdict, that run begins in the same statement, if its lease is held
+        and nothing else is owed; else the turn waits as any other. Asked again, it says whether the run has begun.
+        """
         ...
 
     async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None:

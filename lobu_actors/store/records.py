@@ -105,8 +105,9 @@ class Turn:
 
 @attrs.frozen
 class Accepted:
-    turn: Turn
+    turn: Turn  # as it was accepted; a known one as it is now
     created: bool  # False: this messageId was accepted before, nothing was written
+    begun: bool = False  # the run that it was to begin with lives
 
 
 @attrs.frozen

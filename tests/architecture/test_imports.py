@@ -31,6 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lobu_actors.store.link_protocol",
         "lobu_actors.store.link_records",
         "lobu_actors.store.records",
+        "lobu_actors.store.standby_records",
         "lobu_actors.store.errors",
     ),
     "lobu_actors.conversation": (
@@ -43,6 +44,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lobu_actors.store.protocol",
         "lobu_actors.store.corrupt",
         "lobu_actors.store.question_records",
+        "lobu_actors.store.standby_records",
         "lobu_actors.store.records",
         "lobu_actors.store.errors",
     ),

@@ -1,6 +1,8 @@
-"""Conversations that are written to at the same moment, which Postgres does in one statement: each has its own outcome."""
+"""Conversations that are written to at the same moment, on Postgres in one statement: each has its own outcome."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import attrs
 import pytest
@@ -8,7 +10,7 @@ import trio
 
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import new_id
-from lobu_actors.contract.states import TurnStatus
+from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.store.errors import StoreRejected
 from lobu_actors.store.records import Accepted, Activation, Direction, NewFile, Refused, StartRun
 
@@ -36,7 +38,7 @@ async def owners(owner, helpers):
     """As `owner`, with more conversations beside its own."""
     owners = [owner]
     for number in range(MANY - 1):
-        ref = attrs.evolve(owner.ref, conversation_id=f"beside-{number}")
+        ref = dataclasses.replace(owner.ref, conversation_id=f"beside-{number}")
         await owner.store.open_conversation(ref, "u")
         activation = await owner.store.activate(ref, "h1")
         assert isinstance(activation, Activation)
@@ -59,8 +61,8 @@ async def test_accepts(owners, helpers):
     turns = [helpers.new_turn(one.ref, "m1") for one in owners]
     turns[owners.index(full)] = helpers.new_turn(full.ref, "m3")
     turns[owners.index(ill)] = attrs.evolve(helpers.new_turn(ill.ref), payload={"nul": "\0"})
-    turns[owners.index(busy)] = attrs.evolve(helpers.new_turn(busy.ref, "m2"), on_busy="reject")
-    turns[owners.index(nowhere)] = helpers.new_turn(attrs.evolve(nowhere.ref, conversation_id="nowhere"))
+    turns[owners.index(busy)] = attrs.evolve(helpers.new_turn(busy.ref, "m2"), on_busy=OnBusy.REJECT)
+    turns[owners.index(nowhere)] = helpers.new_turn(dataclasses.replace(nowhere.ref, conversation_id="nowhere"))
     turns[owners.index(with_file)] = attrs.evolve(helpers.new_turn(with_file.ref), file_ids=(file_id,))
     turns[owners.index(file_less)] = attrs.evolve(helpers.new_turn(file_less.ref), file_ids=(new_id(),))
     outcomes = await at_once([lambda turn=turn: store.accept_turn(turn, max_owed=2) for turn in turns])
@@ -73,7 +75,7 @@ async def test_accepts(owners, helpers):
     assert isinstance(told.pop(file_less.ref.conversation_id), StoreRejected)
     if not isinstance(told[ill.ref.conversation_id], Accepted):  # the server's jsonb has no NUL
         assert isinstance(told.pop(ill.ref.conversation_id), StoreRejected)
-    assert [file.file_id for file in await store.list_files(with_file.ref)] == [file_id]
+    assert [file.file_id for file in await store.list_files(with_file.ref, limit=9)] == [file_id]
     for outcome in told.values():
         assert isinstance(outcome, Accepted)
         assert outcome.created
@@ -129,5 +131,7 @@ async def test_ends_of_several_turns_each(owners, helpers):
         ]
     )
     for one, both, events in zip(owners, turns, ended, strict=True):
-        assert [(event.seq, event.turn_id) for event in events] == [(n + 1, turn.turn_id) for n, turn in enumerate(both)]
+        assert [(event.seq, event.turn_id) for event in events] == [
+            (n + 1, turn.turn_id) for n, turn in enumerate(both)
+        ]
         assert (await store.activate(one.ref, "h1")).live_run is None

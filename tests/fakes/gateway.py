@@ -17,6 +17,7 @@ from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import HostState, RunStatus, TurnStatus
 from lobu_actors.gateway.feed import Feed, Feeds, LiveText
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
+from lobu_actors.gateway.standby import Standby, Standbys
 from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.records import Activation, Event, FinishRun, Lease, NewEvent, RequeueRun, StartRun, Turn, TurnEnd
@@ -31,6 +32,7 @@ class FakeGateway:
     def __init__(self) -> None:
         self.feeds = Feeds(lambda: NOW_MS)
         self.draining = False
+        self.standbys = Standbys()
         self.hints: list[Turn] = []
         self.cancels: list[tuple[ConversationRef, str | None]] = []
         self.closes: list[ConversationRef] = []
@@ -43,6 +45,9 @@ class FakeGateway:
         self.looks: list[str] = []
         self.hosts: list[HostStatus] = []
         self._changed = trio.lowlevel.ParkingLot()
+
+    def stand_by(self, ref: ConversationRef) -> Standby | None:
+        return self.standbys.take(ref)
 
     async def accepted(self, turn: Turn) -> None:
         if self.on_accepted is not None:

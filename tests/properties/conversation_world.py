@@ -22,6 +22,8 @@ from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, Lea
 from lobu_actors.conversation.marker_messages import MarkersMended, MendMarkers
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.session_messages import ResetRefused, ResetSession, SessionReset
+from lobu_actors.conversation.standby_messages import LookAtStandby, OpenRun, StandbySettled, StandbyTaken
+from lobu_actors.conversation.standing_by import stands_by
 from lobu_actors.conversation.state import Limits, Moment, State
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.store.corrupt import CorruptMarker
@@ -29,6 +31,8 @@ from lobu_actors.store.records import Turn, Verdict
 
 REF = ConversationRef("org", "echo", "echo_u_org")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+# What nobody hears while no activation lasts.
+UNHEARD = (WorkerReady, WorkerFrames, WorkerGone, m.Tick, LookAtStandby, DrainRequest, BeginAnew)
 
 
 @attrs.define
@@ -53,6 +57,14 @@ class World:
     replies: list[object] = attrs.field(factory=list)
     said_read: list[str] | None = None  # what the worker's newest `complete` says that it read
     returned: int = 0
+    begun_at_once: int = 0
+    actor: int = 0  # counts activations
+    standby: str | None = None  # the run id of what an edge has taken
+    standby_epoch: int | None = None
+    standby_actor: int = 0
+    standby_turn: Turn | None = None  # that the edge has committed
+    standby_begun: bool = False  # and its run
+    settled: StandbySettled | None = None
 
     def fresh(self, prefix: str) -> str:
         self.ids += 1
@@ -72,6 +84,49 @@ class World:
         self.owed.add(turn_id)
         if hint:
             self.tell(m.TurnAccepted(turn))
+
+    def take_standby(self) -> None:
+        """An edge takes what the actor holds ready, if it does. It commits until `settle_standby`."""
+        if self.state is not None and self.standby is None and stands_by(self.state, self.now):
+            self.standby, self.standby_epoch = self.fresh("r"), self.held_epoch
+            self.standby_actor = self.actor
+
+    def commit_standby(self) -> None:
+        """The statement of that edge: it begins the run if its guards hold, else the message is only accepted."""
+        if self.standby is None or self.standby_turn is not None:
+            return
+        begins = not self.owed and self.standby_epoch == self.lease_epoch
+        self.accept(hint=False)
+        self.standby_turn = list(self.turns.values())[-1]
+        if begins:
+            assert self.live_run is None, "two live runs in one conversation"
+            self.live_run, self.standby_begun = self.standby, True
+            self.begun.append(self.standby_turn.turn_id)
+            self.begun_at_once += 1
+            self.turns[self.standby_turn.turn_id] = attrs.evolve(self.standby_turn, status=TurnStatus.RUNNING)
+
+    def settle_standby(self, *, known: bool = True) -> None:
+        """It is through, whether it has committed or was refused."""
+        if self.standby is None:
+            return
+        run_id, turn, begun = self.standby, self.standby_turn, self.standby_begun
+        self.standby, self.standby_turn, self.standby_begun = None, None, False
+        epoch, is_there = self.lease_epoch, self._is_there
+        if is_there:
+            self.settled = StandbySettled(run_id, turn if begun and known else None, known=known)
+            self.tell(LookAtStandby())
+            assert known or self.lease_epoch > epoch, "a commit that may still come is not fenced"
+        if known and turn is not None and not (is_there and begun):
+            self.tell(m.TurnAccepted(turn))
+
+    @property
+    def _is_there(self) -> bool:
+        """The actor that held out what was taken."""
+        return self.standby_actor == self.actor and self.state is not None and not self.state.over
+
+    @property
+    def _standby_is_out(self) -> bool:
+        return self.standby is not None and self.standby_actor == self.actor
 
     def repeat_hint(self, index: int) -> None:
         """A hint that comes twice, or long after its turn ended; it shows the turn as it was accepted."""
@@ -112,7 +167,8 @@ class World:
 
     def actor_is_lost(self) -> None:
         """kill -9 of the supervisor: state and worker are gone, the tables stay."""
-        self.state, self.held_epoch = None, None
+        self.state, self.held_epoch, self.settled = None, None, None
+        self.actor += 1
         self.worker, self.worker_ready, self.current_run = None, False, None
 
     def pass_time(self, seconds: float) -> None:
@@ -126,15 +182,22 @@ class World:
 
     def tell(self, message: m.Message) -> None:
         pending: deque[m.Message] = deque()
+        if self._standby_is_out:
+            pending.append(StandbyTaken())
+        if self.settled is not None:
+            pending.append(self.settled)
+            self.settled = None
         if self.state is None or self.state.over:
-            if isinstance(message, WorkerReady | WorkerFrames | WorkerGone | m.Tick | DrainRequest | BeginAnew):
+            if isinstance(message, UNHEARD):
                 return
+            pending.clear()
             pending.append(self._activate())
-        pending.append(message)
+        if not isinstance(message, LookAtStandby):
+            pending.append(message)
         for _ in range(10_000):
             assert self.state is not None
             if not pending:
-                if self.state.over and self.state.renewing:
+                if self.state.over and (self.state.renewing or self._standby_is_out):
                     self.state = None  # it looks again, in a new activation
                     self.tell(m.Sweep())
                 return
@@ -150,6 +213,7 @@ class World:
         raise AssertionError("decide never comes to rest")
 
     def _activate(self) -> m.Message:
+        self.actor += 1
         self.lease_epoch += 1
         self.held_epoch = self.lease_epoch
         self.live_run = None
@@ -183,6 +247,8 @@ class World:
                 return self._killed()
             case m.BeginRun(run_id, turns, attempt):
                 return self._begin(run_id, turns, attempt)
+            case OpenRun(run_id):
+                return m.RunBegun(run_id)
             case m.JoinRun(run_id, turn):
                 return self._join(run_id, turn)
             case m.SendTurn(run_id):

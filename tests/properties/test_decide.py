@@ -65,6 +65,9 @@ STEPS = st.sampled_from(
         "lease lost",
         "supervisor killed",
         "sweep",
+        *["stand by"] * 4,
+        *["commit"] * 4,
+        *["settle"] * 4,
         "drain",
         "reload",
     ]
@@ -108,6 +111,12 @@ def take_step(world: World, step: str, data: st.DataObject) -> None:
             world.actor_is_lost()
         case "sweep":
             world.tell(m.Sweep())
+        case "stand by":
+            world.take_standby()
+        case "commit":
+            world.commit_standby()
+        case "settle":
+            world.settle_standby(known=data.draw(st.sampled_from([True, True, True, False])))
         case "rot":
             world.rot(data.draw(st.integers(0, 5)), data.draw(st.booleans()))
         case "drain":
@@ -118,6 +127,7 @@ def take_step(world: World, step: str, data: st.DataObject) -> None:
 
 def settle(world: World) -> None:
     """From here on nothing bad happens: the sweeper sweeps, workers start and reply. Bounded."""
+    world.settle_standby()  # an edge settles in any case
     world.actor_is_lost()  # also ends a drain: the next host starts
     for _ in range(200):
         if not world.owed:
@@ -149,12 +159,15 @@ def test_every_accepted_turn_ends_exactly_once(
     for ends in world.terminals.values():
         event(str(ends))
     event(f"returned: {world.returned > 0}")
+    event(f"begun with its acceptance: {world.begun_at_once > 0}")
     assert {turn_id: len(world.terminals.get(turn_id, [])) for turn_id in world.turns} == dict.fromkeys(world.turns, 1)
     assert set(world.terminals) <= set(world.turns)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(["accept", "ready", "reply", "die", "lost"]), max_size=40))
+@given(
+    st.lists(st.sampled_from(["accept", "ready", "reply", "die", "lost", "stand by", "commit", "settle"]), max_size=40)
+)
 def test_turns_begin_in_the_order_of_acceptance(steps: list[str]) -> None:
     world = World()
     for step in steps:
@@ -169,6 +182,12 @@ def test_turns_begin_in_the_order_of_acceptance(steps: list[str]) -> None:
                 world.worker_dies(1)
             case "lost":
                 world.actor_is_lost()
+            case "stand by":
+                world.take_standby()
+            case "commit":
+                world.commit_standby()
+            case "settle":
+                world.settle_standby()
     settle(world)
     first_begun = list(dict.fromkeys(world.begun))
     assert first_begun == [turn_id for turn_id in world.turns if turn_id in world.begun]
@@ -187,3 +206,34 @@ def test_closing_ends_everything_and_then_closes(data: st.DataObject, steps: lis
     assert world.replies[-1] is True
     assert all(len(ends) == 1 for ends in world.terminals.values())
     assert world.worker is None or world.state is not None
+
+
+AROUND_STANDBY = st.sampled_from(
+    [
+        *["stand by", "commit", "settle"] * 4,
+        *["ready", "reply"] * 3,
+        *["accept", "sweep", "die", "cancel all", "lease lost", "supervisor killed", "drain", "reload", "time"],
+    ]
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.data(), st.lists(AROUND_STANDBY, max_size=30), st.booleans())
+def test_what_begins_with_its_acceptance_ends_exactly_once(
+    data: st.DataObject, steps: list[str], loses_it: bool
+) -> None:
+    """From an actor at rest with a worker, whatever happens while an edge commits; `loses_it`: outcomes get lost."""
+    world = World(failure=FailurePolicy(host_lost="retry", max_attempts=3))
+    world.accept(hint=True)
+    world.ready()
+    world.say((Complete(run_id=world.current_run or ""),))
+    for step in steps:
+        if step == "reply":
+            world.say((Complete(run_id=world.current_run or "none"),))
+        elif step == "settle":
+            world.settle_standby(known=not loses_it or data.draw(st.booleans()))
+        else:
+            take_step(world, step, data)
+    settle(world)
+    event(f"begun with their acceptance: {min(world.begun_at_once, 3)}")
+    assert {turn_id: len(world.terminals.get(turn_id, [])) for turn_id in world.turns} == dict.fromkeys(world.turns, 1)

@@ -76,6 +76,7 @@ LIFE: list[Operation] = [
     *[("requeue", 0, 0, 0), _LOOK, ("discard", 0, 0, 0), ("mend", 0, 0, 0), ("start", 0, 0, 1), _LOOK],
     *[("file", 0, 1, 0), ("finish", 0, 0, 0), _LOOK, ("accept", 0, 0, 0), ("start", 0, 0, 0), ("finish", 0, 1, 0)],
     *[("compact", 0, 0, 0), _LOOK, ("trim", 0, 1, 0), _LOOK, ("purge", 0, 0, 0), _LOOK, ("reset", 0, 1, 0), _LOOK],
+    *[("accept_and_begin", 0, 1, 0), _LOOK, ("finish", 0, 0, 0), _LOOK],
     *[("mark_closing", 1, 0, 0), ("close", 0, 0, 0), ("open", 2, 0, 0), ("release", 0, 0, 0), ("host", 0, 0, 0), _LOOK],
     *[("activate", 1, 0, 0), ("host_dies", 1, 0, 0), _LOOK],
     *[("host_dies", 0, 0, 0), ("forget_hosts", 0, 0, 3), _LOOK, ("host", 0, 0, 0), _LOOK],

@@ -20,6 +20,7 @@ from lobu_actors.contract.states import Alone, HostState, OnBusy, RunStatus, Tur
 from lobu_actors.store import records as r
 from lobu_actors.store.link_records import Links, PeerLink
 from lobu_actors.store.question_records import NewQuestion
+from lobu_actors.store.standby_records import NextRun
 from tests.properties.twin_calls import ALL_EXAMPLES, MOST, newest
 from tests.properties.twin_files import FileOperations
 from tests.properties.twin_tenants import TenantOperations
@@ -96,6 +97,17 @@ class Twins(FileOperations, TenantOperations):
         )
         if await self.write("accept_turn", turn, max_owed=2 if c == 3 else 100):
             self.turns.append(turn)
+
+    async def op_accept_and_begin(self, a: int, b: int, c: int) -> None:
+        """A message that begins its run, if nothing else is owed; and, b odd, the same asked again."""
+        lease = self.lease(a)
+        turn, run = r.NewTurn(lease.ref, self.fresh("t"), self.fresh("m"), "hello"), self.fresh("run")
+        for _ in range(1 + b % 2):
+            accepted = await self.write("accept_turn", turn, max_owed=100, run=NextRun(lease, run, 7, 2.5))
+        if isinstance(accepted, r.Accepted):
+            self.turns.append(turn)
+            if accepted.begun:
+                self.runs.append((lease.ref, run, [turn.turn_id]))
 
     async def op_accept_known(self, a: int, b: int, c: int) -> None:
         """A message or a turn id that is known already."""

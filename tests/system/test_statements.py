@@ -114,8 +114,9 @@ async def talk(log: tuple[LobuRun, Log]) -> AsyncIterator[Talk]:
     await client.close()
 
 
-async def test_a_turn_is_three_statements_and_no_notice(log: tuple[LobuRun, Log], talk: Talk) -> None:
-    """Accept, start, terminal: each a round trip and a transaction of its own; pieces of a reply cost none."""
+async def test_a_turn_is_two_statements_and_no_notice(log: tuple[LobuRun, Log], talk: Talk) -> None:
+    """Accept, which begins the run where a worker waits, and terminal: each a round trip and a transaction of its own;
+    pieces of a reply cost none."""
     _, said = log
     await talk.turn("hello there")
     began = trio.current_time()
@@ -128,8 +129,7 @@ async def test_a_turn_is_three_statements_and_no_notice(log: tuple[LobuRun, Log]
     assert all(counted[name] <= seconds + 1 for name in EACH_SECOND), (counted, seconds)
     of_turns = {name: count for name, count in counted.items() if name not in ON_ITS_OWN | EACH_SECOND}
     assert of_turns == {
-        "accept_turns_if_open_and_not_full": TURNS,
-        "start_runs_if_lease_held": TURNS,
+        "accept_turns_if_open_and_begin_runs_if_lease_held": TURNS,
         "finish_runs_if_lease_held": TURNS,
     }
 
@@ -144,7 +144,7 @@ async def test_the_first_turn_of_a_conversation_adds_the_lease_and_what_an_actor
     counted = said.between("begin", "end")
     assert {name: count for name, count in counted.items() if name not in ON_ITS_OWN | EACH_SECOND} == {
         "find_agent": 1,
-        "accept_turns_if_open_and_not_full": 1,
+        "accept_turns_if_open_and_begin_runs_if_lease_held": 1,
         "acquire_lease_unless_held_by_live_host": 1,
         "load_activation": 1,
         "load_owed_if_lease_held": 1,

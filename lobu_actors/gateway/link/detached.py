@@ -22,6 +22,7 @@ from lobu_actors.gateway.link.router import FindOwner, Router
 from lobu_actors.gateway.link.worker_pipe import LinkDoor
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
+from lobu_actors.gateway.standby import Standby
 from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
@@ -94,6 +95,9 @@ class _Local:
     def draining(self) -> bool:
         client = self._detached.client()
         return client is not None and client.draining
+
+    def stand_by(self, ref: ConversationRef) -> Standby | None:
+        return None
 
     async def accepted(self, turn: Turn) -> None:
         if (client := self._detached.client()) is not None:

@@ -21,6 +21,7 @@ from lobu_actors.gateway.link.client import LinkClient
 from lobu_actors.gateway.link.peers import Peers
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import CancelResult, Gateway, LiveStatus
+from lobu_actors.gateway.standby import Standby
 from lobu_actors.gateway.status import HostStatus
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Turn
@@ -45,6 +46,9 @@ class Router:
     @property
     def draining(self) -> bool:
         return self._local.draining
+
+    def stand_by(self, ref: ConversationRef) -> Standby | None:
+        return self._local.stand_by(ref)
 
     async def accepted(self, turn: Turn) -> None:
         client = self._owner(turn.ref)

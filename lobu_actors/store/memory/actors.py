@@ -17,7 +17,6 @@ from lobu_actors.store.memory.tables import (
     LeaseRow,
     MarkerRow,
     Part,
-    RunRow,
     as_stored,
     pass_checkpoint,
 )
@@ -29,7 +28,6 @@ from lobu_actors.store.records import (
     Lease,
     NewEvent,
     RequeueRun,
-    RunRecord,
     SnapshotMark,
     StartRun,
     Turn,
@@ -120,21 +118,7 @@ class ActorPart(Part):
         ready = [turn for turn in turns if turn and turn.ref == lease.ref and turn.status is TurnStatus.QUEUED]
         if len(ready) != len(turns) or any(self.tables.live_runs(lease.ref)):
             return None
-        for turn in ready:
-            self.tables.put_turn(attrs.evolve(turn, status=TurnStatus.RUNNING, attempt=run.attempt, error_code=None))
-            marker = self.tables.markers[organization, turn.turn_id]
-            marker.host_id, marker.run_id = lease.host_id, run.run_id
-        record = RunRecord(
-            run.run_id,
-            run.turn_ids,
-            RunStatus.LIVE,
-            lease.host_id,
-            lease.epoch,
-            run.attempt,
-            run.worker_pid,
-            run.worker_started_at,
-        )
-        self.tables.runs[organization, run.run_id] = RunRow(lease.ref, record, self.tables.clock())
+        self.tables.begin_run(lease, run)
         turn_ids = [*run.turn_ids, *([None] * len(run.restart_events))]
         return [
             self._append(row, lease, NewEvent(EventType.RESTART, data, turn_id, run.run_id, run.attempt, 0))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import OnBusy, TurnStatus
+from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
 from lobu_actors.store.errors import StoreRejected
 from lobu_actors.store.memory.tables import ConversationRow, MarkerRow, Part, as_stored, pass_checkpoint
-from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, Turn
+from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, StartRun, Turn
 from lobu_actors.store.snapshots import join_segments
+from lobu_actors.store.standby_records import NextRun
 
 
 class ConversationPart(Part):
@@ -42,11 +43,11 @@ class ConversationPart(Part):
         rows.sort(key=lambda row: row.created_at, reverse=True)
         return [self.tables.view(row) for row in rows[:limit]]
 
-    async def accept_turn(self, turn: NewTurn, *, max_owed: int) -> Accepted | Refused:
+    async def accept_turn(self, turn: NewTurn, *, max_owed: int, run: NextRun | None = None) -> Accepted | Refused:
         await pass_checkpoint()
         known = self.tables.turn_of_message.get((turn.ref, turn.message_id))
         if known is not None:
-            return Accepted(known, created=False)
+            return Accepted(known, created=False, begun=run is not None and self._has_begun(known, run))
         row = self.tables.conversation(turn.ref)
         if row is None:
             return Refused("missing")
@@ -65,7 +66,19 @@ class ConversationPart(Part):
             raise StoreRejected("its files are not there")
         for row_of_file in ready:
             row_of_file.turn_id = turn.turn_id
-        return Accepted(self._insert(turn, owed, row.last_seq), created=True)
+        accepted = self._insert(turn, owed, row.last_seq)
+        if run is None or owed or not self.tables.holds(run.lease) or any(self.tables.live_runs(turn.ref)):
+            return Accepted(accepted, created=True)
+        start = StartRun(run.run_id, (turn.turn_id,), 1, run.worker_pid, run.worker_started_at)
+        self.tables.begin_run(run.lease, start)
+        return Accepted(accepted, created=True, begun=True)
+
+    def _has_begun(self, known: Turn, run: NextRun) -> bool:
+        row = self.tables.runs.get((known.ref.organization_id, run.run_id))
+        if row is None or row.ref != known.ref or not self.tables.holds(run.lease):
+            return False
+        record = row.record
+        return (record.status, record.host_id, record.epoch) == (RunStatus.LIVE, run.lease.host_id, run.lease.epoch)
 
     def _insert(self, turn: NewTurn, position: int, first_seq: int) -> Turn:
         accepted = Turn(

@@ -12,9 +12,20 @@ import msgspec
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import Alone, DeliveryStatus, HostState, RunStatus
+from lobu_actors.contract.states import Alone, DeliveryStatus, HostState, RunStatus, TurnStatus
 from lobu_actors.store.link_records import NO_LINKS, Links
-from lobu_actors.store.records import Agent, ApiKey, Conversation, Event, Lease, NewFile, RunRecord, Segment, Turn
+from lobu_actors.store.records import (
+    Agent,
+    ApiKey,
+    Conversation,
+    Event,
+    Lease,
+    NewFile,
+    RunRecord,
+    Segment,
+    StartRun,
+    Turn,
+)
 from lobu_actors.store.singleton_records import NewDelivery, SingletonName
 from lobu_actors.store.timeline_protocol import Mark
 
@@ -189,6 +200,19 @@ class Tables:
         self.turns[turn.ref.organization_id, turn.turn_id] = turn
         self.turn_of_message[turn.ref, turn.message_id] = turn
         return turn
+
+    def begin_run(self, lease: Lease, run: StartRun) -> None:
+        """Of turns that are queued, under a lease that is held."""
+        organization = lease.ref.organization_id
+        for turn_id in run.turn_ids:
+            turn, marker = self.turns[organization, turn_id], self.markers[organization, turn_id]
+            self.put_turn(attrs.evolve(turn, status=TurnStatus.RUNNING, attempt=run.attempt, error_code=None))
+            marker.host_id, marker.run_id = lease.host_id, run.run_id
+        record = RunRecord(
+            run.run_id, run.turn_ids, RunStatus.LIVE, lease.host_id, lease.epoch, run.attempt, run.worker_pid,
+            run.worker_started_at,
+        )  # fmt: skip
+        self.runs[organization, run.run_id] = RunRow(lease.ref, record, self.clock())
 
     def live_runs(self, ref: ConversationRef) -> Iterator[RunRow]:
         return (run for run in self.runs.values() if run.ref == ref and run.record.status is RunStatus.LIVE)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, TurnStatus
-from lobu_actors.store.errors import StoreRejected
-from lobu_actors.store.postgres.rows import Part, ref_params, to_conversation, to_event, to_turn
+from lobu_actors.store.errors import StoreDuplicate, StoreRejected
+from lobu_actors.store.postgres.rows import (
+    Params,
+    Part,
+    lease_params,
+    ref_params,
+    to_conversation,
+    to_event,
+    to_turn,
+)
 from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, Turn
 from lobu_actors.store.snapshots import join_segments
+from lobu_actors.store.standby_records import NextRun
 
 ROUNDS = 5  # how often to look again when what refused a statement is gone by the time it is looked at
 
@@ -41,9 +50,9 @@ class ConversationPart(Part):
         rows = await self.read("list_conversations", {"organization_id": organization_id, "limit": limit})
         return [to_conversation(organization_id, row) for row in rows]
 
-    async def accept_turn(self, turn: NewTurn, *, max_owed: int) -> Accepted | Refused:
+    async def accept_turn(self, turn: NewTurn, *, max_owed: int, run: NextRun | None = None) -> Accepted | Refused:
         """One round trip when it is accepted. Accepts at the same moment may exceed `max_owed` by their number."""
-        params = ref_params(turn.ref) | {
+        params = _run_params(turn.ref, run) | {
             "turn_id": turn.turn_id,
             "message_id": turn.message_id,
             "content": turn.content,
@@ -56,12 +65,19 @@ class ConversationPart(Part):
             "guardrail_context": (turn.verdict and turn.verdict.context) or None,
         }
         for _ in range(ROUNDS):
-            rows = await self.write_together("accept_turns_if_open_and_not_full", turn.ref, params)
+            try:
+                rows = await self.write_together("accept_turns_if_open_and_begin_runs_if_lease_held", turn.ref, params)
+            except StoreDuplicate:
+                if run is None:
+                    raise
+                run, params = None, params | _run_params(turn.ref, None)  # another one lives
+                continue
             if rows:
-                return Accepted(_new_turn(turn, *rows[0]), created=True)
+                [(position, first_seq, accepted_at, begun)] = rows
+                return Accepted(_new_turn(turn, position, first_seq, accepted_at), created=True, begun=begun)
             known = await self.find_turn(turn.ref, turn.message_id)
             if known is not None:
-                return Accepted(known, created=False)
+                return Accepted(known, created=False, begun=await self._has_begun(known, run))
             state = await self.read("explain_refusal", ref_params(turn.ref))
             if not state:
                 return Refused("missing")
@@ -73,6 +89,12 @@ class ConversationPart(Part):
             if owed >= max_owed:
                 return Refused("full")
         raise StoreRejected("this turn_id belongs to another message, or its files are not there")
+
+    async def _has_begun(self, known: Turn, run: NextRun | None) -> bool:
+        if run is None or known.status is not TurnStatus.RUNNING:
+            return False
+        params = lease_params(run.lease) | {"run_id": run.run_id, "turn_ids": [known.turn_id]}
+        return bool(await self.read("find_started_run", params))
 
     async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None:
         rows = await self.read("find_turn_by_message", ref_params(ref) | {"message_id": message_id})
@@ -95,6 +117,13 @@ class ConversationPart(Part):
 
     async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
         return join_segments(await self.read("read_newest_snapshot", ref_params(ref), binary=True))
+
+
+def _run_params(ref: ConversationRef, run: NextRun | None) -> Params:
+    if run is None:
+        return ref_params(ref) | dict.fromkeys(("host_id", "epoch", "run_id", "worker_pid", "worker_started_at"))
+    process = {"worker_pid": run.worker_pid, "worker_started_at": run.worker_started_at}
+    return lease_params(run.lease) | {"run_id": run.run_id} | process
 
 
 def _new_turn(turn: NewTurn, position: int, first_seq: int, accepted_at: object) -> Turn:

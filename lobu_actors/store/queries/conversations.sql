@@ -47,20 +47,28 @@ CROSS JOIN LATERAL (
 ) o
 ORDER BY c.created_at DESC, c.conversation_id;
 
--- name: accept_turns_if_open_and_not_full
+-- name: accept_turns_if_open_and_begin_runs_if_lease_held
 -- Inserts turns and markers, of one conversation each, and makes the files that came with a turn its own: all of them or
--- no turn. No row for what is refused or known.
+-- no turn. No row for what is refused or known. Where a run is given and nothing else is owed, it begins with the turn, if
+-- its lease is held: FOR SHARE as in all that an owner writes.
 -- KEY SHARE waits for nobody but mark_closing, and mark_closing (FOR UPDATE) waits for it: once a conversation is
 -- marked, no accept that missed the mark is still under way, so its close cannot overlook a turn.
 WITH open AS MATERIALIZED (
     SELECT t.*, c.next_event_seq - 1 AS first_seq
     FROM json_to_recordset(%(asked)s::json) AS t (organization_id text, agent_id text, conversation_id text,
         turn_id text, message_id text, content text, on_busy text, payload jsonb, max_owed bigint, file_ids text[],
-        guardrail_code text, guardrail_error text, guardrail_context jsonb)
+        guardrail_code text, guardrail_error text, guardrail_context jsonb,
+        host_id text, epoch bigint, run_id text, worker_pid integer, worker_started_at float8)
     JOIN conversation c ON c.organization_id = t.organization_id AND c.agent_id = t.agent_id
         AND c.conversation_id = t.conversation_id
     WHERE c.closing_at IS NULL
     FOR KEY SHARE OF c
+), held AS MATERIALIZED (
+    SELECT t.organization_id, t.turn_id
+    FROM open t
+    JOIN actor_lease l ON l.organization_id = t.organization_id AND l.kind = 'conversation'
+        AND l.key = t.conversation_id AND l.host_id = t.host_id AND l.epoch = t.epoch
+    FOR SHARE OF l
 ), brought AS MATERIALIZED (
     SELECT f.organization_id, f.file_id, t.turn_id
     FROM open t CROSS JOIN unnest(t.file_ids) AS w (file_id)
@@ -70,9 +78,10 @@ WITH open AS MATERIALIZED (
     FOR UPDATE OF f
 ), made AS (
     INSERT INTO turn (organization_id, turn_id, agent_id, conversation_id, message_id, content, on_busy, payload,
-        position, first_seq, guardrail_code, guardrail_error, guardrail_context)
+        position, first_seq, guardrail_code, guardrail_error, guardrail_context, status, started_at)
     SELECT t.organization_id, t.turn_id, t.agent_id, t.conversation_id, t.message_id, t.content, t.on_busy, t.payload,
-        owed.n, t.first_seq, t.guardrail_code, t.guardrail_error, t.guardrail_context
+        owed.n, t.first_seq, t.guardrail_code, t.guardrail_error, t.guardrail_context,
+        CASE WHEN begins.now THEN 'running' ELSE 'queued' END, CASE WHEN begins.now THEN clock_timestamp() END
     FROM open t
     CROSS JOIN LATERAL (
         SELECT count(*) AS n FROM (
@@ -82,19 +91,34 @@ WITH open AS MATERIALIZED (
             LIMIT t.max_owed
         ) m
     ) owed
+    CROSS JOIN LATERAL (
+        SELECT owed.n = 0 AND EXISTS (
+            SELECT 1 FROM held h WHERE h.organization_id = t.organization_id AND h.turn_id = t.turn_id) AS now
+    ) begins
     WHERE owed.n < t.max_owed AND (owed.n = 0 OR t.on_busy <> 'reject')
         AND (SELECT count(*) FROM brought b WHERE b.turn_id = t.turn_id) = cardinality(t.file_ids)
     ON CONFLICT DO NOTHING
-    RETURNING organization_id, turn_id, agent_id, conversation_id, position, first_seq, accepted_at
+    RETURNING organization_id, turn_id, agent_id, conversation_id, position, first_seq, accepted_at,
+        status = 'running' AS begun
+), started AS (
+    INSERT INTO run (organization_id, run_id, agent_id, conversation_id, turn_ids, host_id, epoch, attempt, worker_pid,
+        worker_started_at)
+    SELECT t.organization_id, t.run_id, t.agent_id, t.conversation_id, ARRAY[t.turn_id], t.host_id, t.epoch, 1,
+        t.worker_pid, t.worker_started_at
+    FROM made JOIN open t ON t.organization_id = made.organization_id AND t.turn_id = made.turn_id
+    WHERE made.begun
 ), marked AS (
-    INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since)
-    SELECT organization_id, turn_id, agent_id, conversation_id, accepted_at, accepted_at FROM made
+    INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since, host_id,
+        run_id)
+    SELECT made.organization_id, made.turn_id, made.agent_id, made.conversation_id, made.accepted_at, made.accepted_at,
+        CASE WHEN made.begun THEN t.host_id END, CASE WHEN made.begun THEN t.run_id END
+    FROM made JOIN open t ON t.organization_id = made.organization_id AND t.turn_id = made.turn_id
 ), bound AS (
     UPDATE file f SET turn_id = made.turn_id, expires_at = NULL
     FROM made JOIN brought b ON b.organization_id = made.organization_id AND b.turn_id = made.turn_id
     WHERE f.organization_id = b.organization_id AND f.file_id = b.file_id
 )
-SELECT organization_id, conversation_id, position, first_seq, accepted_at FROM made;
+SELECT organization_id, conversation_id, position, first_seq, accepted_at, begun FROM made;
 
 -- name: explain_refusal
 -- Why accept_turn wrote nothing: is the conversation there, is it open, how much does it owe.

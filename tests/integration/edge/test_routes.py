@@ -19,6 +19,7 @@ from lobu_actors.store.errors import StoreOutcomeUnknown, StoreUnavailable
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.question_records import AnswerOutcome
 from lobu_actors.store.records import Accepted, ApiKey, NewTurn, Refused
+from lobu_actors.store.standby_records import NextRun
 from tests.fakes.edge_world import EdgeWorld
 from tests.fakes.http_server import EventReader, Running, running
 
@@ -40,13 +41,13 @@ class MoodyStore(MemoryStore):
     ) -> AnswerOutcome:
         return self.answer_outcome
 
-    async def accept_turn(self, turn: NewTurn, *, max_owed: int) -> Accepted | Refused:
+    async def accept_turn(self, turn: NewTurn, *, max_owed: int, run: NextRun | None = None) -> Accepted | Refused:
         if self.away:
             raise StoreUnavailable("away")
         if self.refuse is not None:
             return Refused(self.refuse)
         self.calls += 1
-        outcome = await super().accept_turn(turn, max_owed=max_owed)
+        outcome = await super().accept_turn(turn, max_owed=max_owed, run=run)
         if self.lost_answers:
             self.lost_answers -= 1
             raise StoreOutcomeUnknown("the answer was lost")

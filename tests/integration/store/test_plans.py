@@ -51,7 +51,7 @@ _DEADLINES = [
 _POLLER: dict[str, object] = {"kind": "poller", "key": "telegram:1"}
 HOT: dict[str, dict[str, object]] = {
     # accept, claim, run, end
-    "accept_turns_if_open_and_not_full": {"asked": json.dumps(_TURNS)},
+    "accept_turns_if_open_and_begin_runs_if_lease_held": {"asked": json.dumps(_TURNS)},
     "explain_refusal": {},
     "find_turn_by_message": {"message_id": "tm3"},
     "find_owed_turn": {},

@@ -1,0 +1,61 @@
+"""An actor at rest whose worker waits, as edges of its process see it: its next run may begin with the next message.
+
+An edge takes the standby, commits the message and the run in one statement that is guarded by the actor's lease, and
+settles: begun with it, not begun, or not known. From the taking to the settling the actor begins nothing by itself. A
+standby is taken once. Whoever takes one settles it, whatever happens; the actor may be gone by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.store.records import Turn
+from lobu_actors.store.standby_records import NextRun
+
+
+@attrs.define(eq=False)
+class Standby:
+    """`on_settled` tells the actor to look; it says whether the actor is still there to take it up."""
+
+    run: NextRun
+    on_settled: Callable[[Standby], bool]
+    taken: bool = False
+    settled: bool = False
+    known: bool = True  # False: whether the run was begun
+    turn: Turn | None = None  # that it was begun with
+
+    def begun(self, turn: Turn) -> bool:
+        """The run is committed. False: its actor has ended, so it has to be told as of any accepted turn."""
+        self.turn = turn
+        return self._settle()
+
+    def not_begun(self, *, known: bool) -> None:
+        """Nothing was begun with it; or, not `known`, something may have been."""
+        self.known = known
+        self._settle()
+
+    def _settle(self) -> bool:
+        self.settled = True
+        return self.on_settled(self)
+
+
+class Standbys:
+    """Those of one process that nobody has taken."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[ConversationRef, Standby] = {}
+
+    def put(self, standby: Standby) -> None:
+        self._waiting[standby.run.lease.ref] = standby
+
+    def take(self, ref: ConversationRef) -> Standby | None:
+        standby = self._waiting.pop(ref, None)
+        if standby is not None:
+            standby.taken = True
+        return standby
+
+    def withdraw(self, ref: ConversationRef) -> None:
+        self._waiting.pop(ref, None)
