@@ -89,7 +89,7 @@ def _apart(bench: Bench, hosts: Sequence[Server], turns: int) -> list[Latency]:
         told = generate(owner.url, owner.key, "apart", **_plan(hosts, turns, list(POSTED), streams))
     _check_owner(owner, told["conversation"])
     parts = beside.medians()
-    path = terminal.path_of(parts)
+    path = terminal.path_of(parts, terminal.WARM_COMMITS)
     paths = {"near": path, "far": path | {"hint there, event back": parts["request"]}}
     message = {"message to a process": parts["request"] / 2}
     return [
@@ -164,7 +164,7 @@ def _throughput(
             with cluster(database, number) as hosts:
                 with floors.Beside(terminal.parts(_target(hosts[0]), bench.floors)) as beside:
                     phases[number].append(_busy(hosts, meter, clients, seconds))
-                paths.append(terminal.path_of(beside.medians()))
+                paths.append(terminal.path_of(beside.medians(), terminal.WARM_COMMITS))
             bare[number].append(commits_a_second(database, number * clients, 1.0))
     path = {part: median(one[part] for one in paths) for part in paths[0]}
     latencies, figures = [], []
@@ -180,7 +180,7 @@ def _throughput(
             "kB of WAL a turn": sum(phase.spent.wal_bytes for phase in found) / len(turns) / 1e3,
         }
         latencies.append(Latency(f"turn, {name}", turns, path, beside_it))
-        floor = median(bare[number]) / 3  # commits of a turn
+        floor = median(bare[number]) / terminal.WARM_COMMITS
         figures.append(Figure(f"turns a second, {name}", median(rates), "1/s", floor, more_is_better=True))
     return latencies, figures
 

@@ -22,7 +22,7 @@ from benchmarks.histogram import Histogram
 from benchmarks.kinds import Bench, Target
 from benchmarks.results import Figure, Latency, Result
 from benchmarks.server import FORKED
-from benchmarks.terminal import parts, path_of
+from benchmarks.terminal import WARM_COMMITS, parts, path_of
 
 WHAT = "turns a second while somebody has /ops open, and while nobody has"
 CONVERSATIONS = 16
@@ -57,7 +57,7 @@ def measure(bench: Bench) -> Result:
     latency = Latency(
         f"{CONVERSATIONS} conversations, each its next message at once",
         Histogram.decode(told["histogram"]),
-        path_of(beside.medians()),
+        path_of(beside.medians(), WARM_COMMITS),
         {"client CPU share": told["client_cpu"]},
     )
     used = [

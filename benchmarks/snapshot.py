@@ -80,8 +80,8 @@ class Growth:
         ]
         half = len(self.seconds) // 2
         latencies = [
-            Latency("a turn of the first half", Histogram(self.seconds[:half]), {"3 commits": 3 * commit}),
-            Latency("a turn of the second half", Histogram(self.seconds[half:]), {"3 commits": 3 * commit}),
+            Latency("a turn of the first half", Histogram(self.seconds[:half]), {"2 commits": 2 * commit}),
+            Latency("a turn of the second half", Histogram(self.seconds[half:]), {"2 commits": 2 * commit}),
         ]
         return Result("snapshot", WHAT, {"turns": turns, "end_bytes": end}, latencies, figures, self._curves())
 

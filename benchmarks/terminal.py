@@ -12,10 +12,13 @@ from benchmarks.results import Latency, Result
 from benchmarks.server import EXECUTED, FORKED, Server
 from benchmarks.spawn import bare_forks
 
-WHAT = "message to terminal event: warm, cold from a zygote, cold executed; 1 to 500 conversations at once"
+WHAT = "message to terminal event: warm, cold from a zygote, cold executed; 1 to 500 conversations at once, 16 and 64 as fast as they can"
 CONVERSATIONS, FEW = (1, 10, 100, 500), (1, 10)
 TURNS, FEW_TURNS = 1000, 60
+AT_ONCE, FEW_AT_ONCE = (16, 64), (16,)  # that send their next message as soon as they have an end
 COLD, FEW_COLD = 100, 5
+# Where a worker waits, the statement that accepts a message begins its run.
+WARM_COMMITS, COLD_COMMITS = 2, 3
 RATE, LOW_RATE = 50.0, 20.0
 WARM_UP = 3
 CONTENT = "hello"
@@ -31,6 +34,10 @@ def measure(bench: Bench) -> Result:
             bench.progress(f"terminal: {number} conversations")
             name = f"warm, {number} at once, {rate:g} a second"
             found.append(warm(bench, target, name, conversations=number, turns=turns, rate=rate))
+        for number in FEW_AT_ONCE if bench.quick else AT_ONCE:
+            bench.progress(f"terminal: {number} conversations, as fast as they can")
+            name = f"warm, {number} at once, as fast as they can"
+            found.append(warm(bench, target, name, conversations=number, turns=4 * turns, rate=0.0))
         if target.server is not None:
             for agent in (FORKED, EXECUTED):
                 bench.progress(f"terminal: cold, {agent}")
@@ -48,11 +55,11 @@ def parts(target: Target, repeat: int) -> floors.Parts:
     return found
 
 
-def path_of(found: dict[str, float]) -> dict[str, float]:
+def path_of(found: dict[str, float], commits: int) -> dict[str, float]:
     """In the order in which they happen."""
     path = {"request": found["request"]}
     if "commit" in found:
-        path["3 commits"] = 3 * found["commit"]
+        path[f"{commits} commits"] = commits * found["commit"]
     if "worker hop" in found:
         path["worker hop"] = found["worker hop"]
     return {**path, **{name: found[name] for name in ("fork", "start") if name in found}, "event": found["request"] / 2}
@@ -79,8 +86,10 @@ def warm(bench: Bench, target: Target, name: str, *, conversations: int, turns: 
     figures = {"client CPU share": told["client_cpu"]}
     if rate:
         figures["sent late, p99 ms"] = Histogram.decode(told["late"]).percentile(99) * 1e3
+    if conversations > 1:
         figures["turns a second"] = turns / told["wall"]
-    return Latency(name, Histogram.decode(told["histogram"]), path_of(beside.medians()), figures | use.per(turns))
+    path = path_of(beside.medians(), WARM_COMMITS)
+    return Latency(name, Histogram.decode(told["histogram"]), path, figures | use.per(turns))
 
 
 def _cold(bench: Bench, target: Target, agent: str, turns: int) -> Latency:
@@ -93,7 +102,8 @@ def _cold(bench: Bench, target: Target, agent: str, turns: int) -> Latency:
         settings: dict[str, Any] = {"agent": agent, "turns": turns, "content": CONTENT}
         told = generate(target.url, target.key, "cold", use.look, **settings)
     figures = {"client CPU share": told["client_cpu"]}
-    return Latency(f"cold, {agent}", Histogram.decode(told["histogram"]), path_of(beside.medians()), figures)
+    path = path_of(beside.medians(), COLD_COMMITS)
+    return Latency(f"cold, {agent}", Histogram.decode(told["histogram"]), path, figures)
 
 
 class Use:

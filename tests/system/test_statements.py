@@ -142,7 +142,8 @@ async def test_the_first_turn_of_a_conversation_adds_the_lease_and_what_an_actor
     await talk.turn("hello there")
     await said.mark("end")
     counted = said.between("begin", "end")
-    assert {name: count for name, count in counted.items() if name not in ON_ITS_OWN | EACH_SECOND} == {
+    others = ON_ITS_OWN | EACH_SECOND | {"read_events"}  # its reader's first look at the log, which may come late
+    assert {name: count for name, count in counted.items() if name not in others} == {
         "find_agent": 1,
         "accept_turns_if_open_and_begin_runs_if_lease_held": 1,
         "acquire_lease_unless_held_by_live_host": 1,
