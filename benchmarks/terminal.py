@@ -12,7 +12,7 @@ from benchmarks.results import Latency, Result
 from benchmarks.server import EXECUTED, FORKED, Server
 from benchmarks.spawn import bare_forks
 
-WHAT = "message to terminal event: warm, cold from a zygote, cold executed; 1 to 500 conversations at once, 16 and 64 as fast as they can"
+WHAT = "message to terminal event: warm and cold, 1 to 500 conversations at a fixed rate, 16 and 64 as fast as they can"
 CONVERSATIONS, FEW = (1, 10, 100, 500), (1, 10)
 TURNS, FEW_TURNS = 1000, 60
 AT_ONCE, FEW_AT_ONCE = (16, 64), (16,)  # that send their next message as soon as they have an end
