@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -167,14 +168,11 @@ class Subscription:
 
     async def _poll(self) -> None:
         """Is there an event that nobody told of? While the store is away the live view just goes on."""
-        rows: list[Event] = []
-        try:
-            with trio.move_on_after(self._settings.read_seconds):
-                rows = await self._store.read_events(self._ref, self._reader.seq + 1, limit=1)
-        except StoreUnavailable:
-            rows = []
+        found = False
+        with trio.move_on_after(self._settings.read_seconds), suppress(StoreUnavailable):
+            found = await self._store.has_later_events(self._ref, self._reader.seq)
         self._read_at = trio.current_time()
-        if rows:
+        if found:
             self._read_again("poll")
 
     def _read_again(self, reason: str) -> None:
