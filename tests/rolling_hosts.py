@@ -134,6 +134,8 @@ class Campaign:
 
     async def _talk(self, number: int) -> None:
         """One turn after another in a conversation of its own, until the last round is done."""
+        # Not all at once, or all might be between two turns when a host drains.
+        await trio.sleep(number / self.options.clients * WORDS * MILLISECONDS / 1000)
         conversation = await self._tried(lambda host: host.client.open(userId=f"u{number}"))
         reader = Reader(self, conversation)
         while not self._over:
