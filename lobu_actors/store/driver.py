@@ -174,7 +174,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         """
         settled = False
         try:
-            with trio.move_on_after(timeout_seconds):
+            with trio.CancelScope(relative_deadline=timeout_seconds):
                 rows = await (self._run_once(statement) if params is None else self._run(statement, params, binary))
                 settled = True
                 return rows

@@ -49,22 +49,29 @@ class Pool:
 
         Raises StoreUnavailable when it was never sent; else as `Connection.fetch`.
         """
-        deadline = trio.current_time() + self._timeout * share
+        left = self._timeout * share
         try:
             self._permits.acquire_nowait()
         except trio.WouldBlock:
-            await self._wait_for_permit()
+            left -= await self._wait_for_permit()
         try:
-            connection = self._take_idle() or await self._open(deadline - trio.current_time())
-            return await self._use(connection, statement, params, deadline - trio.current_time(), write, binary)
+            connection = self._take_idle()
+            if connection is None:
+                began = trio.current_time()
+                connection = await self._open(left)
+                left -= trio.current_time() - began
+            return await self._use(connection, statement, params, left, write, binary)
         finally:
             self._permits.release()
 
-    async def _wait_for_permit(self) -> None:
-        with trio.move_on_after(self._timeout) as scope:
+    async def _wait_for_permit(self) -> float:
+        """Gives how many seconds that took."""
+        began = trio.current_time()
+        with trio.CancelScope(deadline=began + self._timeout) as scope:
             await self._permits.acquire()
         if scope.cancelled_caught:
             raise StoreUnavailable(f"no free database connection within {self._timeout:g} s")
+        return trio.current_time() - began
 
     def _take_idle(self) -> Connection | None:
         if self._closed:
