@@ -5,9 +5,6 @@ Raises Refusal for what is not accepted. Must not know how a request said it or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import trio
 
 from edge import metrics
@@ -35,13 +32,16 @@ async def take_in(
     services: Services, conversation: Conversation, turn: NewTurn, file_ids: tuple[str, ...] = ()
 ) -> Turn:
     """The turn, once it is durable; of a message that was accepted before, as it is now."""
-    with _known_by_its_id(turn):
+    try:
         if not begins_session(turn.content):  # which no worker sees
             turn = evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
         if turn.verdict is None:
-            turn = evolve(turn, file_ids=file_ids)
+            if file_ids:
+                turn = evolve(turn, file_ids=file_ids)
             if named := provider_of(_model(turn)):
                 turn = await follow_provider(services, conversation, turn, named)
+    except StoreUnavailable as error:
+        raise _store_away(turn) from error
     return await accept(services, conversation, turn)
 
 
@@ -49,8 +49,10 @@ async def accept(services: Services, conversation: Conversation, turn: NewTurn) 
     """The commit alone, of a message that no worker sees or that was judged already."""
     began = trio.current_time()
     turn = with_context(turn, opening().headers)
-    with _known_by_its_id(turn):
+    try:
         outcome = await services.acceptance.accept(turn)
+    except StoreUnavailable as error:
+        raise _store_away(turn) from error
     if isinstance(outcome, Refused):
         metrics.messages(outcome.reason).inc()
         raise _refusal(services, conversation, outcome)
@@ -62,14 +64,10 @@ async def accept(services: Services, conversation: Conversation, turn: NewTurn) 
     return outcome.turn
 
 
-@contextmanager
-def _known_by_its_id(turn: NewTurn) -> Iterator[None]:
-    """A store that is away: with the id that it got, the message can be sent again without being taken in twice."""
-    try:
-        yield
-    except StoreUnavailable as error:
-        metrics.messages("store-unavailable").inc()
-        raise store_unavailable({"messageId": turn.message_id}) from error
+def _store_away(turn: NewTurn) -> Refusal:
+    """With the id that it got, the message can be sent again without being taken in twice."""
+    metrics.messages("store-unavailable").inc()
+    return store_unavailable({"messageId": turn.message_id})
 
 
 def _model(turn: NewTurn) -> str | None:
