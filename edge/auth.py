@@ -14,7 +14,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from edge.errors import unauthorized
+from edge.errors import Refusal, unauthorized
 from edge.origins import require_own_origin
 from edge.rates import Rates
 from edge.request import opening
@@ -79,8 +79,9 @@ class Authenticator:
 
         Raises Refusal 401; 403 for a cookie from another's page; 429. StoreUnavailable.
         """
-        if bearer_credential() is not None:
-            return (await self.bearer())[0]
+        credential = bearer_credential()
+        if credential is not None:
+            return (await self._by_bearer(credential))[0]
         ticket = opening().args.get(TICKET_ARGUMENT)
         if ticket is not None and ticket_for is not None:
             return await self._by_ticket(ticket, ticket_for)
@@ -90,7 +91,7 @@ class Authenticator:
             principal = await self._by_cookie(cookie)
             self._rates.take(principal.rate_key)
             return principal
-        return (await self.bearer())[0]
+        raise _no_credential()
 
     def again(self, principal: Principal) -> None:
         """Count a further call of one whose ticket was used up at its opening. Raises Refusal 429."""
@@ -103,7 +104,10 @@ class Authenticator:
         """
         credential = bearer_credential()
         if credential is None:
-            raise unauthorized("Send an API key or a conversation token as Authorization: Bearer.")
+            raise _no_credential()
+        return await self._by_bearer(credential)
+
+    async def _by_bearer(self, credential: str) -> tuple[Principal, float]:
         credential_hash = api_key_hash(credential)  # no credential is kept in the clear
         if credential.startswith(API_KEY_PREFIX):
             found = await self._by_key(credential, credential_hash), math.inf
@@ -217,6 +221,10 @@ def bearer_credential() -> str | None:
     """The Bearer credential; None for another scheme, as a proxy's Basic, which is none of ours."""
     scheme, _, credential = opening().headers.get("Authorization", "").partition(" ")
     return (credential.strip() or None) if scheme.lower() == "bearer" else None
+
+
+def _no_credential() -> Refusal:
+    return unauthorized("Send an API key or a conversation token as Authorization: Bearer.")
 
 
 def _of_claims(claims: TokenClaims) -> Principal:

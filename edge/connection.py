@@ -4,7 +4,7 @@ clock of ours. Knows no route and no app.
 Why not Hypercorn's `TCPServer`: half of what a small request costs was there, in a task for each idle clock, a lock and
 a shield without a bound for each piece sent, and a packet each for a response's head, body and end. Here
 
-- the idle clock is the deadline of the one scope in which the connection is read;
+- there is no idle clock: somebody looks at all connections now and then, and ends those that are idle for too long;
 - a response's head waits for what comes next, which in Hypercorn follows at once, and goes out together with it;
 - what the socket takes at once is sent without a wait; the rest under a shield, whose deadline moves on with each byte
   that the reader takes. A reader that takes nothing for so long is cut off.
@@ -55,7 +55,7 @@ class Connection:
         self._stream = stream
         self._stalled_seconds = stalled_seconds
         self._reading = trio.CancelScope()
-        self._idle = True
+        self._idle_since = math.inf  # by trio's clock; while a request is under way it is not
         self._head = b""  # of a response, until what follows it is there
         self._sends = 0
         self._sending = trio.Lock()
@@ -77,9 +77,9 @@ class Connection:
         finally:
             self._close()
 
-    def end_if_idle(self) -> None:
-        """Close it if no request is under way on it."""
-        if self._idle:
+    def end_if_idle(self, before: float = math.inf) -> None:
+        """Close it if no request is under way on it, nor was after `before` (trio's clock)."""
+        if self._idle_since < before:
             self._reading.cancel()
 
     def cut(self) -> None:
@@ -94,20 +94,32 @@ class Connection:
         with self._reading:
             self._clock(idle=True)
             try:
-                while data := await self._stream.receive_some(READ_BYTES):
-                    await self._protocol.handle(RawData(bytes(data)))
+                while data := await self._receive():
+                    await self._protocol.handle(RawData(data))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             else:
                 await self._protocol.handle(RawData(b""))
-        self._reading.deadline = math.inf
         await self._protocol.handle(Closed())
         if self._reading.cancelled_caught:
             self._close()
 
+    async def _receive(self) -> bytes:
+        """Waits first: behind a response, nothing has come yet. Raises trio's errors of streams."""
+        while True:
+            descriptor = self._stream.socket.fileno()
+            if descriptor < 0:
+                raise trio.ClosedResourceError
+            await trio.lowlevel.wait_readable(descriptor)
+            try:
+                return os.read(descriptor, READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+
     def _clock(self, *, idle: bool) -> None:
-        self._idle = idle
-        self._reading.deadline = trio.current_time() + self._config.keep_alive_timeout if idle else math.inf
+        self._idle_since = trio.current_time() if idle else math.inf
         if idle and self._context.terminated.is_set():
             self._reading.cancel()
 

@@ -16,13 +16,11 @@ import attrs
 import h11
 import trio
 from hypercorn.protocol.events import Body, EndBody, Event, StreamClosed
-from werkzeug.datastructures import Headers
-from werkzeug.sansio.request import Request
 
 from edge import metrics
 from edge.errors import Refusal, internal_failure, store_away
 from edge.links import ALIAS_PREFIX
-from edge.request import parse_object, standing_in
+from edge.request import PlainHeaders, PlainRequest, answered, parse_object
 from edge.routes.messages import ADDRESS, take_in
 from edge.services import Services
 from edge.wire import JSON_HEADERS, Json, encode
@@ -59,18 +57,21 @@ class Direct:
             return None
         if headers.get(b"content-type", b"").lower() not in _JSON_TYPES or b"authorization" not in headers:
             return None
-        return Exchange(services, found[1].decode(), _as_request(request), respond)
+        plain = PlainRequest("POST", "http", request.target.decode("ascii"), PlainHeaders(headers))
+        return Exchange(services, found[1].decode(), plain, respond)
 
 
 class Exchange:
-    """One request and its answer. `handle` hears what comes of it; `answer` is to run in a task of its own."""
+    """One request and its answer. `handle` hears what comes of it, and answers it when it is whole; unless somebody has
+    claimed it before that, to `answer` it in a task of its own, which bounds the wait for the rest."""
 
-    def __init__(self, services: Services, key: str, request: Request, respond: Respond) -> None:
+    def __init__(self, services: Services, key: str, request: PlainRequest, respond: Respond) -> None:
         self._services = services
         self._key = key
         self._request = request
         self._respond = respond
         self._parts: list[bytes] = []  # as many bytes as the head says, which the protocol sees to
+        self._claimed = False
         self._ended = False
         self._gone = False
         self._over = trio.Event()
@@ -82,9 +83,20 @@ class Exchange:
             self._ended = True
             self._gone = self._gone or isinstance(event, StreamClosed)
             self._over.set()
+            if not self._gone and self.claim():
+                await self.answer()
+
+    def claim(self) -> bool:
+        """False: somebody else answers it."""
+        claimed, self._claimed = self._claimed, True
+        return not claimed
 
     async def answer(self) -> None:
-        status, body, headers = await self._answer()
+        token = answered.set(self._request)
+        try:
+            status, body, headers = await self._answer()
+        finally:
+            answered.reset(token)
         metrics.requests(ADDRESS, status).inc()
         if not self._gone:
             content = encode(body)
@@ -93,12 +105,11 @@ class Exchange:
     async def _answer(self) -> tuple[int, Json, RawHeaders]:
         settings = self._services.settings
         try:
-            with standing_in(self._request):
-                _, conversation = await self._services.conversation(self._key, fresh=False)
-                if not await self._is_whole(settings.body_seconds):
-                    raise Refusal(408, ApiError.BODY_TIMEOUT, "The request's body did not arrive in time.")
-                message = parse_object(b"".join(self._parts), settings)
-                return 200, await take_in(self._services, conversation, message), []
+            _, conversation = await self._services.conversation(self._key, fresh=False)
+            if not await self._is_whole(settings.body_seconds):
+                raise Refusal(408, ApiError.BODY_TIMEOUT, "The request's body did not arrive in time.")
+            message = parse_object(b"".join(self._parts), settings)
+            return 200, await take_in(self._services, conversation, message), []
         except Refusal as error:
             refusal = error
         except StoreUnavailable as error:
@@ -116,8 +127,3 @@ class Exchange:
             with trio.move_on_after(seconds):
                 await self._over.wait()
         return self._ended
-
-
-def _as_request(request: h11.Request) -> Request:
-    headers = Headers([(name.decode("latin1"), value.decode("latin1")) for name, value in request.headers])
-    return Request("POST", "http", None, "", request.target.decode("ascii"), b"", headers, None)

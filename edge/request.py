@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol, overload
 
+import attrs
 from quart import has_websocket_context, request, websocket
-from werkzeug.sansio.request import Request
 
 from edge.errors import Refusal, invalid_field
 from edge.settings import EdgeSettings
@@ -16,22 +15,66 @@ from edge.wire import BadJson, BadShape, BadText, Json, decode_object
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_message_id
 
-_standing_in: ContextVar[Request | None] = ContextVar("lobu_request", default=None)
+
+class Headers(Protocol):
+    """By name, in whatever case."""
+
+    @overload
+    def get(self, key: str, /) -> str | None: ...
+    @overload
+    def get(self, key: str, default: str, /) -> str: ...
 
 
-def opening() -> Request:
-    """The current request, or the handshake of the current WebSocket: both have headers, cookies and arguments."""
-    return _standing_in.get() or (websocket if has_websocket_context() else request)
+class Opening(Protocol):
+    """What of a request is looked at."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def args(self) -> Mapping[str, str]: ...
+    @property
+    def cookies(self) -> Mapping[str, str]: ...
 
 
-@contextmanager
-def standing_in(answered: Request) -> Iterator[None]:
-    """`answered` is the current request, for one that is answered without Quart."""
-    token = _standing_in.set(answered)
-    try:
-        yield
-    finally:
-        _standing_in.reset(token)
+@attrs.frozen
+class PlainHeaders:
+    """Of a head in which no name comes twice, and which was read with its names in lower case."""
+
+    _read: Mapping[bytes, bytes]
+
+    @overload
+    def get(self, key: str, /) -> str | None: ...
+    @overload
+    def get(self, key: str, default: str, /) -> str: ...
+    def get(self, key: str, default: str | None = None, /) -> str | None:
+        value = self._read.get(key.lower().encode())
+        return default if value is None else value.decode("latin1")
+
+
+@attrs.frozen
+class PlainRequest:
+    """One that is answered without Quart; with neither query nor cookies."""
+
+    method: str
+    scheme: str
+    path: str
+    headers: PlainHeaders
+    args: Mapping[str, str] = {}
+    cookies: Mapping[str, str] = {}
+
+
+answered: ContextVar[PlainRequest | None] = ContextVar("lobu_request", default=None)
+
+
+def opening() -> Opening:
+    """The current request, or the handshake of the current WebSocket."""
+    return answered.get() or (websocket if has_websocket_context() else request)
 
 
 async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json:

@@ -39,6 +39,7 @@ from edge.ws_stream import EdgeConfig, SocketLimits
 _log = structlog.get_logger(__name__)
 
 _LAST_SECONDS = 5.0  # for handlers to end once their connection is gone
+_IDLE_LOOKS = 8  # in the time that a connection may be idle
 
 
 async def serve(
@@ -65,6 +66,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             await connections.start_app(nursery)
+            nursery.start_soon(connections.end_idle)
             async with trio.open_nursery() as handlers:
                 accepting = partial(trio.serve_listeners, connections.handle, listeners, handler_nursery=handlers)
                 try:
@@ -141,6 +143,15 @@ class _Connections:
                 self._all_gone = trio.Event()
                 await self._all_gone.wait()
 
+    async def end_idle(self) -> None:
+        """Again and again, those on which no request came for so long."""
+        seconds = self._settings.keep_alive_seconds
+        while True:
+            await trio.sleep(seconds / _IDLE_LOOKS)
+            before = trio.current_time() - seconds
+            for connection in list(self._open):
+                connection.end_if_idle(before)
+
     def cut(self) -> None:
         """End what is still open; afterwards no connection can hold its handler up."""
         if self._open:
@@ -155,7 +166,6 @@ def _hypercorn_config(settings: EdgeSettings) -> EdgeConfig:
     config.accesslog = None
     config.errorlog = logging.getLogger("lobu.edge.connection")
     config.include_server_header = False
-    config.keep_alive_timeout = settings.keep_alive_seconds
     config.keep_alive_max_requests = settings.keep_alive_max_requests
     config.h11_max_incomplete_size = settings.max_header_bytes
     config.websocket_ping_interval = settings.ping_seconds

@@ -10,8 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from werkzeug.datastructures import Headers
-
+from edge.request import Headers
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.tracing import (
     MAX_TRACESTATE_CHARS,

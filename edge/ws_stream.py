@@ -8,6 +8,8 @@ What is different from Hypercorn's own:
 - what is no WebSocket protocol gets its close code (1002, 1007) before the connection ends;
 - a peer that answers no ping for `silence_seconds` is gone, though its kernel still takes what we send;
 - the pinging ends with the connection;
+- nearly all of the traffic, answers to messages and pieces of event streams, is written without h11: its state is no
+  other behind the latter, and begins anew behind the former;
 - no HTTP/2 without TLS, by whatever way it is asked for: see ADR 6.
 """
 
@@ -22,9 +24,9 @@ import attrs
 import h11
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
@@ -32,7 +34,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
-from edge.direct import Direct
+from edge.direct import Direct, Exchange
 
 _EXTENSIONS = b"sec-websocket-extensions"
 
@@ -71,6 +73,23 @@ class EdgeProtocol(ProtocolWrapper):
 
 
 class _Http1(H11Protocol):
+    _chunked = False  # the response that is under way has a body of unknown length
+
+    async def stream_send(self, event: Event) -> None:
+        if self._chunked and isinstance(event, Body):
+            if event.data:  # else it would read as the end
+                await self.send(RawData(b"%x\r\n%b\r\n" % (len(event.data), event.data)))
+            return
+        await super().stream_send(event)
+        self._chunked = isinstance(event, Response) and self._has_no_length(event)
+
+    def _has_no_length(self, response: Response) -> bool:
+        """As h11 has just decided, which does not tell."""
+        connection = self.connection
+        if not isinstance(connection, h11.Connection) or connection.their_http_version != b"1.1":
+            return False
+        return not any(name.lower() == b"content-length" for name, _ in response.headers)
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """A wish to go over to HTTP/2 is not heard; the request is answered as it stands."""
 
@@ -79,9 +98,7 @@ class _Http1(H11Protocol):
             await self._send_error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
             await self.send(Closed())
             return
-        headers = {name.lower(): value.strip().lower() for name, value in request.headers}
-        tokens = [token.strip() for token in headers.get(b"connection", b"").split(b",")]
-        if request.method != b"GET" or headers.get(b"upgrade") != b"websocket" or b"upgrade" not in tokens:
+        if request.method != b"GET" or not _wants_socket(request):
             await self._create_request(request)
             return
         stream = _Socket(
@@ -116,20 +133,49 @@ class _Http1(H11Protocol):
             await super()._create_stream(request)
             return
         self.stream = cast(HTTPStream, exchange)
-        self.task_group.spawn(exchange.answer)
         self.keep_alive_requests += 1
         await self.context.mark_request()
+
+    async def _handle_events(self) -> None:
+        await super()._handle_events()
+        stream: object = self.stream
+        if isinstance(stream, Exchange) and stream.claim():
+            self.task_group.spawn(stream.answer)
 
     async def _respond(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         """A whole response, in one piece; nothing when what came was no HTTP, which has been answered."""
         if self.connection.our_state is not h11.SEND_RESPONSE:
             return
         headers += self.config.response_headers("h11")
-        if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+        has_had_enough = self.keep_alive_requests >= self.config.keep_alive_max_requests
+        if self.connection.their_state is h11.DONE and not has_had_enough and not self.context.terminated.is_set():
+            lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+            await self.send(RawData(b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, lines, content)))
+            await self._begin_anew()
+            return
+        if has_had_enough:
             headers.append((b"connection", b"close"))
         events = (h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage())
         await self.send(RawData(b"".join(self.connection.send(event) or b"" for event in events)))
         await self._maybe_recycle()
+
+    async def _begin_anew(self) -> None:
+        """The next request on this connection, which may have come already."""
+        rest, is_at_end = self.connection.trailing_data
+        await self._close_stream()
+        self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        if rest:
+            self.connection.receive_data(rest)
+        if is_at_end:
+            self.connection.receive_data(b"")
+        await self.can_read.set()
+        await self.send(Updated(idle=True))
+
+
+def _wants_socket(request: h11.Request) -> bool:
+    headers = {name: value.lower() for name, value in request.headers}
+    tokens = [token.strip() for token in headers.get(b"connection", b"").split(b",")]
+    return headers.get(b"upgrade") == b"websocket" and b"upgrade" in tokens
 
 
 class _ByteBuffer(WebsocketBuffer):
