@@ -26,8 +26,8 @@ __all__ = ["Mailbox", "Overflow"]
 
 M = TypeVar("M")
 
-# A reader that always finds something would otherwise keep the event loop to itself.
-_GETS_PER_SCHEDULE_POINT = 32
+# A reader that always finds something, or a sender that always finds room, would otherwise keep the loop to itself.
+_TIMES_PER_SCHEDULE_POINT = 32
 
 
 class Overflow(enum.Enum):
@@ -70,6 +70,7 @@ class Mailbox(Generic[M]):
         self._readers: OrderedDict[Task, _Waiting[M]] = OrderedDict()
         self._senders: OrderedDict[Task, _Waiting[M]] = OrderedDict()  # not empty only while the mailbox is full
         self._gets_since_schedule_point = 0
+        self._puts_since_schedule_point = 0
 
     @property
     def depth(self) -> int:
@@ -119,8 +120,9 @@ class Mailbox(Generic[M]):
     async def put(self, message: M) -> None:
         """Accept a message, waiting for room if the rule is WAIT: bound that wait with a cancel scope.
 
-        With the other rules it is `put_nowait` and a checkpoint. Raises what `put_nowait` raises. If it is cancelled,
-        the message was not accepted. Waiting senders are served in the order in which they came.
+        With the other rules it is `put_nowait`. Raises what `put_nowait` raises. If it is cancelled, the message was
+        not accepted. Waiting senders are served in the order in which they came. When there is room it returns
+        without a schedule point, except once in 32 times, but always notices a cancellation.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -129,7 +131,10 @@ class Mailbox(Generic[M]):
             if self._overflow is not Overflow.WAIT:
                 raise
         else:
-            await trio.lowlevel.cancel_shielded_checkpoint()  # not cancellable: the message is in already
+            self._puts_since_schedule_point += 1
+            if self._puts_since_schedule_point >= _TIMES_PER_SCHEDULE_POINT:
+                self._puts_since_schedule_point = 0
+                await trio.lowlevel.cancel_shielded_checkpoint()  # not cancellable: the message is in already
             return
         sender = _Waiting([message])
         await self._park(self._senders, sender)
@@ -157,7 +162,7 @@ class Mailbox(Generic[M]):
         is a message it returns without a schedule point, except once in 32 times, but always notices a cancellation.
         """
         self._gets_since_schedule_point += 1
-        if self._gets_since_schedule_point >= _GETS_PER_SCHEDULE_POINT:
+        if self._gets_since_schedule_point >= _TIMES_PER_SCHEDULE_POINT:
             self._gets_since_schedule_point = 0
             await trio.lowlevel.checkpoint()
         else:

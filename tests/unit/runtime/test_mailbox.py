@@ -34,10 +34,25 @@ async def test_put_nowait_on_a_full_mailbox_is_rejected(overflow):
 
 async def test_put_does_not_wait_unless_the_rule_is_wait():
     mailbox = Mailbox(1, Overflow.REJECT)
-    with trio.testing.assert_checkpoints():
-        await mailbox.put("a")
+    await mailbox.put("a")
     with pytest.raises(MailboxFull):
         await mailbox.put("b")
+
+
+async def test_a_sender_that_always_finds_room_lets_others_run_and_hears_of_its_end():
+    mailbox: Mailbox[int] = Mailbox(1, Overflow.DROP_OLDEST)
+    sent = 0
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+            while len(nursery.child_tasks):
+                assert sent < 100, "it has the event loop to itself"
+                await mailbox.put(sent)
+                sent += 1
+        scope.cancel()
+        await mailbox.put(-1)
+    assert scope.cancelled_caught
+    assert mailbox.drain() == [sent - 1]
 
 
 async def test_drop_oldest_drops_counts_and_reports_the_oldest_message_of_others():
