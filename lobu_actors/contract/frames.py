@@ -237,12 +237,20 @@ _RULES: dict[type[Frame], tuple[_FieldRule, ...]] = {
 }
 
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_of_text = json.JSONDecoder().decode
+
+
+def _from_json(line: bytes) -> Any:
+    try:
+        return _of_text(line.decode())
+    except ValueError:
+        return json.loads(line)  # which knows more encodings, at the price of looking for one each time
+
+
 def _fits(value: Any, rule: _FieldRule) -> bool:
-    if isinstance(value, bool) and bool not in rule.types:
-        return False
-    if not isinstance(value, rule.types):
-        return False
-    return not (rule.strings and isinstance(value, list)) or all(isinstance(item, str) for item in value)
+    """`value` came from JSON, so it is of no subclass; and a bool is no int."""
+    return type(value) in rule.types and not (rule.strings and any(type(item) is not str for item in value))
 
 
 def encode(frame: Frame) -> bytes:
@@ -255,7 +263,7 @@ def encode(frame: Frame) -> bytes:
     for name, value in frame.extra.items():
         wire.setdefault(name, value)
     # ASCII escapes, so that a lone surrogate in somebody's text cannot break the line.
-    return json.dumps(wire, separators=(",", ":")).encode("ascii") + b"\n"
+    return _to_json(wire).encode("ascii") + b"\n"
 
 
 def decode_worker_frame(line: bytes) -> Frame:
@@ -270,7 +278,7 @@ def decode_supervisor_frame(line: bytes) -> Frame:
 
 def _decode(line: bytes, kinds: dict[str, type[Frame]]) -> Frame:
     try:
-        wire = json.loads(line)
+        wire = _from_json(line)
     except (ValueError, RecursionError) as error:
         raise FrameError(f"not a JSON line: {error}", line) from error
     if not isinstance(wire, dict) or not isinstance(wire.get("type"), str):
