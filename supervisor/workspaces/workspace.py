@@ -21,7 +21,7 @@ import trio
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import FileMark, OutputEntry, SessionFileInvalid
 from supervisor.workspaces import run_files, usage
-from supervisor.workspaces.beneath import DIRECTORY, empty, folder, inherit, is_empty
+from supervisor.workspaces.beneath import DIRECTORY, empty, folder, inherit, is_empty, make_folder
 
 T = TypeVar("T")
 
@@ -163,12 +163,19 @@ class HostWorkspace:
         A session file that is no regular file counts as absent. Raises TimeoutError after EMPTY_SECONDS.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        with folder(self.host.descriptor, self.name) as top:
+        # Every turn comes by here: a `with folder(…)` for each of the four would cost as much as all the rest.
+        top = make_folder(self.host.descriptor, self.name)
+        try:
             for part in FOLDERS:
-                with folder(top, part) as descriptor:
+                descriptor = make_folder(top, part)
+                try:
                     if not is_empty(descriptor):
                         await trio.to_thread.run_sync(empty, descriptor, time.monotonic() + EMPTY_SECONDS)
+                finally:
+                    os.close(descriptor)
             return _mark(top)
+        finally:
+            os.close(top)
 
     async def write_session(self, data: bytes | None) -> FileMark | None:
         """Put the session file in place whole, fsynced with its folder; None removes it."""
@@ -215,8 +222,11 @@ class HostWorkspace:
         return await trio.to_thread.run_sync(self._in_top, read)
 
     def _in_top(self, work: Callable[[int], T]) -> T:
-        with folder(self.host.descriptor, self.name) as top:
+        top = make_folder(self.host.descriptor, self.name)
+        try:
             return work(top)
+        finally:
+            os.close(top)
 
     async def remove(self) -> None:
         """Delete the whole folder; nothing when there is none. Raises TimeoutError after EMPTY_SECONDS."""
