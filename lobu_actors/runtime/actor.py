@@ -10,14 +10,13 @@ task is cancelled, which is the brutal kill: what must happen even then belongs 
 """
 
 import enum
-import math
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 import trio
 
 from lobu_actors.runtime.ask import Ask, answer_drops, ask_through, refuse_all
-from lobu_actors.runtime.errors import ActorStopped, MailboxClosed, StopTimeout
+from lobu_actors.runtime.errors import ActorStopped, MailboxClosed, Nudged, StopTimeout
 from lobu_actors.runtime.mailbox import Mailbox
 
 __all__ = ["Actor", "ActorRef", "Ending", "live", "run_actor"]
@@ -122,21 +121,20 @@ async def live(
     actor: Actor[M],
     mailbox: Mailbox[M],
     *,
-    idle_seconds: float = math.inf,
     stop_seconds: float = STOP_SECONDS,
     on_started: Callable[[], None] | None = None,
     on_stopping: Callable[[], None] | None = None,
 ) -> Ending:
     """One incarnation of an actor on a mailbox that may outlive it: messages that it did not take stay there.
 
-    Ends when the mailbox is closed and empty, or when no message came for `idle_seconds` and the actor may passivate.
+    Ends when the mailbox is closed and empty, or when it is nudged while the actor waits for it and may passivate.
     """
     actor._mailbox = mailbox
     await actor.started()
     if on_started is not None:
         on_started()
     try:
-        return await _until_ending(actor, mailbox, idle_seconds, stop_seconds, on_stopping)
+        return await _until_ending(actor, mailbox, stop_seconds, on_stopping)
     finally:
         actor.ended()
 
@@ -144,12 +142,11 @@ async def live(
 async def _until_ending(
     actor: Actor[M],
     mailbox: Mailbox[M],
-    idle_seconds: float,
     stop_seconds: float,
     on_stopping: Callable[[], None] | None,
 ) -> Ending:
     try:
-        ending = await _receive(actor, mailbox, idle_seconds)
+        ending = await _receive(actor, mailbox)
     except Exception as crash:
         if on_stopping is not None:
             on_stopping()
@@ -164,25 +161,19 @@ async def _until_ending(
     return ending
 
 
-async def _receive(actor: Actor[M], mailbox: Mailbox[M], idle_seconds: float) -> Ending:
+async def _receive(actor: Actor[M], mailbox: Mailbox[M]) -> Ending:
     inbox = cast("Mailbox[M | Ask[M]]", mailbox)
     while True:
-        idle = False
         try:
-            if inbox.depth or idle_seconds == math.inf:
-                letter = await inbox.get()
-            else:
-                idle = True
-                with trio.move_on_after(idle_seconds):
-                    letter = await inbox.get()
-                    idle = False
+            letter = await inbox.get()
         except MailboxClosed:
             return Ending.CLOSED
-        if not idle:
+        except Nudged:
+            if not inbox.depth and actor.may_passivate():
+                return Ending.IDLE
+        else:
             await _handle(actor, letter)
             del letter  # an idle actor should not keep the last message in memory
-        elif not inbox.depth and actor.may_passivate():
-            return Ending.IDLE
 
 
 async def _handle(actor: Actor[M], letter: M | Ask[M]) -> None:

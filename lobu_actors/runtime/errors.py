@@ -12,6 +12,7 @@ __all__ = [
     "InvalidChildSpec",
     "MailboxClosed",
     "MailboxFull",
+    "Nudged",
     "RegistryFull",
     "RestartIntensityExceeded",
     "RuntimeFault",
@@ -44,6 +45,10 @@ class AskTimeout(RuntimeFault):
 
 class MailboxClosed(RuntimeFault):
     """The mailbox takes no more messages or, for its reader, holds no more."""
+
+
+class Nudged(RuntimeFault):
+    """The reader of a mailbox has waited long enough, says whoever looks after it."""
 
 
 class ActorStopped(RuntimeFault):

@@ -20,7 +20,7 @@ import attrs
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
 
-from lobu_actors.runtime.errors import MailboxClosed, MailboxFull
+from lobu_actors.runtime.errors import MailboxClosed, MailboxFull, Nudged
 
 __all__ = ["Mailbox", "Overflow"]
 
@@ -71,6 +71,8 @@ class Mailbox(Generic[M]):
         self._senders: OrderedDict[Task, _Waiting[M]] = OrderedDict()  # not empty only while the mailbox is full
         self._gets_since_schedule_point = 0
         self._puts_since_schedule_point = 0
+        self.waits = 0
+        """How often a reader has begun to wait."""
 
     @property
     def depth(self) -> int:
@@ -158,8 +160,9 @@ class Mailbox(Generic[M]):
     async def get(self) -> M:
         """Take the first message, waiting for one if there is none.
 
-        Raises MailboxClosed when the mailbox is closed and empty. If it is cancelled, no message was taken. When there
-        is a message it returns without a schedule point, except once in 32 times, but always notices a cancellation.
+        Raises MailboxClosed when the mailbox is closed and empty, and Nudged. If it is cancelled, no message was taken.
+        When there is a message it returns without a schedule point, except once in 32 times, but always notices a
+        cancellation.
         """
         self._gets_since_schedule_point += 1
         if self._gets_since_schedule_point >= _TIMES_PER_SCHEDULE_POINT:
@@ -171,11 +174,26 @@ class Mailbox(Generic[M]):
             return self._take()
         if not self._closed:
             self._gets_since_schedule_point = 0
+            self.waits += 1
             reader: _Waiting[M] = _Waiting()
             await self._park(self._readers, reader)
             if reader.letters:
                 return reader.letters.pop()
+            if not self._closed:
+                raise Nudged("nobody has written")
         raise MailboxClosed("the mailbox is closed and empty")
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a reader waits."""
+        return bool(self._readers)
+
+    @enable_ki_protection
+    def nudge(self) -> None:
+        """Have each waiting reader get Nudged, as though it had waited long enough."""
+        while self._readers:
+            task, _ = self._readers.popitem(last=False)
+            trio.lowlevel.reschedule(task)
 
     @enable_ki_protection
     def close(self) -> None:

@@ -34,6 +34,8 @@ from lobu_actors.runtime.tree import NodeState, TreeNode
 
 __all__ = ["Registry"]
 
+_IDLE_LOOKS = 8  # in the time after which an actor is idle
+
 K = TypeVar("K", bound=Hashable)
 M = TypeVar("M")
 
@@ -44,6 +46,8 @@ class _Cell(Generic[K, M]):
     mailbox: Mailbox[M]
     state: NodeState = NodeState.STARTING
     restarts: int = 0
+    wait: int | None = None  # which one of the actor for a message it was in when it was looked at; None: in none
+    wait_since: float = 0.0
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def set_running(self) -> None:
@@ -52,14 +56,22 @@ class _Cell(Generic[K, M]):
     def set_stopping(self) -> None:
         self.state = NodeState.STOPPING
 
+    def nudge_if_idle(self, now: float, idle_seconds: float) -> None:
+        wait = self.mailbox.waits if self.mailbox.awaited else None
+        if wait is None or wait != self.wait:
+            self.wait, self.wait_since = wait, now
+        elif now - self.wait_since >= idle_seconds:
+            self.mailbox.nudge()
+
 
 class Registry(Generic[K, M]):
     """Actors by key, one at most for each, all of them children of one nursery.
 
-    An actor is passivated after `idle_seconds` without a message if its `may_passivate()` agrees. Each has a mailbox of
-    `mailbox_capacity` messages; at most `max_actors` are active. `intensity` holds for each key by itself. `on_crash`
-    is told of each crash, synchronously, after the incarnation has ended; an exception from it, as everything that is
-    not an Exception, ends the registry. `stop_seconds` bounds an actor's `stopped()`.
+    An actor is passivated after `idle_seconds` without a message, or up to an eighth more, if its `may_passivate()`
+    agrees; else it is asked again after as long. Each has a mailbox of `mailbox_capacity` messages; at most
+    `max_actors` are active. `intensity` holds for each key by itself. `on_crash` is told of each crash, synchronously,
+    after the incarnation has ended; an exception from it, as everything that is not an Exception, ends the registry.
+    `stop_seconds` bounds an actor's `stopped()`.
     """
 
     def __init__(
@@ -105,10 +117,13 @@ class Registry(Generic[K, M]):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._state = NodeState.RUNNING
+                looking = trio.CancelScope()
+                nursery.start_soon(self._look_for_idle, looking)
                 try:
                     context.started(self)
                     await context.stopping.wait()
                 finally:
+                    looking.cancel()
                     self._begin_stop()
         finally:
             self._state = NodeState.STOPPED
@@ -226,7 +241,6 @@ class Registry(Generic[K, M]):
                 await live(
                     self._factory(cell.key),
                     cell.mailbox,
-                    idle_seconds=self._idle_seconds,
                     stop_seconds=self._stop_seconds,
                     on_started=cell.set_running,
                     on_stopping=cell.set_stopping,
@@ -236,6 +250,15 @@ class Registry(Generic[K, M]):
                 refuse_all(cell.mailbox, f"the actor of {cell.key!r} crashed too often")
             if self._on_crash is not None:
                 self._on_crash(cell.key, crash)
+
+    async def _look_for_idle(self, looking: trio.CancelScope) -> None:
+        """All actors now and then. A deadline for each wait of each actor would cost more than handling a message."""
+        with looking:
+            while True:
+                await trio.sleep(self._idle_seconds / _IDLE_LOOKS)
+                now = trio.current_time()
+                for cell in self._cells.values():
+                    cell.nudge_if_idle(now, self._idle_seconds)
 
     def _begin_stop(self) -> None:
         self._nursery = None

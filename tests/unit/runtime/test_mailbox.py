@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from lobu_actors.runtime.errors import MailboxClosed, MailboxFull
+from lobu_actors.runtime.errors import MailboxClosed, MailboxFull, Nudged
 from lobu_actors.runtime.mailbox import Mailbox, Overflow
 
 
@@ -65,6 +65,24 @@ async def test_drop_oldest_drops_counts_and_reports_the_oldest_message_of_others
     assert dropped == ["a", "b"]
     assert mailbox.dropped == 2
     assert mailbox.drain() == ["own", "c", "d"]
+
+
+async def test_a_nudge_ends_a_wait_and_takes_no_message():
+    mailbox: Mailbox[int] = Mailbox(1)
+    mailbox.nudge()  # nobody waits, so nobody hears of it
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def read() -> None:
+            with pytest.raises(Nudged):
+                await mailbox.get()
+            assert await mailbox.get() == 1
+
+        await trio.testing.wait_all_tasks_blocked()
+        assert mailbox.awaited
+        mailbox.nudge()
+        assert not mailbox.awaited
+        mailbox.put_nowait(1)
 
 
 async def test_waiting_senders_are_served_in_order_and_nobody_overtakes_them():

@@ -134,6 +134,17 @@ async def test_an_idle_actor_is_passivated_and_comes_back(world, autojump_clock)
         assert world.of("a") == ["started", "1", "2", "stopping", "stopped", "started", "3"]
 
 
+async def test_an_actor_that_was_long_at_one_message_is_not_idle_when_it_is_done(world, autojump_clock):
+    async with running(world.registry()) as registry:
+        registry.tell("a", "wait")
+        await trio.sleep(100)
+        world.gate.set()
+        await trio.sleep(9)
+        assert "a" in registry
+        await trio.sleep(4)
+        assert "a" not in registry
+
+
 async def test_an_actor_that_may_not_passivate_stays_until_it_may(world, autojump_clock):
     world.may_passivate = False
     async with running(world.registry()) as registry:
@@ -252,7 +263,7 @@ async def test_a_stopped_that_hangs_is_a_crash_and_frees_the_key(world, autojump
     world.stop_seconds = 1000.0
     async with running(world.registry(stop_seconds=3.0)) as registry:
         registry.tell("a", "1")
-        await trio.sleep(14)
+        await trio.sleep(15)
         assert "a" not in registry
         assert len(world.crashes) == 1
 
@@ -265,7 +276,7 @@ async def test_limits_of_actors_and_messages(world, autojump_clock):
         with pytest.raises(MailboxFull):
             await registry.put("a", "1")
         world.gate.set()
-        await trio.sleep(11)
+        await trio.sleep(12)
         registry.tell("b", "1")
 
 
