@@ -28,7 +28,7 @@ from psycopg import generators, pq, sql
 from psycopg.adapt import Dumper, PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import set_json_loads
-from psycopg.types.numeric import Int8, Int8Dumper
+from psycopg.types.numeric import Int8Dumper
 from psycopg.waiting import Ready, Wait
 
 from lobu_actors.store.errors import (
@@ -63,16 +63,6 @@ _DEFAULTS: dict[str, str | int] = {
     "tcp_user_timeout": 30_000,
 }
 _TIMEOUTS = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
-
-
-class Int8OnlyDumper(Int8Dumper):
-    """Every int as int8: psycopg's choice by magnitude would prepare one statement once per size."""
-
-    def upgrade(self, obj: Any, format: Any) -> Int8OnlyDumper:
-        return self
-
-    def get_key(self, obj: Any, format: Any) -> type:
-        return self.cls
 
 
 class TextsDumper(Dumper):
@@ -144,6 +134,7 @@ class Connection(psycopg.AsyncConnection[Row]):
     def __init__(self, pgconn: Any, row_factory: Any = psycopg.rows.tuple_row) -> None:
         super().__init__(pgconn, row_factory)
         self.lock = cast(Any, _OneUser())
+        self._transformer = Transformer(self)  # one, since it looks for the way of each type once
         self._names: dict[tuple[bytes, tuple[int, ...]], bytes] = {}  # of what is prepared, by statement and types
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
@@ -154,7 +145,11 @@ class Connection(psycopg.AsyncConnection[Row]):
         try:
             state = next(gen)
             while True:
-                state = gen.send(await _ready(fd, state))
+                if state == Wait.R:  # nearly always
+                    await trio.lowlevel.wait_readable(fd)
+                    state = gen.send(Ready.R)
+                else:
+                    state = gen.send(await _ready(fd, state))
         except StopIteration as stop:
             return stop.value
 
@@ -192,7 +187,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         """As a prepared statement of this session, and below psycopg's cursors, which cost more than all the rest."""
         text, names = positional(statement)
         async with self.lock:
-            transformer = Transformer(self)
+            transformer = self._transformer
             values = transformer.dump_sequence([params[name] for name in names], [PyFormat.AUTO] * len(names))
             types = transformer.types or ()
             name = self._names.get((statement, types))
@@ -209,7 +204,9 @@ class Connection(psycopg.AsyncConnection[Row]):
             if result.status != pq.ExecStatus.TUPLES_OK:
                 return []
             transformer.set_pgresult(result)
-            return cast("list[Row]", transformer.load_rows(0, result.ntuples, tuple))
+            rows = transformer.load_rows(0, result.ntuples, tuple)
+            transformer.set_pgresult(None)  # which it would keep
+            return rows
 
     async def _result(self) -> Any:
         """Of what was sent. Raises psycopg.Error."""
@@ -339,7 +336,8 @@ async def _open_one(attempt: dict[str, Any]) -> Connection:
     connection = await _drive(cast(Any, Connection._connect_gen(make_conninfo("", **values))))
     try:
         connection._autocommit = True
-        connection.adapters.register_dumper(int, Int8OnlyDumper)
+        # Every int as int8: psycopg's choice by magnitude would prepare one statement once per size.
+        connection.adapters.register_dumper(int, Int8Dumper)
         connection.adapters.register_dumper(list, TextsDumper)
         set_json_loads(msgspec.json.decode, connection)
         await connection.execute(query("prepare_session"), prepare=False)
@@ -352,4 +350,4 @@ async def _open_one(attempt: dict[str, Any]) -> Connection:
     return cast(Connection, connection)
 
 
-__all__ = ["Connection", "Int8", "Row", "open_connection", "store_error"]
+__all__ = ["Connection", "Row", "open_connection", "store_error"]
