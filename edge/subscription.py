@@ -161,8 +161,7 @@ class Subscription:
             await self._wait(self._read_at + beat)
 
     async def _wait(self, until: float) -> None:
-        with trio.CancelScope(deadline=min(until, self._next_ping)):
-            await self._feed.wait()
+        await self._feed.waiting.wait(min(until, self._next_ping))
 
     # --- the event log
 

@@ -201,7 +201,7 @@ class Host:
             store=store,
             workers=AllWorkers(self._types, self.workers, self.remote),
             workspaces=workspaces,
-            feeds=Feeds(wall_clock_ms),
+            feeds=Feeds(wall_clock_ms, self._timers),
             timers=self._timers,
             busy=self._busy,
             promises=Promises(),

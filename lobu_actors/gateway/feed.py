@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
-import trio
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import Cursor, Data, EventType
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.gateway.waiting import Waiting
+from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.records import Event
 
 KEPT_ITEMS = 256
@@ -94,8 +95,10 @@ class Behind(Exception):
 class Feed:
     """One conversation's live view. Written through `FeedWriter`, read through `FeedReader`."""
 
-    def __init__(self, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, clock_ms: Callable[[], int], timers: Timers) -> None:
         self.clock_ms = clock_ms
+        self.waiting = Waiting(timers)
+        """For readers, until something is added after their last look."""
         self.text: LiveText | None = None
         self.items: deque[Item] = deque()
         self.first = 0  # position of items[0]
@@ -107,7 +110,6 @@ class Feed:
         self.epoch = 0  # of the lease under which it is written
         self.writer: object | None = None
         self._watchers: list[Callable[[], None]] = []
-        self._waiting = trio.lowlevel.ParkingLot()
 
     @property
     def end(self) -> int:
@@ -168,17 +170,13 @@ class Feed:
 
     def wake(self) -> None:
         """Have every reader look again (at a drain flag, for one)."""
-        self._waiting.unpark_all()
+        self.waiting.wake()
         for changed in self._watchers:
             changed()
 
     def forget_items(self) -> None:
         self.first = self.end
         self.items.clear()
-
-    async def wait(self) -> None:
-        """Until something was added since the last look; callers bound it."""
-        await self._waiting.park()
 
     def _push(self, type: EventType, data: Data, event: Event | None = None) -> None:
         self.items.append(Item(type, data, self.text, self.text.length if self.text else 0, event))
@@ -328,12 +326,14 @@ def settled(rows: Sequence[Event]) -> int:
 class Feeds:
     """The feeds of one process, by conversation. A feed lives while somebody holds it: its actor, or a reader."""
 
-    def __init__(self, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, clock_ms: Callable[[], int], timers: Timers) -> None:
+        """`timers` run as long as anybody waits."""
         self._clock_ms = clock_ms
+        self._timers = timers
         self._feeds: dict[ConversationRef, tuple[Feed, int]] = {}
 
     def hold(self, ref: ConversationRef) -> Feed:
-        feed, holders = self._feeds.get(ref) or (Feed(self._clock_ms), 0)
+        feed, holders = self._feeds.get(ref) or (Feed(self._clock_ms, self._timers), 0)
         self._feeds[ref] = (feed, holders + 1)
         return feed
 

@@ -45,11 +45,12 @@ class Timers:
         """A supervised child; ends when it is told to stop."""
         context.started()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._loop)
+            nursery.start_soon(self.fire)
             await context.stopping.wait()
             nursery.cancel_scope.cancel()
 
-    async def _loop(self) -> None:
+    async def fire(self) -> None:
+        """Each at its time, until cancelled."""
         while True:
             self._fire_due()
             self._sooner = trio.Event()

@@ -28,6 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lobu_actors.gateway",
         "lobu_actors.contract",
         "lobu_actors.telemetry",
+        "lobu_actors.runtime.timers",
         "lobu_actors.store.link_protocol",
         "lobu_actors.store.link_records",
         "lobu_actors.store.records",

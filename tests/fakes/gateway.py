@@ -19,6 +19,7 @@ from lobu_actors.gateway.feed import Feed, Feeds, LiveText
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
 from lobu_actors.gateway.standby import Standby, Standbys
 from lobu_actors.gateway.status import HostStatus
+from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.records import Activation, Event, FinishRun, Lease, NewEvent, RequeueRun, StartRun, Turn, TurnEnd
 
@@ -30,7 +31,8 @@ class FakeGateway:
     """Implements gateway.protocol.Gateway; answers are set by the test, calls are kept."""
 
     def __init__(self) -> None:
-        self.feeds = Feeds(lambda: NOW_MS)
+        self.timers = Timers()
+        self.feeds = Feeds(lambda: NOW_MS, self.timers)
         self.draining = False
         self.standbys = Standbys()
         self.hints: list[Turn] = []

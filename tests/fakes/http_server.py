@@ -40,7 +40,10 @@ async def running(world: EdgeWorld) -> AsyncIterator[Running]:
     stopping, stopped = trio.Event(), trio.Event()
 
     async def run(task_status: trio.TaskStatus[int]) -> None:
-        await serve(world.app, world.settings, stopping=stopping, task_status=task_status)
+        async with trio.open_nursery() as timing:
+            timing.start_soon(world.gateway.timers.fire)
+            await serve(world.app, world.settings, stopping=stopping, task_status=task_status)
+            timing.cancel_scope.cancel()
         stopped.set()
 
     async with trio.open_nursery() as nursery:

@@ -24,6 +24,7 @@ from lobu_actors.gateway.link import wire
 from lobu_actors.gateway.link.mirror import Mirror
 from lobu_actors.gateway.link.source import FeedSource
 from lobu_actors.gateway.writer import FeedWriter
+from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.records import Activation, RequeueRun
 from tests.fakes.edge_world import EdgeWorld
 from tests.fakes.gateway import NOW_MS, Owner
@@ -72,7 +73,7 @@ class LinkedScenario(Scenario):
         await self.store.register_host(host, name=host, link_url=None, version="0", ttl_seconds=1e9)
         activation = await self.store.activate(self.ref, host)
         assert isinstance(activation, Activation)
-        feeds = Feeds(lambda: NOW_MS)
+        feeds = Feeds(lambda: NOW_MS, Timers())
         feed = feeds.hold(self.ref)
         feed.readers += 1  # as a link that tells of it counts
         writer = FeedWriter(feed, activation.lease.epoch, activation.conversation.last_seq)
@@ -156,9 +157,12 @@ async def play(steps: list[tuple[str, int, str]]) -> None:
     scenario.links = []
     await scenario.become_owner()
     prelude = [("connect", 0, ""), ("accept", 0, ""), ("begin", 0, ""), ("join", 0, ""), ("read", 0, "")]
-    for name, number, text in [*prelude, *steps]:
-        await scenario.step(world, name, number, text)
-    await scenario.quiesce()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.gateway.timers.fire)
+        for name, number, text in [*prelude, *steps]:
+            await scenario.step(world, name, number, text)
+        await scenario.quiesce()
+        nursery.cancel_scope.cancel()
 
 
 @settings(max_examples=400, deadline=None)

@@ -210,9 +210,12 @@ async def play(steps: list[tuple[str, int, str]]) -> None:
     ref = await world.conversation()
     scenario = Scenario(world.store, world.gateway, ref, await world.owner(ref))
     prelude = [("accept", 0, ""), ("begin", 0, ""), ("join", 0, ""), ("read", 0, "")]
-    for name, number, text in [*prelude, *steps]:
-        await scenario.step(world, name, number, text)
-    await scenario.quiesce()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.gateway.timers.fire)
+        for name, number, text in [*prelude, *steps]:
+            await scenario.step(world, name, number, text)
+        await scenario.quiesce()
+        nursery.cancel_scope.cancel()
 
 
 @settings(max_examples=300, deadline=None)

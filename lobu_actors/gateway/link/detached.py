@@ -24,6 +24,7 @@ from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
 from lobu_actors.gateway.standby import Standby
 from lobu_actors.gateway.status import HostStatus
+from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
 from lobu_actors.store.records import Turn
@@ -51,13 +52,16 @@ class Detached:
         self._others: dict[str, Peer] = {}
         self._look_again_at = 0.0  # trio clock
         me, owners = f"edge-{new_id()}", Owners()
-        self._peers = Peers(lambda: me, self._find, tokens, Feeds(clock_ms), owners, refresh_seconds=LOOK_SECONDS)
+        self._timers = Timers()
+        feeds = Feeds(clock_ms, self._timers)
+        self._peers = Peers(lambda: me, self._find, tokens, feeds, owners, refresh_seconds=LOOK_SECONDS)
         self.worker_door = LinkDoor(lambda: me, tokens, partial(self._find, me))
         self.gateway = Router(_Local(self), owners, self._peers, find_owner)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._timers.fire)
             nursery.start_soon(self._peers.run)
             nursery.start_soon(self.worker_door.run)
 

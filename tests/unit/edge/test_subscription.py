@@ -72,8 +72,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
+async def scene(nursery: trio.Nursery) -> AsyncIterator[Scene]:
     world = await EdgeWorld.make(SETTINGS, PoorStore())
+    nursery.start_soon(world.gateway.timers.fire)
     ref = await world.conversation()
     scene = Scene(world, ref, await world.owner(ref))
     with scene.held:

@@ -11,13 +11,14 @@ from lobu_actors.gateway.link import wire
 from lobu_actors.gateway.link.mirror import Mirror
 from lobu_actors.gateway.link.source import FeedSource
 from lobu_actors.gateway.writer import FeedWriter
+from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.records import Event
 
 REF = ConversationRef("acme", "echo", "c")
 
 
 def feed() -> Feed:
-    made = Feed(lambda: 1)
+    made = Feed(lambda: 1, Timers())
     made.readers = 1
     return made
 
