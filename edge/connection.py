@@ -58,7 +58,7 @@ class Connection:
         self._idle_since = math.inf  # by trio's clock; while a request is under way it is not
         self._head = b""  # of a response, until what follows it is there
         self._sends = 0
-        self._sending = trio.Lock()
+        self._sending = trio.Lock()  # while what one has sent waits for the reader to take it
         self._protocol: EdgeProtocol
 
     async def run(self) -> None:
@@ -142,20 +142,17 @@ class Connection:
         data, self._head = self._head + data, b""
         if not data:
             return
-        if self._sending.locked():
-            await self._sending.acquire()
-        else:
-            self._sending.acquire_nowait()
         try:
-            rest = data[self._send_now(data) :]
-            if rest:
-                await self._send_slowly(rest)
-            is_open = True
+            if self._sending.locked():
+                async with self._sending:
+                    await self._send_slowly(data)
+            elif rest := data[self._send_now(data) :]:
+                self._sending.acquire_nowait()
+                try:
+                    await self._send_slowly(rest)
+                finally:
+                    self._sending.release()
         except (OSError, trio.ClosedResourceError):
-            is_open = False
-        finally:
-            self._sending.release()
-        if not is_open:
             await self._protocol.handle(Closed())
             return
         self._sends += 1

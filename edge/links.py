@@ -9,6 +9,7 @@ from edge.request import opening
 from edge.settings import EdgeSettings
 
 ALIAS_PREFIX = "/lobu"
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]+")  # as ids mostly are; nothing of it would be quoted
 _HOST = re.compile(r"[A-Za-z0-9.\-_]+(?::\d{1,5})?\Z|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?\Z")
 
 
@@ -19,7 +20,7 @@ def conversation_url(settings: EdgeSettings, key: str, tail: str = "") -> str:
     """
     asked = opening()
     prefix = ALIAS_PREFIX if asked.path.startswith(ALIAS_PREFIX + "/") else ""
-    path = f"{prefix}/api/v1/agents/{quote(key, safe='@:')}{tail}"
+    path = f"{prefix}/api/v1/agents/{_quoted(key, '@:')}{tail}"
     if settings.public_url is not None:
         return settings.public_url.rstrip("/").removesuffix(prefix) + path
     host = asked.headers.get("Host", "")
@@ -32,8 +33,12 @@ def agent_settings_url(settings: EdgeSettings, agent_id: str) -> str:
 
     It is stored and read by others, so nothing of the request's Host goes into it.
     """
-    return f"{(settings.public_url or '').rstrip('/')}/ops#agent={quote(agent_id, safe='@:')}"
+    return f"{(settings.public_url or '').rstrip('/')}/ops#agent={_quoted(agent_id, '@:')}"
 
 
 def query_value(text: str) -> str:
-    return quote(text, safe="")
+    return _quoted(text, "")
+
+
+def _quoted(text: str, safe: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=safe)

@@ -50,7 +50,7 @@ def first_frame(agent_id: str, timestamp_ms: int, retry_ms: int) -> bytes:
 
 def encode_event(outgoing: Outgoing) -> bytes:
     """The frames of one event: two for a failed turn, which older readers know by another name."""
-    sent = frame(outgoing.type.value, outgoing.data, outgoing.cursor)
+    sent = frame(outgoing.type, outgoing.data, outgoing.cursor)
     if outgoing.type is EventType.AGENT_ERROR:
         sent += frame(ERROR_ALIAS, outgoing.data, outgoing.cursor)
     return sent

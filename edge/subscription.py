@@ -106,17 +106,17 @@ class Subscription:
         if not self._greeted:
             self._greeted = True
             hello = self._encoding.first(self._ref.conversation_id, self._feed.clock_ms(), self._settings.retry_ms)
-            return self._sent(hello)
+            return self._sent(hello, trio.current_time())
         while True:
+            now = trio.current_time()
             if self._pending or self._left_over:
                 if chunk := self._encode_pending():
-                    return self._sent(chunk)
+                    return self._sent(chunk, now)
                 continue
             if self._done:
                 return None
-            now = trio.current_time()
             if now >= self._next_ping:
-                return self._sent(self._encoding.ping)
+                return self._sent(self._encoding.ping, now)
             if self._reading and not self._draining():
                 if now < self._feed.expected_until:
                     await self._wait(self._feed.expected_until)  # what runs elsewhere is about to be told
@@ -125,17 +125,17 @@ class Subscription:
                 else:
                     await self._wait(self._retry_at)
                 continue
-            self._take()
+            self._take(now)
             if self._draining():
                 self._emit(Outgoing(EventType.DRAIN, events.drain(self._reconnect_ms), None))
                 self.drained = not self._done
                 self._done = True
             if not self._pending and not self._done and not self._reading:
-                await self._wait_for_news()
+                await self._wait_for_news(now)
 
     # --- the live view
 
-    def _take(self) -> None:
+    def _take(self, now: float) -> None:
         if self._reading:
             return
         try:
@@ -145,12 +145,11 @@ class Subscription:
             self._read_again("behind")
             return
         if taken:
-            self._heard_at = trio.current_time()
+            self._heard_at = now
         for outgoing in taken:
             self._emit(outgoing)
 
-    async def _wait_for_news(self) -> None:
-        now = trio.current_time()
+    async def _wait_for_news(self, now: float) -> None:
         lively = self._turn is not None or now - self._heard_at < _LIVELY_SECONDS
         beat = self._settings.poll_seconds if lively else self._settings.idle_poll_seconds
         if self._feed.unheard:
@@ -300,8 +299,8 @@ class Subscription:
             chunk += encoded
         return bytes(chunk)
 
-    def _sent(self, chunk: bytes) -> bytes:
+    def _sent(self, chunk: bytes, now: float) -> bytes:
         # A ping is owed only when nothing else was sent for so long.
-        self._next_ping = trio.current_time() + self._settings.ping_seconds
+        self._next_ping = now + self._settings.ping_seconds
         metrics.STREAM_BYTES.inc(len(chunk))
         return chunk

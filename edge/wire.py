@@ -55,7 +55,7 @@ def decode_object(raw: bytes, max_depth: int) -> Json:
         raise BadJson(f"The body is not JSON: {error}.") from None
     if not isinstance(value, dict):
         raise BadJson("The body must be a JSON object.")
-    _check(value, max_depth)
+    _check(value, max_depth, has_escapes=b"\\u" in raw)
     return value
 
 
@@ -89,21 +89,24 @@ def _has_bad_text(raw: bytes) -> bool:
     return False
 
 
-def _check(root: Json, max_depth: int) -> None:
+def _check(root: Json, max_depth: int, *, has_escapes: bool) -> None:
+    """Without escapes, the decoder has refused already what no text may hold."""
     level: list[Any] = [root]
     for _ in range(max_depth):
         below: list[Any] = []
         for value in level:
             if isinstance(value, dict):
-                for key in value:
-                    _check_text(key)
+                if has_escapes:
+                    for key in value:
+                        _check_text(key)
                 below.extend(value.values())
             else:
                 below.extend(value)
         level = []
         for value in below:
             if isinstance(value, str):
-                _check_text(value)
+                if has_escapes:
+                    _check_text(value)
             elif isinstance(value, (dict, list)):
                 level.append(value)
             elif type(value) is int and not -(1 << 63) <= value < 1 << 63:
