@@ -25,7 +25,8 @@ from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import Role
 from lobu_actors.store.errors import StoreOutcomeUnknown, StoreUnavailable
-from lobu_actors.store.protocol import TenantStore, TicketStore
+from lobu_actors.store.protocol import TenantStore
+from lobu_actors.store.ticket_protocol import TicketStore
 
 MAX_API_KEY_CHARS = 256
 SESSION_COOKIE = "lobu_session"

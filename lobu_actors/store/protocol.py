@@ -53,6 +53,7 @@ from lobu_actors.store.records import (
 from lobu_actors.store.rollout_protocol import RolloutStore
 from lobu_actors.store.singleton_protocol import SingletonStore
 from lobu_actors.store.standby_records import NextRun
+from lobu_actors.store.ticket_protocol import TicketStore
 from lobu_actors.store.timeline_protocol import TimelineStore
 
 
@@ -97,17 +98,6 @@ class TenantStore(Protocol):
     async def list_agents(self, organization_id: str) -> list[Agent]: ...
 
 
-class TicketStore(Protocol):
-    """Tickets that open something once. Whoever checks a ticket's signature records its use here."""
-
-    async def use_ticket(self, organization_id: str, ticket_id: str, use_id: str, *, kept_seconds: float) -> bool:
-        """True for the first use, and for the same `use_id` again. That it was used is known for `kept_seconds`.
-
-        After that the next use is a first one, also of a ticket whose record nobody has deleted yet.
-        """
-        ...
-
-
 class ConversationStore(Protocol):
     """What an edge needs."""
 
@@ -126,9 +116,8 @@ class ConversationStore(Protocol):
     async def accept_turn(self, turn: NewTurn, *, max_owed: int, run: NextRun | None = None) -> Accepted | Refused:
         """Turn and marker in one statement, after a synchronous commit. A known message_id gives its turn again.
 
-        With `run`, which is for a turn without a verdict, that run begins in the same statement, if its lease is held
-        and nothing else is owed; else the turn waits as any other. Asked again, it says whether the run has begun.
-        """
+        `run`, only for a turn without a verdict, begins with it if its lease is held and nothing else is owed; else the
+        turn waits as any other. Asked again, it says whether the run has begun."""
         ...
 
     async def find_turn(self, ref: ConversationRef, message_id: str) -> Turn | None:
@@ -148,7 +137,7 @@ class ConversationStore(Protocol):
         ...
 
     async def has_later_events(self, ref: ConversationRef, seq: int) -> bool:
-        """Whether any event behind `seq` is kept. Readers ask for it again and again."""
+        """Whether any event behind `seq` is kept."""
         ...
 
     async def find_text_start(self, ref: ConversationRef, seq: int) -> int:

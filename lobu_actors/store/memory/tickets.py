@@ -6,7 +6,7 @@ from lobu_actors.store.memory.tables import Part, pass_checkpoint
 
 
 class TicketPart(Part):
-    """Implements `protocol.TicketStore`."""
+    """Implements `ticket_protocol.TicketStore`."""
 
     async def use_ticket(self, organization_id: str, ticket_id: str, use_id: str, *, kept_seconds: float) -> bool:
         await pass_checkpoint()

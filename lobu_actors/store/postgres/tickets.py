@@ -9,7 +9,7 @@ DELETED_AT_ONCE = 10
 
 
 class TicketPart(Part):
-    """Implements `protocol.TicketStore`."""
+    """Implements `ticket_protocol.TicketStore`."""
 
     async def use_ticket(self, organization_id: str, ticket_id: str, use_id: str, *, kept_seconds: float) -> bool:
         params = {
