@@ -51,10 +51,10 @@ class Gate:
 # Beside each what was found here, idle and with four times as much to run as there are CPUs. When a turn has become
 # cheaper, take its limit down with it: a limit of more than twice what is found catches nothing.
 LIMITS = {
-    "CPU a turn, supervisor and edge, to a piece of Python": 40.0,  # 24 to 28
+    "CPU a turn, supervisor and edge, to a piece of Python": 22.0,  # 13 to 14
     "CPU a turn, worker, to a piece of Python": 2.0,  # 1.2 to 1.4
-    "CPU a turn, Postgres, to three bare commits": 3.8,  # 2.5 to 2.6
-    "wakeups a turn, supervisor and edge": 7.5,  # 4.4 to 5.2
+    "CPU a turn, Postgres, to two bare commits": 6.0,  # 4.1 to 4.7
+    "wakeups a turn, supervisor and edge": 6.5,  # 3.9 to 4.2
     "wakeups a turn, worker": 3.0,  # 2.0
 }
 
@@ -82,7 +82,7 @@ def _round(server: Server) -> dict[str, float]:
     return {
         main: used["main"] / beside.unit,
         worker: used["workers"] / beside.unit,
-        postgres: (used["postgres"] - used["bare"]) / (3 * beside.commit),
+        postgres: (used["postgres"] - used["bare"]) / (2 * beside.commit),
         main_woken: woken["main"],
         worker_woken: woken["workers"],
     }
