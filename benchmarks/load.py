@@ -16,7 +16,7 @@ from collections import Counter
 from uuid import uuid4
 
 from benchmarks.histogram import Histogram
-from benchmarks.talk import TERMINALS, WAIT_SECONDS, Json, Share, Talk, all_of, event_of, stamps_of, tell
+from benchmarks.talk import TERMINALS, WAIT_SECONDS, Json, Share, Talk, agree, all_of, event_of, stamps_of, tell
 from benchmarks.wire import Place, Reader
 
 
@@ -241,6 +241,35 @@ async def stream(place: Place, plan: Json) -> Json:
     return {"histogram": found.encode(), **counts, **share.found()}
 
 
+async def running(place: Place, plan: Json) -> Json:
+    """A reply each of `conversations` that does not end, a piece each `delay_ms`, while the caller, told that all have
+    begun, does something else."""
+    talks = await all_of([lambda: Talk.open(place, plan["agent"])] * plan["conversations"])
+    pieces = 0
+
+    def count(stamp: bytes, arrived: float) -> None:
+        nonlocal pieces
+        pieces += 1
+
+    async def begin(talk: Talk) -> None:
+        first = asyncio.Event()
+        talk.on_stamp = lambda stamp, arrived: first.set()
+        await talk.send(f"stamp 1000000000 {plan['delay_ms']}", uuid4().hex)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await first.wait()
+        talk.on_stamp = count
+
+    await all_of([lambda talk=talk: begin(talk) for talk in talks], 8)  # type: ignore[misc]
+    share = Share()
+    async with share:
+        pieces = 0
+        await agree("running")
+    found = {"pieces": pieces, **share.found()}
+    for talk in talks:
+        talk.close()
+    return found
+
+
 async def resume(place: Place, plan: Json) -> Json:
     """All of `readers` are cut at once and come back with the same last id, `rounds` times; each wants the end of the
     last reply again, behind that id."""
@@ -303,6 +332,7 @@ PLANS = {
     "cold": cold,
     "accept": accept,
     "stream": stream,
+    "running": running,
     "resume": resume,
     "hold": hold,
 }

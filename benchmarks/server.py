@@ -178,12 +178,13 @@ class Server:
         found = set()
         for path in (self.folder / ".lobu" / "spawner" / "workers").glob("*"):
             with suppress(OSError, ValueError):  # it ended meanwhile, or is being written
-                if path.name != SPAWNER:
+                if path.name != SPAWNER and not path.name.startswith("zygote-"):
                     found.add(int(json.loads(path.read_text())[1]))
         return found
 
     def worker_pids(self) -> set[int]:
-        return {process.pid for process in self.by_part()["workers"]}
+        """From the spawner's records: little work, however many there are."""
+        return self._leaders()
 
     def cpu(self) -> dict[str, float]:
         """Seconds that each part has used, of the processes that live. Those of `main` in steps of 10 ms: what its

@@ -15,7 +15,7 @@ from tests.benchmarks.lobu_bench import bench
 # What each kind must have measured: a part of each name.
 LATENCIES = {
     "terminal": ("warm, one after another", "warm, 1 at once", "warm, 10 at once", "cold, zygote", "cold, exec"),
-    "crash": ("zygote", "exec"),
+    "crash": ("zygote", "exec", "10 other turns running"),
     "hang": ("STARTUP", "UNRESPONSIVE", "FIRST_OUTPUT", "PROGRESS", "TOOL", "QUESTION", "TURN"),
     "failover": ("killed, to its new begin", "killed, to its end", "paused, to its", "cut off, to its"),
     "restart": ("killed", "drained"),
