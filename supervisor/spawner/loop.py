@@ -5,7 +5,8 @@ supervisor is slow or away. Each worker's socket and pidfd are kept here too: a 
 it, and the next one is given every worker that still runs, with the label that the one before gave it.
 
 When a worker's leader ended, in this order: SIGKILL to its group while the zombie still holds the group's id, the
-report, the rest of its log, the reaping, and the orphans that it left.
+report, the reaping; and when all that ended have come so far, the rest of its log, what was kept of it here, and the
+orphans that it left. Somebody waits for the report, and nobody for the rest.
 """
 
 import contextlib
@@ -270,16 +271,23 @@ class Spawner:
         ended = _next_ended()
         if ended is None:
             return
+        reported: list[Worker] = []
         while ended is not None:
             if ended.si_pid not in self._leaders:
                 self._zygotes.drain()  # it may be a worker that lived shorter than we looked away
             if ended.si_pid in self._leaders:
-                self._leader_ended(ended.si_pid, ended.si_code, ended.si_status)
+                reported.append(self._leader_ended(ended.si_pid, ended.si_code, ended.si_status))
             elif ended.si_pid in self._zygotes.leaders:
                 self._zygotes.ended(ended.si_pid, ended.si_code, ended.si_status)
             os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
             self._orphans.reaped(ended.si_pid)
             ended = _next_ended()
+        if reported:
+            # Who sends over a socket is taken to sleep next: the supervisor was woken on this very CPU, and would wait
+            # for as long as the rest takes.
+            os.sched_yield()
+        for worker in reported:
+            self._clear(worker)
         # The end of a leader or an orphan may have made its children ours.
         self._sweep()
         self._cgroups.sweep()
@@ -287,12 +295,15 @@ class Spawner:
     def _sweep(self) -> None:
         self._orphans.sweep(self._leaders, self._zygotes.leaders, self._zygotes.ordered)
 
-    def _leader_ended(self, pid: int, code: int, status: int) -> None:
+    def _leader_ended(self, pid: int, code: int, status: int) -> Worker:
         _signal_group(pid, signal.SIGKILL)
         worker = self._workers.pop(self._leaders.pop(pid))
         self._cgroups.end(worker.worker_id)
         exited = code == os.CLD_EXITED
         self._uplink.reply(protocol.Exited(worker.worker_id, status if exited else None, None if exited else status))
+        return worker
+
+    def _clear(self, worker: Worker) -> None:
         if not worker.output.ended:
             self._selector.unregister(worker.output.descriptor)
             self._forward(worker, *worker.output.rest(time.monotonic()))

@@ -155,7 +155,12 @@ class WorkerProcess:
             _log.exception("worker.internal_error", worker_id=self.worker_id)
             ending = _Ending(Gone.EXITED, f"The supervisor failed to handle the worker: {error!r}.")
         finally:
-            await self._say(self._finish(ending))
+            try:
+                if self.state != "gone":
+                    await self._tell(ending)
+            finally:
+                if self._process is not None:
+                    self._process.close()
 
     async def _live(self) -> _Ending:
         if isinstance(self._source, SpawnedProcess):
@@ -212,11 +217,14 @@ class WorkerProcess:
         return await self._with_nursery(self._greet, first)
 
     async def _with_nursery(self, talk: Callable[[_Batch], Awaitable[_Ending]], batch: _Batch) -> _Ending:
-        """Talk, beginning with `batch`, while what is sent has a nursery for what the socket does not take at once."""
+        """Talk, beginning with `batch`, while what is sent has a nursery for what the socket does not take at once.
+
+        Somebody waits for the last signal, and nobody for the nursery's end.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             ending = await talk(batch)
-            self._nursery = None
+            await self._tell(ending)
             nursery.cancel_scope.cancel()
         return ending
 
@@ -320,7 +328,8 @@ class WorkerProcess:
             with suppress(OSError):
                 self._process.socket.shutdown(socket.SHUT_RD)
 
-    def _finish(self, ending: _Ending) -> WorkerGone:
+    async def _tell(self, ending: _Ending) -> None:
+        """The last signal, once; the process's descriptors stay ours until nobody waits on them."""
         self.state = "gone"
         self._nursery = None
         how: Exit | None = None
@@ -331,16 +340,11 @@ class WorkerProcess:
             if how is None:
                 self._link.end(self._process)
             self._process.on_exit = None
-            self._process.close()
         if self._has_slot:
             self._has_slot = False
             self._slots.release()
         exit_code, number = (how.exit_code, how.signal) if how is not None else (None, None)
-        return WorkerGone(self.worker_id, ending.reason, ending.detail, exit_code, number)
-
-    # --- small things
-
-    async def _say(self, gone: WorkerGone) -> None:
+        gone = WorkerGone(self.worker_id, ending.reason, ending.detail, exit_code, number)
         with suppress(_ReceiverFailed):
             try:
                 await self._deliver(gone)
@@ -348,6 +352,8 @@ class WorkerProcess:
                 with trio.move_on_after(FINAL_SECONDS, shield=True):
                     await self._deliver(gone)
                 raise
+
+    # --- small things
 
     async def _deliver(self, signal: WorkerSignal) -> None:
         try:

@@ -247,6 +247,7 @@ class WorkerProcesses:
             if self._stopping:
                 worker.kill()
             await worker.run()
+            await trio.lowlevel.checkpoint()  # who was just told of its end comes first, in whatever order trio runs us
         finally:
             del self._workers[worker.worker_id]
             self._tokens.pop(worker.worker_id, None)
