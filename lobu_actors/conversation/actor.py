@@ -75,6 +75,8 @@ class ConversationActor(Actor[m.Message]):
             self._crashed = True
             raise
         finally:
+            if self._effects is not None:
+                self._effects.notes.flush()
             self._env.promises.end(self._ref)
 
     def ended(self) -> None:

@@ -20,6 +20,7 @@ from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.marker_messages import MendMarkers
 from lobu_actors.conversation.marks import Marks
+from lobu_actors.conversation.notes import Notes
 from lobu_actors.conversation.outcome import exit_status_text
 from lobu_actors.conversation.output import Output
 from lobu_actors.conversation.policy import Deadlines
@@ -62,6 +63,7 @@ class Effects:
         self._writes = Writes(environment, self._lease, self._session, self._output, self._marks)
         self._worker = worker
         self._log = log.bind(conversation=self._lease.ref.conversation_id, epoch=self._lease.epoch)
+        self.notes = Notes(environment.timers, self._write)
 
     async def apply(self, effect: m.Effect) -> m.Message | None:
         """Do it; gives at most one message back for `decide`. Replies are not done here but returned by the actor."""
@@ -150,10 +152,14 @@ class Effects:
                 self.shutdown_worker(grace_seconds)
             case m.Dropped(reason, number):
                 telemetry.DROPPED_FRAMES.labels(reason).inc(number)
-            case m.Note(event, fields, alarm):
-                (self._log.error if alarm else self._log.info)(event, **fields)
+            case m.Note():
+                self.notes.add(effect)
             case _:
                 raise AssertionError(f"not an effect: {effect!r}")
+
+    def _write(self, note: m.Note) -> None:
+        event, fields = note.event, note.fields
+        (self._log.error if note.alarm else self._log.info)(event, **fields)
 
     def _start_worker(self) -> m.Message:
         assert self._agent is not None, "decide starts no worker without an agent"

@@ -345,7 +345,8 @@ class Dropped:
 
 @attrs.frozen
 class Note:
-    """A log line; `alarm`: one that an operator should see. `fields` never hold message contents."""
+    """A log line; `alarm`: one that an operator should see. `fields` never hold message contents. It is written behind
+    what was decided with it, see `Notes`."""
 
     event: str
     fields: dict[str, Any] = attrs.field(factory=dict)

@@ -147,9 +147,11 @@ class Writes:
             await self.files.discard(taken)
             return _lost("finish_run")
         self._output.publish(written)
-        self.traces.finished(effect)
         if effect.run_id is not None:
             self._output.end()
+        await _readers_first()
+        self.traces.finished(effect)
+        if effect.run_id is not None:
             self._marks.end()
             if effect.status is TurnStatus.COMPLETED:
                 await self._session.stored(effect.run_id, finish.segment)
@@ -311,6 +313,13 @@ class Writes:
             file_ids=taken.file_ids,
             timeline=self._marks.of_run(effect.run_id),
         )
+
+
+async def _readers_first() -> None:
+    """Let those run who were just woken. Twice, since trio runs who is ready in one order or the other; shielded, so
+    that what is committed is counted."""
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def _end(effect: m.FinishTurns, turn: Turn | CorruptMarker, text: str, now: int, taken: Taken) -> TurnEnd:
