@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 import trio
 
@@ -166,11 +165,16 @@ class Subscription:
 
     async def _poll(self) -> None:
         """Is there an event that nobody told of? While the store is away the live view just goes on."""
-        found = False
-        with trio.move_on_after(self._settings.read_seconds), suppress(StoreUnavailable):
-            found = await self._store.has_later_events(self._ref, self._reader.seq)
-        self._read_at = trio.current_time()
-        if found:
+        seq = self._reader.seq
+        rows: list[Event] = []
+        try:
+            with trio.move_on_after(self._settings.read_seconds):
+                rows = await self._store.read_events(self._ref, self._reader.seq + 1, limit=1)
+        except StoreUnavailable:
+            rows = []
+        self._read_at = now = trio.current_time()
+        self._take(now)  # what was told meanwhile, with the text before it, which no log has
+        if rows and self._reader.seq == seq and not self._reading:
             self._read_again("poll")
 
     def _read_again(self, reason: str) -> None:

@@ -136,10 +136,6 @@ class ConversationStore(Protocol):
         """Committed events with seq >= from_seq, in order."""
         ...
 
-    async def has_later_events(self, ref: ConversationRef, seq: int) -> bool:
-        """Whether any event behind `seq` is kept."""
-        ...
-
     async def find_text_start(self, ref: ConversationRef, seq: int) -> int:
         """Seq of the newest event, at most `seq`, before which all text is over; 0 when the log has none."""
         ...

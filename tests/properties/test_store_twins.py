@@ -48,7 +48,7 @@ _OF_ROLLOUTS = [
 READS = {
     "find_agent", "find_answers", "find_api_key", "find_conversation", "find_file", "find_held", "find_input_files",
     "find_loads", "find_overdue", "find_owed", "find_owner", "find_rivals", "find_text_start",
-    "find_trimmable", "find_turn", "find_owed_turn", "has_later_events", "is_run_live", "list_agents", "list_api_keys",
+    "find_trimmable", "find_turn", "find_owed_turn", "is_run_live", "list_agents", "list_api_keys",
     "list_conversations", "list_conversations_of_user", "list_ended_turns", "list_files", "list_hosts",
     "list_newest_hosts", "list_owed", "list_owed_turns", "load_owed", "read_carried_summary", "read_chunk",
     "read_events", "read_posted_snapshot", "read_snapshot", "read_turn_history", "totals",

@@ -345,7 +345,6 @@ class Twins(FileOperations, TenantOperations):
             for first, limit in ((1, MOST), (3, 2)):
                 await self.call("read_events", ref, first, limit=limit)
                 await self.call("find_text_start", ref, limit)
-                await self.call("has_later_events", ref, limit)
             await self.call("read_snapshot", ref)
             await self.call("read_carried_summary", ref)
             await self.call("find_answers", ref, [question_id for _, question_id in self.questions])

@@ -124,9 +124,6 @@ class ConversationPart(Part):
         first = max(from_seq - 1 - row.trimmed_to_seq, 0)
         return [event for event, _ in row.events[first : first + limit]]
 
-    async def has_later_events(self, ref: ConversationRef, seq: int) -> bool:
-        return bool(await self.read_events(ref, seq + 1, limit=1))
-
     async def find_text_start(self, ref: ConversationRef, seq: int) -> int:
         await pass_checkpoint()
         row = self.tables.conversation(ref)

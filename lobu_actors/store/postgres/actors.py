@@ -114,14 +114,14 @@ class ActorPart(Part):
             "worker_started_at": run.worker_started_at,
             "restart_events": run.restart_events,
         }
-        rows = await self.together("start_runs_if_lease_held", lease.ref, params)
+        rows = await self.write_together("start_runs_if_lease_held", lease.ref, params)
         if not rows:
             rows = await self.read("find_started_run", params)
         return _events(lease, rows) if rows else None
 
     async def finish_run(self, lease: Lease, run: FinishRun) -> list[Event] | None:
         params = _finish_params(lease, run)
-        rows = await self.together("finish_runs_if_lease_held", lease.ref, params)
+        rows = await self.write_together("finish_runs_if_lease_held", lease.ref, params)
         if not rows:
             rows = await self.read("find_finished_run", params | {"ends": to_json(params["ends"])})
         return _events(lease, rows) if rows else None

@@ -66,7 +66,7 @@ class ConversationPart(Part):
         }
         for _ in range(ROUNDS):
             try:
-                rows = await self.together("accept_turns_if_open_and_begin_runs_if_lease_held", turn.ref, params)
+                rows = await self.write_together("accept_turns_if_open_and_begin_runs_if_lease_held", turn.ref, params)
             except StoreDuplicate:
                 if run is None:
                     raise
@@ -110,10 +110,6 @@ class ConversationPart(Part):
     async def read_events(self, ref: ConversationRef, from_seq: int, *, limit: int) -> list[Event]:
         rows = await self.read("read_events", ref_params(ref) | {"from_seq": from_seq, "limit": limit})
         return [to_event(ref, row) for row in rows]
-
-    async def has_later_events(self, ref: ConversationRef, seq: int) -> bool:
-        params = ref_params(ref) | {"seq": seq}
-        return bool(await self.together("find_conversations_with_later_events", ref, params, write=False))
 
     async def find_text_start(self, ref: ConversationRef, seq: int) -> int:
         rows = await self.read("find_text_start", ref_params(ref) | {"seq": seq})

@@ -62,21 +62,21 @@ class Part:
     async def write(self, name: str, params: Params | None = None) -> list[Row]:
         return await self.pool.fetch(query(name), params, write=True)
 
-    async def together(self, name: str, ref: ConversationRef, item: Params, *, write: bool = True) -> list[Row]:
+    async def write_together(self, name: str, ref: ConversationRef, item: Params) -> list[Row]:
         """A statement that does for several conversations what it does for one: with whoever else asks for it now.
 
         `item` holds the conversation's own values. The statement's rows begin with organization and conversation.
         """
         batch = self._batches.get(name)
         if batch is None:
-            send = partial(self._send_batch, query(name), write)
+            send = partial(self._send_batch, query(name))
             batch = self._batches[name] = Batch(send, key_columns=2)
         return await batch.rows((ref.organization_id, ref.conversation_id), msgspec.json.encode(item))
 
-    async def _send_batch(self, statement: bytes, write: bool, items: str, members: int) -> list[Row]:
+    async def _send_batch(self, statement: bytes, items: str, members: int) -> list[Row]:
         # What several wait for is given up early: one of them may have a row that somebody keeps locked.
         share = 1.0 if members == 1 else SHARED_PATIENCE
-        return await self.pool.fetch(statement, {"asked": items}, write=write, share=share)
+        return await self.pool.fetch(statement, {"asked": items}, write=True, share=share)
 
 
 def to_json(value: Any) -> str:

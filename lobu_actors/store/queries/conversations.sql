@@ -172,15 +172,6 @@ WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s
     AND conversation_id = %(conversation_id)s AND seq >= %(from_seq)s
 ORDER BY seq LIMIT %(limit)s;
 
--- name: find_conversations_with_later_events
--- Of these, each with a seq, those in which something was committed behind it.
-SELECT a.organization_id, a.conversation_id
-FROM json_to_recordset(%(asked)s::json) AS a (organization_id text, agent_id text, conversation_id text, seq bigint)
-WHERE EXISTS (
-    SELECT 1 FROM conversation_event e
-    WHERE e.organization_id = a.organization_id AND e.agent_id = a.agent_id
-        AND e.conversation_id = a.conversation_id AND e.seq > a.seq);
-
 -- name: find_text_start
 -- The newest event, up to a seq, behind which a text began anew: nothing ran at it, or it says so.
 SELECT seq FROM conversation_event

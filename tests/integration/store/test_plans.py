@@ -105,7 +105,6 @@ HOT: dict[str, dict[str, object]] = {
     "find_owner": {},
     # replay, questions, tickets
     "read_events": {"from_seq": 50},
-    "find_conversations_with_later_events": {"asked": json.dumps([turn | {"seq": 1} for turn in _TURNS])},
     "find_text_start": {"seq": 50},
     "ask_question_if_lease_held": {"question_id": "new", "prompt": "what", "options": None, "worker_question_id": "q"},
     "find_asked_question": {"question_id": "q3"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,9 +32,13 @@ class PoorStore(MemoryStore):
     slow = False
     trimmed = 0
     reads = 0
+    before_read: Callable[[], Awaitable[None]] | None = None  # once
 
     async def read_events(self, ref: ConversationRef, from_seq: int, *, limit: int) -> list[Event]:
         self.reads += 1
+        if self.before_read is not None:
+            happens, self.before_read = self.before_read, None
+            await happens()
         if self.slow:
             await trio.sleep_forever()
         if self.away:
@@ -264,6 +268,22 @@ async def test_lost_hint_is_found_by_the_poll(scene: Scene, autojump_clock: Mock
     began = trio.current_time()
     assert await seen(subscription) == (["complete:1"], True)
     assert trio.current_time() - began <= SETTINGS.poll_seconds
+
+
+async def test_what_is_told_while_it_polls_is_shown_with_its_text(scene: Scene, autojump_clock: MockClock) -> None:
+    """The log has the end by then, but no pieces: who read on from there would have lost them."""
+    turn = await scene.world.message(scene.ref, message_id="m0")
+    await scene.owner.begin(turn)
+    subscription = await scene.open(follow="m0")
+    assert await seen(subscription) == (["connected"], False)
+
+    async def told() -> None:
+        scene.owner.say("all of it")
+        await scene.owner.end(turn)
+
+    scene.store.before_read = told
+    names, ended = await seen(subscription)
+    assert (names, ended) == (["output:0.1.9", "complete:1"], True)
 
 
 async def test_idle_stream_polls_rarely(scene: Scene, autojump_clock: MockClock) -> None:
