@@ -53,7 +53,7 @@ class Pool:
         try:
             self._permits.acquire_nowait()
         except trio.WouldBlock:
-            left -= await self._wait_for_permit()
+            left -= await self._wait_for_permit(left)
         try:
             connection = self._take_idle()
             if connection is None:
@@ -64,13 +64,13 @@ class Pool:
         finally:
             self._permits.release()
 
-    async def _wait_for_permit(self) -> float:
+    async def _wait_for_permit(self, seconds: float) -> float:
         """Gives how many seconds that took."""
         began = trio.current_time()
-        with trio.CancelScope(deadline=began + self._timeout) as scope:
+        with trio.CancelScope(deadline=began + seconds) as scope:
             await self._permits.acquire()
         if scope.cancelled_caught:
-            raise StoreUnavailable(f"no free database connection within {self._timeout:g} s")
+            raise StoreUnavailable(f"no free database connection within {seconds:g} s")
         return trio.current_time() - began
 
     def _take_idle(self) -> Connection | None:
