@@ -17,8 +17,7 @@ Each wait has an end: as many statements as there are full batches ahead, and ea
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -46,7 +45,7 @@ class _Member:
 
 class Batch:
     """`send` runs a statement for a JSON array of items, and is told how many; its rows begin with the `key_columns`
-    columns of a key. What it does for several must take less time than what it does for one that has the same trouble.
+    columns of a key. It should give up sooner for several than for one, who has none to hold up.
     """
 
     def __init__(self, send: Callable[[str, int], Awaitable[list[Row]]], *, key_columns: int) -> None:
@@ -98,20 +97,26 @@ class Batch:
 
     async def _lead(self, leader: _Member) -> None:
         members = self._gathered(leader)
-        with self._under_way_for(members):
-            items = b",".join([member.item for member in members]).decode()
-            try:
-                rows = await self._send(f"[{items}]", len(members))
-            except StoreError as error:
-                for member in members:
-                    member.error, member.shared = type(error)(*error.args), len(members) > 1
-                    member.error.__cause__ = error
-                return
-            found: dict[Key, list[Row]] = {member.key: [] for member in members}
-            for row in rows:
-                found[row[: self._key_columns]].append(row[self._key_columns :])
+        self._under_way = True
+        try:
+            await self._serve(members)
+        finally:
+            self._hand_on(members)
+
+    async def _serve(self, members: list[_Member]) -> None:
+        items = b",".join([member.item for member in members]).decode()
+        try:
+            rows = await self._send(f"[{items}]", len(members))
+        except StoreError as error:
             for member in members:
-                member.rows = found[member.key]
+                member.error, member.shared = type(error)(*error.args), len(members) > 1
+                member.error.__cause__ = error
+            return
+        found: dict[Key, list[Row]] = {member.key: [] for member in members}
+        for row in rows:
+            found[row[: self._key_columns]].append(row[self._key_columns :])
+        for member in members:
+            member.rows = found[member.key]
 
     def _gathered(self, leader: _Member) -> list[_Member]:
         members, left, size = {leader.key: leader}, deque[_Member](), 0
@@ -124,19 +129,15 @@ class Batch:
         self._waiting = left
         return [members[key] for key in sorted(members)]
 
-    @contextmanager
-    def _under_way_for(self, members: list[_Member]) -> Iterator[None]:
-        self._under_way = True
-        try:
-            yield
-        finally:
-            for member in members:
-                if member.rows is None and member.error is None:
-                    member.error = StoreOutcomeUnknown("the statement was given up by the one that sent it")
-                _wake(member)
-            self._under_way = bool(self._waiting)
-            if self._waiting:
-                _wake(self._waiting.popleft())
+    def _hand_on(self, members: list[_Member]) -> None:
+        """Wake those who were served, and the next one to send."""
+        for member in members:
+            if member.rows is None and member.error is None:
+                member.error = StoreOutcomeUnknown("the statement was given up by the one that sent it")
+            _wake(member)
+        self._under_way = bool(self._waiting)
+        if self._waiting:
+            _wake(self._waiting.popleft())
 
 
 def _wake(member: _Member) -> None:

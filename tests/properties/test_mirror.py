@@ -157,12 +157,7 @@ async def play(steps: list[tuple[str, int, str]]) -> None:
     scenario.links = []
     await scenario.become_owner()
     prelude = [("connect", 0, ""), ("accept", 0, ""), ("begin", 0, ""), ("join", 0, ""), ("read", 0, "")]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.gateway.timers.fire)
-        for name, number, text in [*prelude, *steps]:
-            await scenario.step(world, name, number, text)
-        await scenario.quiesce()
-        nursery.cancel_scope.cancel()
+    await scenario.play(world, [*prelude, *steps])
 
 
 @settings(max_examples=400, deadline=None)

@@ -174,6 +174,15 @@ class Scenario:
         view.texts[message_id] = view.texts.get(message_id, "") + frame.data["content"]
         assert view.texts[message_id] == said[: cursor.offset], "text without gap and duplicate"
 
+    async def play(self, world: EdgeWorld, steps: list[tuple[str, int, str]]) -> None:
+        """All steps, and then what must hold at rest, while time passes for those who wait."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.gateway.timers.fire)
+            for name, number, text in steps:
+                await self.step(world, name, number, text)
+            await self.quiesce()
+            nursery.cancel_scope.cancel()
+
     async def quiesce(self) -> None:
         """All is told; every reader gets everything, if need be by its slow poll."""
         self.owner.tell()
@@ -210,12 +219,7 @@ async def play(steps: list[tuple[str, int, str]]) -> None:
     ref = await world.conversation()
     scenario = Scenario(world.store, world.gateway, ref, await world.owner(ref))
     prelude = [("accept", 0, ""), ("begin", 0, ""), ("join", 0, ""), ("read", 0, "")]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.gateway.timers.fire)
-        for name, number, text in [*prelude, *steps]:
-            await scenario.step(world, name, number, text)
-        await scenario.quiesce()
-        nursery.cancel_scope.cancel()
+    await scenario.play(world, [*prelude, *steps])
 
 
 @settings(max_examples=300, deadline=None)

@@ -109,11 +109,8 @@ class ActorPart(Part):
         if row is None or not self.tables.holds(lease):
             return None
         organization = lease.ref.organization_id
-        known = self.tables.runs.get((organization, run.run_id))
-        if known is not None:
-            record = known.record
-            ours = (record.status, record.host_id, record.epoch) == (RunStatus.LIVE, lease.host_id, lease.epoch)
-            return _restarts(row, run.run_id) if ours and known.ref == lease.ref else None
+        if (organization, run.run_id) in self.tables.runs:
+            return _restarts(row, run.run_id) if self.tables.lives_under(lease, run.run_id) else None
         turns = [self.tables.turns.get((organization, turn_id)) for turn_id in run.turn_ids]
         ready = [turn for turn in turns if turn and turn.ref == lease.ref and turn.status is TurnStatus.QUEUED]
         if len(ready) != len(turns) or any(self.tables.live_runs(lease.ref)):

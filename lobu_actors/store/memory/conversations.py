@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
+from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.store.errors import StoreRejected
 from lobu_actors.store.memory.tables import ConversationRow, MarkerRow, Part, as_stored, pass_checkpoint
 from lobu_actors.store.records import Accepted, Conversation, Event, NewTurn, Refused, StartRun, Turn
@@ -47,7 +47,7 @@ class ConversationPart(Part):
         await pass_checkpoint()
         known = self.tables.turn_of_message.get((turn.ref, turn.message_id))
         if known is not None:
-            return Accepted(known, created=False, begun=run is not None and self._has_begun(known, run))
+            return Accepted(known, created=False, begun=run is not None and self._has_begun(run))
         row = self.tables.conversation(turn.ref)
         if row is None:
             return Refused("missing")
@@ -73,12 +73,8 @@ class ConversationPart(Part):
         self.tables.begin_run(run.lease, start)
         return Accepted(accepted, created=True, begun=True)
 
-    def _has_begun(self, known: Turn, run: NextRun) -> bool:
-        row = self.tables.runs.get((known.ref.organization_id, run.run_id))
-        if row is None or row.ref != known.ref or not self.tables.holds(run.lease):
-            return False
-        record = row.record
-        return (record.status, record.host_id, record.epoch) == (RunStatus.LIVE, run.lease.host_id, run.lease.epoch)
+    def _has_begun(self, run: NextRun) -> bool:
+        return self.tables.holds(run.lease) and self.tables.lives_under(run.lease, run.run_id)
 
     def _insert(self, turn: NewTurn, position: int, first_seq: int) -> Turn:
         accepted = Turn(

@@ -214,6 +214,14 @@ class Tables:
         )  # fmt: skip
         self.runs[organization, run.run_id] = RunRow(lease.ref, record, self.clock())
 
+    def lives_under(self, lease: Lease, run_id: str) -> bool:
+        """Whether this run was begun under this very lease, and lives."""
+        row = self.runs.get((lease.ref.organization_id, run_id))
+        if row is None or row.ref != lease.ref:
+            return False
+        found = (row.record.status, row.record.host_id, row.record.epoch)
+        return found == (RunStatus.LIVE, lease.host_id, lease.epoch)
+
     def live_runs(self, ref: ConversationRef) -> Iterator[RunRow]:
         return (run for run in self.runs.values() if run.ref == ref and run.record.status is RunStatus.LIVE)
 
