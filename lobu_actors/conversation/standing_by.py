@@ -36,7 +36,8 @@ def standby_settled(state: State, settled: StandbySettled, moment: Moment) -> St
     state = evolve(state, run=run, queue=queue)
     if _could_begin(state, now):
         return state, [OpenRun(run.run_id, turns, FIRST_ATTEMPT)]
-    return finishing(state, run), [m.RequeueTurns(run.run_id, turns, failed=False, code="NOT_SENT")]
+    code = "DRAINED" if state.draining else "NOT_SENT"
+    return finishing(state, run), [m.RequeueTurns(run.run_id, turns, failed=False, code=code)]
 
 
 def _could_begin(state: State, now: float) -> bool:

@@ -16,6 +16,7 @@ from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased, ReleaseLease
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
+from lobu_actors.conversation.standby_messages import OpenRun, StandbySettled, StandbyTaken
 from lobu_actors.conversation.state import Limits, Moment, RunPhase, State, WorkerPhase
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.gateway.protocol import CancelResult
@@ -300,6 +301,24 @@ def test_drain_gives_up_what_does_not_run() -> None:
     state, effects = tell(state, LeaseReleased())
     assert (state.over, state.queue, effects) == (True, (), [])
     assert tell(running(), DrainRequest(START + 20))[1] == [], "its run uses the grace"
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "effect"),
+    [
+        ([], OpenRun("r2", (turn(),), 1)),
+        ([DrainRequest(START + 20)], m.RequeueTurns("r2", (turn(),), failed=False, code="DRAINED")),
+        ([WorkerGone("w1", Gone.EXITED, "")], m.RequeueTurns("r2", (turn(),), failed=False, code="NOT_SENT")),
+    ],
+)
+def test_a_run_that_began_with_its_message_goes_back_if_nothing_may_begin_any_more(
+    meanwhile: list[m.Message], effect: m.Effect
+) -> None:
+    state, _ = tell(fresh(), m.TurnAccepted(turn(0)), m.WorkerStarting("w1"), ready(), m.RunBegun("r1"))
+    state, _ = tell(state, frames(Complete(run_id="r1")), m.TurnsFinished("r1"))
+    state, _ = tell(state, StandbyTaken(), *meanwhile)
+    state, effects = tell(state, StandbySettled("r2", turn(), known=True))
+    assert effect in effects
 
 
 def test_what_ends_while_its_host_drains_gives_the_rest_up() -> None:
