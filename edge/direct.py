@@ -5,6 +5,8 @@ task for what passes between itself and an app: half a millisecond of CPU, and o
 be stored is stored whatever the client does. These are the same steps by the same functions; a test holds the answers
 of both against each other. Whatever is out of the ordinary (another method, a cookie, a body without a length, an
 upload) goes to Quart, by the request's head alone.
+
+Mostly the whole request is there in one read, and is answered by `whole`, without h11 too.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import re
 from collections.abc import Awaitable, Callable
 
 import attrs
-import h11
 import trio
 from hypercorn.protocol.events import Body, EndBody, Event, StreamClosed
 
@@ -23,6 +24,7 @@ from edge.links import ALIAS_PREFIX
 from edge.request import PlainHeaders, PlainRequest, answered, parse_object
 from edge.routes.messages import ADDRESS, take_in
 from edge.services import Services
+from edge.whole_request import read_whole
 from edge.wire import JSON_HEADERS, Json, encode
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.store.errors import StoreUnavailable
@@ -42,12 +44,23 @@ class Direct:
 
     _services: Callable[[], Services]
 
-    def take(self, request: h11.Request, respond: Respond) -> Exchange | None:
+    def whole(self, data: bytes, max_head_bytes: int, respond: Respond) -> Exchange | None:
+        """The exchange, which has its body, when `data` is exactly one request for here. None: it is h11's to say."""
+        if not data.startswith(b"POST "):
+            return None
+        request = read_whole(data, max_head_bytes)
+        if request is None:
+            return None
+        exchange = self.take(b"POST", request.target, request.headers, respond)
+        if exchange is not None:
+            exchange.fill(request.body)
+        return exchange
+
+    def take(self, method: bytes, target: bytes, raw: RawHeaders, respond: Respond) -> Exchange | None:
         """None: the request is Quart's. `respond` sends the whole answer."""
-        found = _PATH.fullmatch(request.target) if request.method == b"POST" else None
+        found = _PATH.fullmatch(target) if method == b"POST" else None
         if found is None:
             return None
-        raw = list(request.headers)
         headers = dict(raw)
         if len(headers) != len(raw) or not _NOT_DIRECT.isdisjoint(headers):
             return None
@@ -57,7 +70,7 @@ class Direct:
             return None
         if headers.get(b"content-type", b"").lower() not in _JSON_TYPES or b"authorization" not in headers:
             return None
-        plain = PlainRequest("POST", "http", request.target.decode("ascii"), PlainHeaders(headers))
+        plain = PlainRequest("POST", "http", target.decode("ascii"), PlainHeaders(headers))
         return Exchange(services, found[1].decode(), plain, respond)
 
 
@@ -75,6 +88,11 @@ class Exchange:
         self._ended = False
         self._gone = False
         self._over = trio.Event()
+
+    def fill(self, body: bytes) -> None:
+        """All of it at once, for who then calls `answer`."""
+        self._parts.append(body)
+        self._claimed = self._ended = True
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Body):

@@ -8,8 +8,9 @@ What is different from Hypercorn's own:
 - what is no WebSocket protocol gets its close code (1002, 1007) before the connection ends;
 - a peer that answers no ping for `silence_seconds` is gone, though its kernel still takes what we send;
 - the pinging ends with the connection;
-- nearly all of the traffic, answers to messages and pieces of event streams, is written without h11: its state is no
-  other behind the latter, and begins anew behind the former;
+- nearly all of the traffic passes h11 by: a message that comes in one piece while h11 is between two requests is read
+  and answered without it; answers to other messages and pieces of event streams are written without it: its state is
+  no other behind the latter, and begins anew behind the former;
 - no HTTP/2 without TLS, by whatever way it is asked for: see ADR 6.
 """
 
@@ -25,6 +26,7 @@ import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, RawData, Updated
+from hypercorn.events import Event as WireEvent
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Body, Data, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
@@ -74,6 +76,24 @@ class EdgeProtocol(ProtocolWrapper):
 
 class _Http1(H11Protocol):
     _chunked = False  # the response that is under way has a body of unknown length
+
+    async def handle(self, event: WireEvent) -> None:
+        if isinstance(event, RawData) and self._is_between_requests():
+            assert isinstance(self.config, EdgeConfig)
+            exchange = self.config.direct.whole(event.data, self.config.h11_max_incomplete_size, self._respond_to_whole)
+            if exchange is not None:
+                self.keep_alive_requests += 1
+                await self.context.mark_request()
+                await self.send(Updated(idle=False))
+                await exchange.answer()
+                return
+        await super().handle(event)
+
+    def _is_between_requests(self) -> bool:
+        connection = self.connection
+        if not isinstance(connection, h11.Connection) or connection.their_state is not h11.IDLE:
+            return False
+        return connection.our_state is h11.IDLE and connection.trailing_data == (b"", False)
 
     async def stream_send(self, event: Event) -> None:
         if self._chunked and isinstance(event, Body):
@@ -128,7 +148,7 @@ class _Http1(H11Protocol):
 
     async def _create_request(self, request: h11.Request) -> None:
         assert isinstance(self.config, EdgeConfig)
-        exchange = self.config.direct.take(request, self._respond)
+        exchange = self.config.direct.take(request.method, request.target, list(request.headers), self._respond)
         if exchange is None:
             await super()._create_stream(request)
             return
@@ -147,17 +167,30 @@ class _Http1(H11Protocol):
         if self.connection.our_state is not h11.SEND_RESPONSE:
             return
         headers += self.config.response_headers("h11")
-        has_had_enough = self.keep_alive_requests >= self.config.keep_alive_max_requests
-        if self.connection.their_state is h11.DONE and not has_had_enough and not self.context.terminated.is_set():
-            lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-            await self.send(RawData(b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, lines, content)))
+        if self.connection.their_state is h11.DONE and not self._is_last():
+            await self.send(RawData(_response(status, headers, content)))
             await self._begin_anew()
             return
-        if has_had_enough:
+        if self._has_had_enough():
             headers.append((b"connection", b"close"))
         events = (h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage())
         await self.send(RawData(b"".join(self.connection.send(event) or b"" for event in events)))
         await self._maybe_recycle()
+
+    async def _respond_to_whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        """As `_respond`, to a request that h11 has not seen."""
+        headers += self.config.response_headers("h11")
+        ends = self._is_last()
+        if ends:
+            headers.append((b"connection", b"close"))
+        await self.send(RawData(_response(status, headers, content)))
+        await self.send(Closed() if ends else Updated(idle=True))
+
+    def _is_last(self) -> bool:
+        return self._has_had_enough() or self.context.terminated.is_set()
+
+    def _has_had_enough(self) -> bool:
+        return self.keep_alive_requests >= self.config.keep_alive_max_requests
 
     async def _begin_anew(self) -> None:
         """The next request on this connection, which may have come already."""
@@ -170,6 +203,11 @@ class _Http1(H11Protocol):
             self.connection.receive_data(b"")
         await self.can_read.set()
         await self.send(Updated(idle=True))
+
+
+def _response(status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> bytes:
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, lines, content)
 
 
 def _wants_socket(request: h11.Request) -> bool:
