@@ -25,6 +25,12 @@ def _service(name: str, module: str) -> Callable[[], Make]:
     return prepare
 
 
+def _packages() -> Make:
+    """The same service on our packages, which are here."""
+    command = [sys.executable, "-m", "benchmarks.rivals.packages"]
+    return lambda folder, database: Rival("trio", folder, database, command, {})
+
+
 def _otp() -> Make:
     folder = install.erlang(Path(__file__).with_name("otp"))
     command = [*install.erlang_command(folder), *BEAM, "-noinput", "-pa", str(folder / "ebin"), "-s", "turns", "main"]
@@ -89,6 +95,7 @@ CONTENDERS: Mapping[str, Callable[[], Make]] = {
     "lobu": lambda: Ours,
     "otp": _otp,
     "asyncio": _service("asyncio", "plain"),
+    "trio": _packages,
     "pgqueuer": _service("pgqueuer", "queued"),
     "dbos": _service("dbos", "durable"),
     "restate": _restate,

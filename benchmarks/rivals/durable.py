@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from dbos import DBOS, SetWorkflowID
 from starlette.applications import Starlette
 
+from benchmarks.rivals.interface import DATABASE, frame
 from benchmarks.rivals.pool import Pool, WorkerDied
-from benchmarks.rivals.web import DATABASE, Hub, app, frame, serve
+from benchmarks.rivals.web import Hub, app, serve
 
 NAME = "rival"
 hub = Hub()

@@ -18,8 +18,9 @@ from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 from starlette.applications import Starlette
 
+from benchmarks.rivals.interface import frame
 from benchmarks.rivals.pool import Pool, WorkerDied
-from benchmarks.rivals.web import Hub, app, frame
+from benchmarks.rivals.web import Hub, app
 
 NAME = "turn"
 

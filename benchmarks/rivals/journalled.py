@@ -21,8 +21,9 @@ from hypercorn.asyncio import serve as serve_endpoint
 from hypercorn.config import Config
 from starlette.applications import Starlette
 
+from benchmarks.rivals.interface import frame
 from benchmarks.rivals.pool import Pool, WorkerDied
-from benchmarks.rivals.web import Hub, app, frame, serve
+from benchmarks.rivals.web import Hub, app, serve
 
 INGRESS = os.environ.get("RIVAL_INGRESS", "")
 ADMIN = os.environ.get("RIVAL_ADMIN", "")

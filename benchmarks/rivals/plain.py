@@ -14,25 +14,13 @@ from typing import Any
 import asyncpg
 from starlette.applications import Starlette
 
+from benchmarks.rivals.interface import DATABASE, frame
 from benchmarks.rivals.pool import Pool, WorkerDied
-from benchmarks.rivals.web import DATABASE, Hub, app, frame, serve
+from benchmarks.rivals.turn_table import FAIL_OPEN, SCHEMA
+from benchmarks.rivals.web import Hub, app, serve
 
-SCHEMA = """
-CREATE SEQUENCE IF NOT EXISTS turn_event;
-CREATE TABLE IF NOT EXISTS turn (
-    id text PRIMARY KEY,
-    conversation text NOT NULL,
-    content text NOT NULL,
-    event text,
-    reply text,
-    number bigint
-);
-CREATE INDEX IF NOT EXISTS turn_ended ON turn (conversation, number) WHERE event IS NOT NULL;
-CREATE INDEX IF NOT EXISTS turn_open ON turn (id) WHERE event IS NULL;
-"""
 ACCEPT = "INSERT INTO turn (id, conversation, content) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING id"
 END = "UPDATE turn SET event = $2, reply = $3, number = nextval('turn_event') WHERE id = $1 RETURNING number"
-FAIL_OPEN = "UPDATE turn SET event = 'agent-error', number = nextval('turn_event') WHERE event IS NULL"
 ENDED = (
     "SELECT id, event, number FROM turn WHERE conversation = $1 AND number > $2 AND event IS NOT NULL ORDER BY number"
 )

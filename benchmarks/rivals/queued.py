@@ -17,8 +17,9 @@ import asyncpg
 from pgqueuer import AsyncpgDriver, AsyncpgPoolDriver, PgQueuer, Queries
 from starlette.applications import Starlette
 
+from benchmarks.rivals.interface import DATABASE, frame
 from benchmarks.rivals.pool import Pool, WorkerDied
-from benchmarks.rivals.web import DATABASE, Hub, app, frame, serve
+from benchmarks.rivals.web import Hub, app, serve
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS ended (

@@ -7,10 +7,8 @@ id (`Ended`: for a reader who comes back); whatever it has for readers it gives 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from uuid import uuid4
@@ -21,20 +19,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-KEY = os.environ.get("RIVAL_KEY", "")
-PORT = int(os.environ.get("RIVAL_PORT", "0"))
-DATABASE = os.environ.get("RIVAL_DATABASE", "")
-MOST_WAITING = 1000  # events for one reader; behind that it is cut off and may come back
+from benchmarks.rivals.interface import HERE, KEY, MOST_WAITING, PORT, REFUSED, frame, token_of
 
 Accept = Callable[[str, str, str], Awaitable[None]]  # conversation, id of the message, its text
 Ended = Callable[[str, int], Awaitable[list[bytes]]]
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
-
-
-def frame(event: str, number: int | None = None, **data: str) -> bytes:
-    """`number`: the id that a reader comes back with; terminal events have one."""
-    known = "" if number is None else f"id: {number}\n"
-    return f"event: {event}\n{known}data: {json.dumps(data)}\n\n".encode()
 
 
 class Hub:
@@ -68,28 +57,21 @@ class Hub:
                 self._readers.pop(conversation, None)
 
 
-def _token(conversation: str) -> str:
-    return hmac.new(KEY.encode(), conversation.encode(), hashlib.sha256).hexdigest()
-
-
 def _may(request: Request, wanted: str) -> bool:
     return hmac.compare_digest(request.headers.get("authorization", ""), f"Bearer {wanted}")
-
-
-_REFUSED = {"success": False, "error": "the token is not right"}
 
 
 def app(hub: Hub, accept: Accept, ended: Ended, lifespan: Lifespan) -> Starlette:
     async def open_conversation(request: Request) -> Response:
         if not _may(request, KEY):
-            return JSONResponse(_REFUSED, 401)
+            return JSONResponse(REFUSED, 401)
         conversation = uuid4().hex
-        return JSONResponse({"success": True, "agentId": conversation, "token": _token(conversation)}, 201)
+        return JSONResponse({"success": True, "agentId": conversation, "token": token_of(conversation)}, 201)
 
     async def post(request: Request) -> Response:
         conversation = request.path_params["conversation"]
-        if not _may(request, _token(conversation)):
-            return JSONResponse(_REFUSED, 401)
+        if not _may(request, token_of(conversation)):
+            return JSONResponse(REFUSED, 401)
         body = json.loads(await request.body())
         message = body.get("messageId") or uuid4().hex
         await accept(conversation, message, body["content"])
@@ -97,8 +79,8 @@ def app(hub: Hub, accept: Accept, ended: Ended, lifespan: Lifespan) -> Starlette
 
     async def events(request: Request) -> Response:
         conversation = request.path_params["conversation"]
-        if not _may(request, _token(conversation)):
-            return JSONResponse(_REFUSED, 401)
+        if not _may(request, token_of(conversation)):
+            return JSONResponse(REFUSED, 401)
         last_id = request.headers.get("last-event-id")
 
         async def body() -> AsyncIterator[bytes]:
@@ -108,11 +90,10 @@ def app(hub: Hub, accept: Accept, ended: Ended, lifespan: Lifespan) -> Starlette
 
         return StreamingResponse(body(), media_type="text/event-stream")
 
-    here = "/api/v1/agents"
     routes = [
-        Route(here, open_conversation, methods=["POST"]),
-        Route(here + "/{conversation}/messages", post, methods=["POST"]),
-        Route(here + "/{conversation}/events", events),
+        Route(HERE, open_conversation, methods=["POST"]),
+        Route(HERE + "/{conversation}/messages", post, methods=["POST"]),
+        Route(HERE + "/{conversation}/events", events),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
 

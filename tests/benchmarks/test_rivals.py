@@ -23,9 +23,12 @@ def quick(name: str, output: Path) -> Any:
 
 
 @pytest.mark.timeout(400)
-def test_ours_alone(tmp_path: Path) -> None:
-    ours = quick("lobu", tmp_path / "run.json")["lobu"]
+def test_the_plain_service_on_our_packages_beside_ours(tmp_path: Path) -> None:
+    found = quick("trio", tmp_path / "run.json")
+    ours = found["lobu"]
     assert ours["outcomes"]["server"] == {"same run went on": 1}
+    assert found["trio"]["outcomes"] == {"server": {"failed": 1}, "server and workers": {"failed": 1}}
+    assert found["trio"]["numbers"].keys() == ours["numbers"].keys()
     wanted = {number for _, number, _ in table.COLUMNS} | {"server killed to end, s"}
     assert wanted <= ours["numbers"].keys()
     assert all(number["median"] > 0 for name, number in ours["numbers"].items() if "idle" not in name), ours
