@@ -61,7 +61,7 @@ class Acceptance:
 
     async def _accept(self, turn: NewTurn) -> Accepted | Refused:
         outcome: Accepted | Refused | None = None
-        standby = self._gateway.stand_by(turn.ref) if _is_plain(turn) else None
+        standby = await self._gateway.stand_by(turn.ref) if _is_plain(turn) else None
         try:
             with trio.move_on_after(self._settings.accept_seconds, shield=True):
                 outcome = await self._commit(turn, standby)

@@ -79,8 +79,8 @@ class Conversations:
     def draining(self) -> bool:
         return self._draining
 
-    def stand_by(self, ref: ConversationRef) -> Standby | None:
-        return self._env.standbys.take(ref)
+    async def stand_by(self, ref: ConversationRef) -> Standby | None:
+        return await self._env.standbys.take(ref)
 
     async def accepted(self, turn: Turn) -> None:
         self._hint(turn.ref, TurnAccepted(turn))

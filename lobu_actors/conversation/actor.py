@@ -151,6 +151,7 @@ class ConversationActor(Actor[m.Message]):
         """Let the next message's acceptance begin its run, if nothing is in its way."""
         state, now = self._state, self._env.running.now()
         if state is None or state.worker is None or self._lease is None or not stands_by(state, now):
+            self._env.standbys.withdraw(self._ref)
             return
         run = NextRun(self._lease, new_id(), state.worker.pid, state.worker.started_at)
         self._standby = Standby(run, self._standby_settled)

@@ -57,6 +57,7 @@ class Writes:
         self._marks = marks
         self.traces = Traces(lease.ref, environment.spans, marks, environment.clock_ms)
         self._patience = environment.patience
+        self._standbys = environment.standbys
         self._placement = environment.placement
         self.files = TurnFiles(lease.ref, environment)
         self._max_owed = environment.max_owed_turns
@@ -149,6 +150,7 @@ class Writes:
         self._output.publish(written)
         if effect.run_id is not None:
             self._output.end()
+        self._standbys.expect(self._lease.ref)
         await _readers_first()
         self.traces.finished(effect)
         if effect.run_id is not None:

@@ -41,7 +41,7 @@ class Gateway(Protocol):
         """True once this host is going away: streams say `drain` and end."""
         ...
 
-    def stand_by(self, ref: ConversationRef) -> Standby | None:
+    async def stand_by(self, ref: ConversationRef) -> Standby | None:
         """Take what the conversation's actor, if it is in this process, holds ready for the next message. To be settled
         whatever happens, and soon."""
         ...

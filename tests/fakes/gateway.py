@@ -48,8 +48,8 @@ class FakeGateway:
         self.hosts: list[HostStatus] = []
         self._changed = trio.lowlevel.ParkingLot()
 
-    def stand_by(self, ref: ConversationRef) -> Standby | None:
-        return self.standbys.take(ref)
+    async def stand_by(self, ref: ConversationRef) -> Standby | None:
+        return await self.standbys.take(ref)
 
     async def accepted(self, turn: Turn) -> None:
         if self.on_accepted is not None:

@@ -100,7 +100,7 @@ class _Local:
         client = self._detached.client()
         return client is not None and client.draining
 
-    def stand_by(self, ref: ConversationRef) -> Standby | None:
+    async def stand_by(self, ref: ConversationRef) -> Standby | None:
         return None
 
     async def accepted(self, turn: Turn) -> None:

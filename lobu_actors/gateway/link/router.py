@@ -47,8 +47,8 @@ class Router:
     def draining(self) -> bool:
         return self._local.draining
 
-    def stand_by(self, ref: ConversationRef) -> Standby | None:
-        return self._local.stand_by(ref)
+    async def stand_by(self, ref: ConversationRef) -> Standby | None:
+        return await self._local.stand_by(ref)
 
     async def accepted(self, turn: Turn) -> None:
         client = self._owner(turn.ref)

@@ -12,7 +12,7 @@ from edge.accepting import Acceptance
 from edge.settings import EdgeSettings
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import TurnStatus
-from lobu_actors.gateway.standby import Standby
+from lobu_actors.gateway.standby import EXPECTED_POINTS, Standby
 from lobu_actors.store.errors import StoreError, StoreOutcomeUnknown, StoreRejected, StoreUnavailable
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.records import Accepted, Activation, NewTurn, Refused, Verdict
@@ -148,3 +148,34 @@ async def test_what_no_worker_gets_as_it_is_leaves_it_where_it_is(scene: Scene, 
     with pytest.raises(StoreRejected):
         await scene.acceptance.accept(turn)
     assert not scene.standby.taken
+
+
+@pytest.mark.parametrize("points", range(EXPECTED_POINTS))
+async def test_an_actor_that_tidies_up_gets_its_turn_first(scene: Scene, points: int) -> None:
+    standbys = scene.world.gateway.standbys
+    standbys.withdraw(scene.ref)
+    standbys.expect(scene.ref)
+
+    async def tidy_up() -> None:
+        for _ in range(points):
+            await trio.lowlevel.checkpoint()
+        standbys.put(scene.standby)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tidy_up)
+        await trio.lowlevel.checkpoint()  # trio runs who is ready in one order or the other
+        outcome = await scene.accept()
+    assert isinstance(outcome, Accepted)
+    assert outcome.begun
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+async def test_it_is_not_waited_for_longer_than_that(scene: Scene, says_so: bool) -> None:
+    standbys = scene.world.gateway.standbys
+    standbys.withdraw(scene.ref)
+    standbys.expect(scene.ref)
+    if says_so:
+        standbys.withdraw(scene.ref)
+    outcome = await scene.accept()
+    assert isinstance(outcome, Accepted)
+    assert not outcome.begun
