@@ -30,7 +30,8 @@ CONSTRAINTS = {
 
 
 def words(text: str) -> set[str]:
-    return set(re.findall(r"'([^']*)'", text))
+    """Of a list of literals, or of a literal that is an array."""
+    return {word for literal in re.findall(r"'([^']*)'", text) for word in literal.strip("{}").split(",")}
 
 
 @pytest.fixture

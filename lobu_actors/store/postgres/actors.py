@@ -7,7 +7,6 @@ second look is a statement of its own, so that it sees what committed while the 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 
 from lobu_actors.contract.errors import TurnError, turn_error_text
@@ -33,6 +32,7 @@ from lobu_actors.store.postgres.rows import (
     to_owed,
     to_run,
     to_turn_or_corrupt,
+    without_nulls,
 )
 from lobu_actors.store.question_records import AdoptedRun, AskedQuestion
 from lobu_actors.store.records import (
@@ -49,8 +49,6 @@ from lobu_actors.store.records import (
 
 ACQUIRE_ROUNDS = 3
 ACTIVATION_OWED_LIMIT = 1000  # of the queue; the rest is loaded when these are done
-
-_numbers = itertools.count()  # names a run within its statement
 
 
 class ActorPart(Part):
@@ -123,8 +121,9 @@ class ActorPart(Part):
         params = _finish_params(lease, run)
         rows = await self.write_together("finish_runs_if_lease_held", lease.ref, params)
         if not rows:
-            rows = await self.read("find_finished_run", params | {"ends": to_json(params["ends"])})
-        return _events(lease, rows) if rows else None
+            asked = {"ends": to_json(params["ends"]), "turn_ids": params["run"]["turn_ids"]}
+            rows = await self.read("find_finished_run", params | asked)
+        return sorted(_events(lease, rows), key=lambda event: event.seq) if rows else None
 
     async def requeue_run(self, lease: Lease, run: RequeueRun) -> list[Turn | CorruptMarker] | None:
         params = lease_params(lease) | {
@@ -202,11 +201,8 @@ def _finish_params(lease: Lease, run: FinishRun) -> Params:
     ends = [{"turn_id": end.turn_id, "type": end.event_type.value, "data": end.data} for end in run.ends]
     if any(end.event_type not in TERMINAL_EVENTS for end in run.ends):
         raise ValueError("finish_run writes terminal events only")
-    return lease_params(lease) | {
-        "no": next(_numbers),
-        "run_id": run.run_id,
+    of_run = {
         "turn_ids": [end.turn_id for end in run.ends],
-        "ends": ends,
         "status": run.status.value,
         "turn_status": run.turn_status.value,
         "error_code": run.error_code,
@@ -215,13 +211,18 @@ def _finish_params(lease: Lease, run: FinishRun) -> Params:
         "timeline": run.timeline or None,
         "attempt": run.attempt,
         "text_offset": run.text_offset,
-        "file_ids": run.file_ids,
-        "generation": None if segment is None else segment.generation,
-        "base_length": None if segment is None else segment.base_length,
-        "total_length": None if segment is None else segment.total_length,
-        "sha256": None if segment is None else segment.sha256,
-        "segment": None if segment is None else segment.data,
+        "file_ids": run.file_ids or None,
     }
+    params = lease_params(lease) | {"run_id": run.run_id, "run": without_nulls(of_run), "ends": ends}
+    if segment is not None:
+        params |= {
+            "generation": segment.generation,
+            "base_length": segment.base_length,
+            "total_length": segment.total_length,
+            "sha256": segment.sha256,
+            "segment": segment.data,
+        }
+    return params
 
 
 def _events(lease: Lease, rows: list[Row]) -> list[Event]:

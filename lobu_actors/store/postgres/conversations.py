@@ -59,7 +59,7 @@ class ConversationPart(Part):
             "on_busy": turn.on_busy.value,
             "payload": turn.payload,
             "max_owed": max_owed,
-            "file_ids": turn.file_ids,
+            "file_ids": turn.file_ids or None,
             "guardrail_code": turn.verdict and turn.verdict.code,
             "guardrail_error": turn.verdict and turn.verdict.error,
             "guardrail_context": (turn.verdict and turn.verdict.context) or None,

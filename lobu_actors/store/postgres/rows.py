@@ -71,12 +71,17 @@ class Part:
         if batch is None:
             send = partial(self._send_batch, query(name))
             batch = self._batches[name] = Batch(send, key_columns=2)
-        return await batch.rows((ref.organization_id, ref.conversation_id), msgspec.json.encode(item))
+        return await batch.rows((ref.organization_id, ref.conversation_id), msgspec.json.encode(without_nulls(item)))
 
     async def _send_batch(self, statement: bytes, items: str, members: int) -> list[Row]:
         # What several wait for is given up early: one of them may have a row that somebody keeps locked.
         share = 1.0 if members == 1 else SHARED_PATIENCE
         return await self.pool.fetch(statement, {"asked": items}, write=True, share=share)
+
+
+def without_nulls(params: Params) -> Params:
+    """For a statement that takes JSON: what is not there is NULL to it, while a null would be a value of jsonb."""
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def to_json(value: Any) -> str:

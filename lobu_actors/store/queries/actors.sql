@@ -147,78 +147,77 @@ ORDER BY e.seq;
 -- The terminal statement, for runs of one conversation each. The markers decide: what is taken here is ended here, and
 -- nothing else is. Without a run id, a predecessor's live run ends with the last of its turns.
 -- A run is live until it has ended; asked for by its status, the planner would read all of them from their small index.
+-- What the turns of a run have in common goes from step to step as one value, `run`. Several turns of a run end it with
+-- the same values, so whichever comes first may.
 WITH held AS MATERIALIZED (
-    SELECT f.*
-    FROM json_to_recordset(%(asked)s::json) AS f (no bigint, organization_id text, agent_id text, conversation_id text,
-        host_id text, epoch bigint, run_id text, turn_ids text[], ends jsonb, status text, turn_status text,
-        error_code text, exit_status text, usage jsonb, timeline jsonb, attempt integer, text_offset bigint,
-        file_ids text[], generation integer, base_length bigint, total_length bigint, sha256 text, segment text)
-    JOIN actor_lease l ON l.organization_id = f.organization_id AND l.kind = 'conversation'
-        AND l.key = f.conversation_id AND l.host_id = f.host_id AND l.epoch = f.epoch
+    SELECT x.no, x.asked, l.organization_id, x.asked ->> 'agent_id' AS agent_id, l.key AS conversation_id, l.epoch,
+        x.asked ->> 'run_id' AS run_id
+    FROM jsonb_array_elements(%(asked)s::jsonb) WITH ORDINALITY AS x (asked, no)
+    JOIN actor_lease l ON l.organization_id = x.asked ->> 'organization_id' AND l.kind = 'conversation'
+        AND l.key = x.asked ->> 'conversation_id' AND l.host_id = x.asked ->> 'host_id'
+        AND l.epoch = (x.asked ->> 'epoch')::bigint
     FOR SHARE OF l
-), live AS MATERIALIZED (
-    SELECT h.no
-    FROM held h
-    JOIN run r ON r.organization_id = h.organization_id AND r.run_id = h.run_id AND r.agent_id = h.agent_id
-        AND r.conversation_id = h.conversation_id
-    WHERE r.ended_at IS NULL
-    FOR NO KEY UPDATE OF r
 ), wanted AS MATERIALIZED (
-    SELECT h.no AS run_no, h.organization_id, h.agent_id, h.conversation_id, h.epoch, h.run_id, h.turn_ids, h.status,
-        h.turn_status, h.error_code, h.exit_status, h.usage, h.timeline, h.attempt, h.text_offset, h.file_ids,
-        x.no, x.e ->> 'turn_id' AS turn_id, x.e ->> 'type' AS type, x.e -> 'data' AS data
-    FROM held h CROSS JOIN jsonb_array_elements(h.ends) WITH ORDINALITY AS x (e, no)
-    WHERE h.run_id IS NULL OR h.no IN (SELECT no FROM live)
+    SELECT h.no AS run_no, h.organization_id, h.agent_id, h.conversation_id, h.epoch, h.run_id,
+        h.asked -> 'run' AS run, x.turn, x.no
+    FROM held h CROSS JOIN jsonb_array_elements(h.asked -> 'ends') WITH ORDINALITY AS x (turn, no)
+    WHERE h.run_id IS NULL OR EXISTS (
+        SELECT 1 FROM run r
+        WHERE r.organization_id = h.organization_id AND r.run_id = h.run_id AND r.agent_id = h.agent_id
+            AND r.conversation_id = h.conversation_id AND r.ended_at IS NULL
+        FOR NO KEY UPDATE)
 ), taken AS (
     DELETE FROM turn_marker m USING wanted w
-    WHERE m.organization_id = w.organization_id AND m.turn_id = w.turn_id AND m.agent_id = w.agent_id
+    WHERE m.organization_id = w.organization_id AND m.turn_id = w.turn ->> 'turn_id' AND m.agent_id = w.agent_id
         AND m.conversation_id = w.conversation_id
-    RETURNING w.*, m.run_id AS was_in
+    RETURNING w.run_no, w.organization_id, w.agent_id, w.conversation_id, w.epoch, w.run_id, w.run, w.turn, w.no,
+        m.turn_id, m.run_id AS was_in
 ), ended AS (
-    UPDATE turn t SET status = taken.turn_status, error_code = taken.error_code, ended_at = clock_timestamp()
-    FROM taken
-    WHERE t.organization_id = taken.organization_id AND t.turn_id = taken.turn_id
+    UPDATE turn t SET status = k.run ->> 'turn_status', error_code = k.run ->> 'error_code',
+        ended_at = clock_timestamp()
+    FROM taken k
+    WHERE t.organization_id = k.organization_id AND t.turn_id = k.turn_id
 ), run_ended AS (
-    UPDATE run r SET status = w.status, error_code = w.error_code, exit_status = w.exit_status, usage = w.usage,
-        timeline = w.timeline, ended_at = clock_timestamp(), ended_epoch = w.epoch
-    FROM (SELECT DISTINCT ON (run_no, coalesce(run_id, was_in)) *, coalesce(run_id, was_in) AS ends FROM taken) w
-    WHERE r.organization_id = w.organization_id AND r.run_id = w.ends AND r.agent_id = w.agent_id
-        AND r.conversation_id = w.conversation_id AND r.ended_at IS NULL
-        AND (w.run_id IS NOT NULL OR NOT EXISTS (
+    UPDATE run r SET status = k.run ->> 'status', error_code = k.run ->> 'error_code',
+        exit_status = k.run ->> 'exit_status', usage = k.run -> 'usage', timeline = k.run -> 'timeline',
+        ended_at = clock_timestamp(), ended_epoch = k.epoch
+    FROM taken k
+    WHERE r.organization_id = k.organization_id AND r.run_id = coalesce(k.run_id, k.was_in)
+        AND r.agent_id = k.agent_id AND r.conversation_id = k.conversation_id AND r.ended_at IS NULL
+        AND (k.run_id IS NOT NULL OR NOT EXISTS (
             SELECT 1 FROM turn_marker o
-            WHERE o.organization_id = w.organization_id AND o.agent_id = w.agent_id
-                AND o.conversation_id = w.conversation_id
-                AND o.run_id = w.ends AND o.turn_id <> ALL (w.turn_ids)))
+            WHERE o.organization_id = k.organization_id AND o.agent_id = k.agent_id
+                AND o.conversation_id = k.conversation_id
+                AND o.run_id = k.was_in AND NOT k.run -> 'turn_ids' ? o.turn_id))
 ), seqs AS (
     UPDATE conversation c SET next_event_seq = next_event_seq + n.n, last_activity_at = clock_timestamp()
-    FROM (
-        SELECT run_no, organization_id, agent_id, conversation_id, count(*) AS n FROM taken
-        GROUP BY run_no, organization_id, agent_id, conversation_id
-    ) n
-    WHERE c.organization_id = n.organization_id AND c.agent_id = n.agent_id AND c.conversation_id = n.conversation_id
-    RETURNING n.run_no, c.next_event_seq - n.n AS first
+    FROM held h CROSS JOIN LATERAL (SELECT count(*) AS n FROM taken k WHERE k.run_no = h.no) n
+    WHERE n.n > 0 AND c.organization_id = h.organization_id AND c.agent_id = h.agent_id
+        AND c.conversation_id = h.conversation_id
+    RETURNING h.no, c.next_event_seq - n.n AS first
 ), segment AS (
     INSERT INTO transcript_segment (organization_id, agent_id, conversation_id, generation, run_id, seq, base_length,
         total_length, sha256, data)
-    SELECT h.organization_id, h.agent_id, h.conversation_id, h.generation, h.run_id, seqs.first, h.base_length,
-        h.total_length, h.sha256, decode(h.segment, 'base64')
-    FROM seqs JOIN held h ON h.no = seqs.run_no
-    WHERE h.segment IS NOT NULL
+    SELECT h.organization_id, h.agent_id, h.conversation_id, (h.asked ->> 'generation')::integer, h.run_id, seqs.first,
+        (h.asked ->> 'base_length')::bigint, (h.asked ->> 'total_length')::bigint, h.asked ->> 'sha256',
+        decode(h.asked ->> 'segment', 'base64')
+    FROM seqs JOIN held h ON h.no = seqs.no
+    WHERE h.asked ->> 'generation' IS NOT NULL
 ), bound AS (
-    UPDATE file f SET turn_id = w.turn_id, expires_at = NULL
-    FROM (SELECT DISTINCT ON (run_no) * FROM taken ORDER BY run_no, no) w CROSS JOIN unnest(w.file_ids) AS x (file_id)
-    WHERE f.organization_id = w.organization_id AND f.file_id = x.file_id AND f.turn_id IS NULL
-        AND f.sha256 <> '' AND f.agent_id = w.agent_id AND f.conversation_id = w.conversation_id
-), events AS (
-    INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id,
-        attempt, text_offset, epoch)
-    SELECT k.organization_id, k.agent_id, k.conversation_id,
-        seqs.first + row_number() OVER (PARTITION BY k.run_no ORDER BY k.no) - 1, k.turn_id, k.type, k.data, k.run_id,
-        k.attempt, k.text_offset, k.epoch
-    FROM seqs JOIN taken k ON k.run_no = seqs.run_no
-    RETURNING organization_id, conversation_id, seq, turn_id, type, data, run_id, attempt, text_offset
+    UPDATE file f SET turn_id = k.turn_id, expires_at = NULL
+    FROM taken k CROSS JOIN jsonb_array_elements_text(k.run -> 'file_ids') AS x (file_id)
+    WHERE f.organization_id = k.organization_id AND f.file_id = x.file_id AND f.turn_id IS NULL
+        AND f.sha256 <> '' AND f.agent_id = k.agent_id AND f.conversation_id = k.conversation_id
+        AND k.run -> 'file_ids' IS NOT NULL AND k.no = (SELECT min(b.no) FROM taken b WHERE b.run_no = k.run_no)
 )
-SELECT organization_id, conversation_id, seq, turn_id, type, data, run_id, attempt, text_offset FROM events ORDER BY seq;
+INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id, attempt,
+    text_offset, epoch)
+SELECT k.organization_id, k.agent_id, k.conversation_id,
+    seqs.first + (SELECT count(*) FROM taken b WHERE b.run_no = k.run_no AND b.no < k.no), k.turn_id,
+    k.turn ->> 'type', k.turn -> 'data', k.run_id, (k.run ->> 'attempt')::integer,
+    (k.run ->> 'text_offset')::bigint, k.epoch
+FROM seqs JOIN taken k ON k.run_no = seqs.no
+RETURNING organization_id, conversation_id, seq, turn_id, type, data, run_id, attempt, text_offset;
 
 -- name: find_finished_run
 -- Terminal events that an earlier call with the same arguments wrote. The epoch names one activation of one actor, so

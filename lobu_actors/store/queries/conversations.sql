@@ -53,70 +53,70 @@ ORDER BY c.created_at DESC, c.conversation_id;
 -- its lease is held: FOR SHARE as in all that an owner writes.
 -- KEY SHARE waits for nobody but mark_closing, and mark_closing (FOR UPDATE) waits for it: once a conversation is
 -- marked, no accept that missed the mark is still under way, so its close cannot overlook a turn.
+-- Values stay in their JSON until they are written: each column that goes from step to step costs in every step.
 WITH open AS MATERIALIZED (
-    SELECT t.*, c.next_event_seq - 1 AS first_seq
-    FROM json_to_recordset(%(asked)s::json) AS t (organization_id text, agent_id text, conversation_id text,
-        turn_id text, message_id text, content text, on_busy text, payload jsonb, max_owed bigint, file_ids text[],
-        guardrail_code text, guardrail_error text, guardrail_context jsonb,
-        host_id text, epoch bigint, run_id text, worker_pid integer, worker_started_at float8)
-    JOIN conversation c ON c.organization_id = t.organization_id AND c.agent_id = t.agent_id
-        AND c.conversation_id = t.conversation_id
+    SELECT x.asked, c.organization_id, c.agent_id, c.conversation_id, x.asked ->> 'turn_id' AS turn_id,
+        c.next_event_seq - 1 AS first_seq
+    FROM jsonb_array_elements(%(asked)s::jsonb) AS x (asked)
+    JOIN conversation c ON c.organization_id = x.asked ->> 'organization_id'
+        AND c.agent_id = x.asked ->> 'agent_id' AND c.conversation_id = x.asked ->> 'conversation_id'
     WHERE c.closing_at IS NULL
     FOR KEY SHARE OF c
-), held AS MATERIALIZED (
-    SELECT t.organization_id, t.turn_id
-    FROM open t
-    JOIN actor_lease l ON l.organization_id = t.organization_id AND l.kind = 'conversation'
-        AND l.key = t.conversation_id AND l.host_id = t.host_id AND l.epoch = t.epoch
-    FOR SHARE OF l
-), brought AS MATERIALIZED (
-    SELECT f.organization_id, f.file_id, t.turn_id
-    FROM open t CROSS JOIN unnest(t.file_ids) AS w (file_id)
-    JOIN file f ON f.organization_id = t.organization_id AND f.file_id = w.file_id
-        AND f.agent_id = t.agent_id AND f.conversation_id = t.conversation_id
-    WHERE f.turn_id IS NULL AND f.sha256 <> ''
-    FOR UPDATE OF f
 ), made AS (
     INSERT INTO turn (organization_id, turn_id, agent_id, conversation_id, message_id, content, on_busy, payload,
-        position, first_seq, guardrail_code, guardrail_error, guardrail_context, status, started_at)
-    SELECT t.organization_id, t.turn_id, t.agent_id, t.conversation_id, t.message_id, t.content, t.on_busy, t.payload,
-        owed.n, t.first_seq, t.guardrail_code, t.guardrail_error, t.guardrail_context,
-        CASE WHEN begins.now THEN 'running' ELSE 'queued' END, CASE WHEN begins.now THEN clock_timestamp() END
-    FROM open t
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS n FROM (
-            SELECT 1 FROM turn_marker m
-            WHERE m.organization_id = t.organization_id AND m.agent_id = t.agent_id
-                AND m.conversation_id = t.conversation_id
-            LIMIT t.max_owed
-        ) m
-    ) owed
-    CROSS JOIN LATERAL (
-        SELECT owed.n = 0 AND EXISTS (
-            SELECT 1 FROM held h WHERE h.organization_id = t.organization_id AND h.turn_id = t.turn_id) AS now
-    ) begins
-    WHERE owed.n < t.max_owed AND (owed.n = 0 OR t.on_busy <> 'reject')
-        AND (SELECT count(*) FROM brought b WHERE b.turn_id = t.turn_id) = cardinality(t.file_ids)
+        position, first_seq, guardrail_code, guardrail_error, guardrail_context, status, accepted_at, started_at)
+    SELECT f.organization_id, f.turn_id, f.agent_id, f.conversation_id, f.asked ->> 'message_id',
+        f.asked ->> 'content', f.asked ->> 'on_busy', f.asked -> 'payload', f.owed, f.first_seq,
+        f.asked ->> 'guardrail_code', f.asked ->> 'guardrail_error', f.asked -> 'guardrail_context',
+        CASE WHEN f.begins THEN 'running' ELSE 'queued' END, f.at, CASE WHEN f.begins THEN f.at END
+    FROM (
+        SELECT t.*, owed.n AS owed, clock_timestamp() AS at, owed.n = 0 AND EXISTS (
+            SELECT 1 FROM actor_lease l
+            WHERE l.organization_id = t.organization_id AND l.kind = 'conversation' AND l.key = t.conversation_id
+                AND l.host_id = t.asked ->> 'host_id' AND l.epoch = (t.asked ->> 'epoch')::bigint
+            FOR SHARE) AS begins
+        FROM open t
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS n FROM (
+                SELECT 1 FROM turn_marker m
+                WHERE m.organization_id = t.organization_id AND m.agent_id = t.agent_id
+                    AND m.conversation_id = t.conversation_id
+                LIMIT (t.asked ->> 'max_owed')::bigint
+            ) m
+        ) owed
+        WHERE owed.n < (t.asked ->> 'max_owed')::bigint AND (owed.n = 0 OR t.asked ->> 'on_busy' <> 'reject')
+            AND (t.asked -> 'file_ids' IS NULL OR jsonb_array_length(t.asked -> 'file_ids') = (
+                SELECT count(*) FROM (
+                    SELECT 1 FROM jsonb_array_elements_text(t.asked -> 'file_ids') AS w (file_id)
+                    JOIN file f ON f.organization_id = t.organization_id AND f.file_id = w.file_id
+                        AND f.agent_id = t.agent_id AND f.conversation_id = t.conversation_id
+                    WHERE f.turn_id IS NULL AND f.sha256 <> ''
+                    FOR UPDATE OF f
+                ) brought))
+    ) f
     ON CONFLICT DO NOTHING
     RETURNING organization_id, turn_id, agent_id, conversation_id, position, first_seq, accepted_at,
         status = 'running' AS begun
 ), started AS (
     INSERT INTO run (organization_id, run_id, agent_id, conversation_id, turn_ids, host_id, epoch, attempt, worker_pid,
         worker_started_at)
-    SELECT t.organization_id, t.run_id, t.agent_id, t.conversation_id, ARRAY[t.turn_id], t.host_id, t.epoch, 1,
-        t.worker_pid, t.worker_started_at
+    SELECT made.organization_id, t.asked ->> 'run_id', made.agent_id, made.conversation_id, ARRAY[made.turn_id],
+        t.asked ->> 'host_id', (t.asked ->> 'epoch')::bigint, 1, (t.asked ->> 'worker_pid')::integer,
+        (t.asked ->> 'worker_started_at')::float8
     FROM made JOIN open t ON t.organization_id = made.organization_id AND t.turn_id = made.turn_id
     WHERE made.begun
 ), marked AS (
     INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since, host_id,
         run_id)
     SELECT made.organization_id, made.turn_id, made.agent_id, made.conversation_id, made.accepted_at, made.accepted_at,
-        CASE WHEN made.begun THEN t.host_id END, CASE WHEN made.begun THEN t.run_id END
+        CASE WHEN made.begun THEN t.asked ->> 'host_id' END, CASE WHEN made.begun THEN t.asked ->> 'run_id' END
     FROM made JOIN open t ON t.organization_id = made.organization_id AND t.turn_id = made.turn_id
 ), bound AS (
-    UPDATE file f SET turn_id = made.turn_id, expires_at = NULL
-    FROM made JOIN brought b ON b.organization_id = made.organization_id AND b.turn_id = made.turn_id
-    WHERE f.organization_id = b.organization_id AND f.file_id = b.file_id
+    UPDATE file f SET turn_id = t.turn_id, expires_at = NULL
+    FROM open t CROSS JOIN jsonb_array_elements_text(t.asked -> 'file_ids') AS w (file_id)
+    WHERE f.organization_id = t.organization_id AND f.file_id = w.file_id AND f.agent_id = t.agent_id
+        AND f.conversation_id = t.conversation_id AND t.asked -> 'file_ids' IS NOT NULL
+        AND EXISTS (SELECT 1 FROM made WHERE made.organization_id = t.organization_id AND made.turn_id = t.turn_id)
 )
 SELECT organization_id, conversation_id, position, first_seq, accepted_at, begun FROM made;
 

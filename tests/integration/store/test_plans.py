@@ -38,10 +38,10 @@ _STARTS = [
     for n in _TOGETHER
 ]  # fmt: skip
 _FINISHES = [
-    {"no": n, "organization_id": "acme", "agent_id": "agent", "conversation_id": f"c{n}", "host_id": "h1", "epoch": 1,
-     "run_id": f"live{n}", "turn_ids": [f"t{n}"], "ends": [{"turn_id": f"t{n}", "type": "complete", "data": {}}],
-     "status": "completed", "turn_status": "completed", "file_ids": [f"u{n}"], "generation": 2, "base_length": 0,
-     "total_length": 3, "sha256": "x", "segment": "YWJj"}
+    {"organization_id": "acme", "agent_id": "agent", "conversation_id": f"c{n}", "host_id": "h1", "epoch": 1,
+     "run_id": f"live{n}", "ends": [{"turn_id": f"t{n}", "type": "complete", "data": {}}],
+     "run": {"status": "completed", "turn_status": "completed", "turn_ids": [f"t{n}"], "file_ids": [f"u{n}"]},
+     "generation": 2, "base_length": 0, "total_length": 3, "sha256": "x", "segment": "YWJj"}
     for n in _TOGETHER
 ]  # fmt: skip
 _ENDS = json.dumps([{"turn_id": "t3", "type": "complete", "data": {}}])
