@@ -22,10 +22,12 @@ from lobu_actors.store.question_records import NewQuestion
 from lobu_actors.store.records import (
     Accepted,
     Activation,
+    Direction,
     FinishRun,
     Lease,
     MarkerDeadline,
     NewEvent,
+    NewFile,
     NewSession,
     NewTurn,
     RequeueRun,
@@ -111,6 +113,19 @@ async def _finish(store: PostgresStore, scene: Scene) -> object:
     return await store.finish_run(scene.lease, end_of(_running(scene), scene.run_id, segment))
 
 
+async def _finish_with_file(store: PostgresStore, scene: Scene) -> object:
+    end = attrs.evolve(end_of(_running(scene), scene.run_id), file_ids=(await _sealed(store, scene),))
+    return await store.finish_run(scene.lease, end)
+
+
+async def _sealed(store: PostgresStore, scene: Scene) -> str:
+    """A file that belongs to no turn yet."""
+    ref, file_id = scene.lease.ref, new_id()
+    await store.begin_file(NewFile(ref, file_id, Direction.OUT, "a", "x/y", 600))
+    assert await store.seal_file(ref.organization_id, file_id, size=0, sha256="x")
+    return file_id
+
+
 async def _extend(store: PostgresStore, scene: Scene) -> object:
     organization_id = scene.lease.ref.organization_id
     deadline = MarkerDeadline(organization_id, _running(scene).turn_id, scene.run_id, DEADLINE_SECONDS)
@@ -119,8 +134,17 @@ async def _extend(store: PostgresStore, scene: Scene) -> object:
 
 async def _accept_and_begin(store: PostgresStore, scene: Scene) -> object:
     """Anybody may accept; what the lease guards is the run."""
+    return await _accept(store, scene)
+
+
+async def _accept_with_file(store: PostgresStore, scene: Scene) -> object:
+    return await _accept(store, scene, (await _sealed(store, scene),))
+
+
+async def _accept(store: PostgresStore, scene: Scene, file_ids: tuple[str, ...] = ()) -> object:
     run = NextRun(scene.lease, scene.mark, 1, 2.5)
-    accepted = await store.accept_turn(NewTurn(scene.lease.ref, new_id(), new_id(), "hello"), max_owed=10, run=run)
+    turn = NewTurn(scene.lease.ref, new_id(), new_id(), "hello", file_ids=file_ids)
+    accepted = await store.accept_turn(turn, max_owed=10, run=run)
     assert isinstance(accepted, Accepted)
     return scene.mark if accepted.begun else None
 
@@ -131,6 +155,14 @@ KINDS = (
         ("accept_turns_if_open_and_begin_runs_if_lease_held",),
         "empty",
         _accept_and_begin,
+        lambda found, at: found.live_run is not None and found.live_run.run_id == at.mark,
+        leaves_a_turn=True,
+    ),
+    Kind(
+        "accept_turn, with a run and a file",
+        ("accept_turns_with_files_if_open_and_begin_runs_if_lease_held",),
+        "empty",
+        _accept_with_file,
         lambda found, at: found.live_run is not None and found.live_run.run_id == at.mark,
         leaves_a_turn=True,
     ),
@@ -146,6 +178,13 @@ KINDS = (
         ("finish_runs_if_lease_held",),
         "running",
         _finish,
+        lambda found, at: not _still_owes(found, _running(at)),
+    ),
+    Kind(
+        "finish_run, with a file",
+        ("finish_runs_with_files_if_lease_held",),
+        "running",
+        _finish_with_file,
         lambda found, at: not _still_owes(found, _running(at)),
     ),
     Kind(

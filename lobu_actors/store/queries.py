@@ -2,6 +2,9 @@
 
 A query begins with `-- name: <name>`, goes on with at least one comment line of description, and ends where the next
 one begins. Text is loaded once, without comments, at import: a file that does not fit fails at start, not at first use.
+
+A text may be two queries: `-- without the brackets: <name>` among the comments names one that lacks all lines between
+`-- [` and `-- ]`. For what few need, since a statement's every step costs whether there is anything to do in it or not.
 """
 
 from __future__ import annotations
@@ -11,19 +14,18 @@ from functools import cache
 from importlib.resources import files
 
 _NAME = re.compile(r"-- name: ([a-z][a-z0-9_]*)\Z")
+_SHORT = re.compile(r"-- without the brackets: ([a-z][a-z0-9_]*)\Z")
 _PLACEHOLDER = re.compile(rb"%(?:\((\w+)\)s|(%))")
 
 
 def parse_queries(text: str, source: str) -> dict[str, bytes]:
     """Statements by name. Raises ValueError naming `source` and the query that does not fit."""
     queries: dict[str, bytes] = {}
-    name: str | None = None
+    name = short = ""
     described = False
-    lines: list[str] = []
+    lines: list[tuple[str, bool]] = []  # and whether in brackets
 
-    def finish() -> None:
-        if name is None:
-            return
+    def add(name: str, lines: list[str]) -> None:
         statement = "\n".join(lines).rstrip(";")
         if not described or not statement:
             raise ValueError(f"{source}: query {name} lacks its description or its statement")
@@ -31,15 +33,28 @@ def parse_queries(text: str, source: str) -> dict[str, bytes]:
             raise ValueError(f"{source}: query {name} stands there twice")
         queries[name] = statement.encode()
 
+    def finish() -> None:
+        if bracketed or bool(short) != any(inside for _, inside in lines):
+            raise ValueError(f"{source}: query {name} lacks a bracket, or a name without the brackets")
+        if name:
+            add(name, [line for line, _ in lines])
+        if short:
+            add(short, [line for line, inside in lines if not inside])
+
+    bracketed = False
     for line in text.splitlines():
         stripped = line.strip()
         if match := _NAME.match(stripped):
             finish()
-            name, described, lines = match[1], False, []
+            name, short, described, lines = match[1], "", False, []
+        elif match := _SHORT.match(stripped):
+            short = match[1]
+        elif stripped in ("-- [", "-- ]"):
+            bracketed = stripped == "-- ["
         elif stripped.startswith("--"):
             described = True
         elif stripped:
-            lines.append(stripped)
+            lines.append((stripped, bracketed))
     finish()
     return queries
 

@@ -119,7 +119,8 @@ class ActorPart(Part):
 
     async def finish_run(self, lease: Lease, run: FinishRun) -> list[Event] | None:
         params = _finish_params(lease, run)
-        rows = await self.write_together("finish_runs_if_lease_held", lease.ref, params)
+        files = "_with_files" if run.file_ids else ""
+        rows = await self.write_together(f"finish_runs{files}_if_lease_held", lease.ref, params)
         if not rows:
             asked = {"ends": to_json(params["ends"]), "turn_ids": params["run"]["turn_ids"]}
             rows = await self.read("find_finished_run", params | asked)

@@ -64,9 +64,11 @@ class ConversationPart(Part):
             "guardrail_error": turn.verdict and turn.verdict.error,
             "guardrail_context": (turn.verdict and turn.verdict.context) or None,
         }
+        files = "_with_files" if turn.file_ids else ""
+        statement = f"accept_turns{files}_if_open_and_begin_runs_if_lease_held"
         for _ in range(ROUNDS):
             try:
-                rows = await self.write_together("accept_turns_if_open_and_begin_runs_if_lease_held", turn.ref, params)
+                rows = await self.write_together(statement, turn.ref, params)
             except StoreDuplicate:
                 if run is None:
                     raise

@@ -143,7 +143,8 @@ LEFT JOIN conversation_event e ON e.organization_id = %(organization_id)s AND e.
         WHERE t.organization_id = %(organization_id)s AND t.turn_id = ANY (%(turn_ids)s::text[]))
 ORDER BY e.seq;
 
--- name: finish_runs_if_lease_held
+-- name: finish_runs_with_files_if_lease_held
+-- without the brackets: finish_runs_if_lease_held
 -- The terminal statement, for runs of one conversation each. The markers decide: what is taken here is ended here, and
 -- nothing else is. Without a run id, a predecessor's live run ends with the last of its turns.
 -- A run is live until it has ended; asked for by its status, the planner would read all of them from their small index.
@@ -194,7 +195,7 @@ WITH held AS MATERIALIZED (
     FROM held h CROSS JOIN LATERAL (SELECT count(*) AS n FROM taken k WHERE k.run_no = h.no) n
     WHERE n.n > 0 AND c.organization_id = h.organization_id AND c.agent_id = h.agent_id
         AND c.conversation_id = h.conversation_id
-    RETURNING h.no, c.next_event_seq - n.n AS first
+    RETURNING h.no, c.next_event_seq - n.n AS first, n.n = jsonb_array_length(h.asked -> 'ends') AS whole
 ), segment AS (
     INSERT INTO transcript_segment (organization_id, agent_id, conversation_id, generation, run_id, seq, base_length,
         total_length, sha256, data)
@@ -203,19 +204,20 @@ WITH held AS MATERIALIZED (
         decode(h.asked ->> 'segment', 'base64')
     FROM seqs JOIN held h ON h.no = seqs.no
     WHERE h.asked ->> 'generation' IS NOT NULL
+-- [
 ), bound AS (
     UPDATE file f SET turn_id = k.turn_id, expires_at = NULL
     FROM taken k CROSS JOIN jsonb_array_elements_text(k.run -> 'file_ids') AS x (file_id)
     WHERE f.organization_id = k.organization_id AND f.file_id = x.file_id AND f.turn_id IS NULL
         AND f.sha256 <> '' AND f.agent_id = k.agent_id AND f.conversation_id = k.conversation_id
-        AND k.run -> 'file_ids' IS NOT NULL AND k.no = (SELECT min(b.no) FROM taken b WHERE b.run_no = k.run_no)
+        AND k.no = (SELECT min(b.no) FROM taken b WHERE b.run_no = k.run_no)
+-- ]
 )
 INSERT INTO conversation_event (organization_id, agent_id, conversation_id, seq, turn_id, type, data, run_id, attempt,
     text_offset, epoch)
-SELECT k.organization_id, k.agent_id, k.conversation_id,
-    seqs.first + (SELECT count(*) FROM taken b WHERE b.run_no = k.run_no AND b.no < k.no), k.turn_id,
-    k.turn ->> 'type', k.turn -> 'data', k.run_id, (k.run ->> 'attempt')::integer,
-    (k.run ->> 'text_offset')::bigint, k.epoch
+SELECT k.organization_id, k.agent_id, k.conversation_id, seqs.first + CASE WHEN seqs.whole THEN k.no - 1 ELSE (
+    SELECT count(*) FROM taken b WHERE b.run_no = k.run_no AND b.no < k.no) END, k.turn_id, k.turn ->> 'type',
+    k.turn -> 'data', k.run_id, (k.run ->> 'attempt')::integer, (k.run ->> 'text_offset')::bigint, k.epoch
 FROM seqs JOIN taken k ON k.run_no = seqs.no
 RETURNING organization_id, conversation_id, seq, turn_id, type, data, run_id, attempt, text_offset;
 

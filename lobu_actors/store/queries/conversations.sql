@@ -47,7 +47,8 @@ CROSS JOIN LATERAL (
 ) o
 ORDER BY c.created_at DESC, c.conversation_id;
 
--- name: accept_turns_if_open_and_begin_runs_if_lease_held
+-- name: accept_turns_with_files_if_open_and_begin_runs_if_lease_held
+-- without the brackets: accept_turns_if_open_and_begin_runs_if_lease_held
 -- Inserts turns and markers, of one conversation each, and makes the files that came with a turn its own: all of them or
 -- no turn. No row for what is refused or known. Where a run is given and nothing else is owed, it begins with the turn, if
 -- its lease is held: FOR SHARE as in all that an owner writes.
@@ -85,14 +86,16 @@ WITH open AS MATERIALIZED (
             ) m
         ) owed
         WHERE owed.n < (t.asked ->> 'max_owed')::bigint AND (owed.n = 0 OR t.asked ->> 'on_busy' <> 'reject')
-            AND (t.asked -> 'file_ids' IS NULL OR jsonb_array_length(t.asked -> 'file_ids') = (
+        -- [
+            AND jsonb_array_length(t.asked -> 'file_ids') = (
                 SELECT count(*) FROM (
                     SELECT 1 FROM jsonb_array_elements_text(t.asked -> 'file_ids') AS w (file_id)
                     JOIN file f ON f.organization_id = t.organization_id AND f.file_id = w.file_id
                         AND f.agent_id = t.agent_id AND f.conversation_id = t.conversation_id
                     WHERE f.turn_id IS NULL AND f.sha256 <> ''
                     FOR UPDATE OF f
-                ) brought))
+                ) brought)
+        -- ]
     ) f
     ON CONFLICT DO NOTHING
     RETURNING organization_id, turn_id, agent_id, conversation_id, position, first_seq, accepted_at,
@@ -111,12 +114,14 @@ WITH open AS MATERIALIZED (
     SELECT made.organization_id, made.turn_id, made.agent_id, made.conversation_id, made.accepted_at, made.accepted_at,
         CASE WHEN made.begun THEN t.asked ->> 'host_id' END, CASE WHEN made.begun THEN t.asked ->> 'run_id' END
     FROM made JOIN open t ON t.organization_id = made.organization_id AND t.turn_id = made.turn_id
+-- [
 ), bound AS (
     UPDATE file f SET turn_id = t.turn_id, expires_at = NULL
     FROM open t CROSS JOIN jsonb_array_elements_text(t.asked -> 'file_ids') AS w (file_id)
     WHERE f.organization_id = t.organization_id AND f.file_id = w.file_id AND f.agent_id = t.agent_id
-        AND f.conversation_id = t.conversation_id AND t.asked -> 'file_ids' IS NOT NULL
+        AND f.conversation_id = t.conversation_id
         AND EXISTS (SELECT 1 FROM made WHERE made.organization_id = t.organization_id AND made.turn_id = t.turn_id)
+-- ]
 )
 SELECT organization_id, conversation_id, position, first_seq, accepted_at, begun FROM made;
 

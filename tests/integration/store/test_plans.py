@@ -52,6 +52,7 @@ _POLLER: dict[str, object] = {"kind": "poller", "key": "telegram:1"}
 HOT: dict[str, dict[str, object]] = {
     # accept, claim, run, end
     "accept_turns_if_open_and_begin_runs_if_lease_held": {"asked": json.dumps(_TURNS)},
+    "accept_turns_with_files_if_open_and_begin_runs_if_lease_held": {"asked": json.dumps(_TURNS)},
     "explain_refusal": {},
     "find_turn_by_message": {"message_id": "tm3"},
     "find_owed_turn": {},
@@ -67,6 +68,7 @@ HOT: dict[str, dict[str, object]] = {
     "join_run_if_lease_held": {"turn_id": "t20003"},
     "leave_run_if_lease_held": {},
     "finish_runs_if_lease_held": {"asked": json.dumps(_FINISHES)},
+    "finish_runs_with_files_if_lease_held": {"asked": json.dumps(_FINISHES)},
     "find_finished_run": {"ends": _ENDS},
     "requeue_run_if_lease_held": {"failures": 1, "timeline": "[]"},
     "read_turn_history": {"turn_id": "d3"},

@@ -12,9 +12,18 @@ def test_a_query_is_its_statement_without_comments():
     assert parse_queries(text, "x.sql") == {"one": b"SELECT 1, -- one\n2", "two": b"SELECT 3"}
 
 
+def test_a_text_may_be_two_queries():
+    text = "-- name: both\n-- without the brackets: one\n-- D.\nSELECT 1\n-- [\n, 2\n-- ]\n, 3;\n-- name: other\n-- D.\n4"
+    assert parse_queries(text, "x.sql") == {"both": b"SELECT 1\n, 2\n, 3", "one": b"SELECT 1\n, 3", "other": b"4"}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("-- name: one\n-- D.\nSELECT 1\n-- [\n, 2\n-- ]", "a name without the brackets"),
+        ("-- name: one\n-- without the brackets: two\n-- D.\nSELECT 1", "lacks a bracket"),
+        ("-- name: one\n-- without the brackets: two\n-- D.\nSELECT 1\n-- [\n, 2", "lacks a bracket"),
+        ("-- name: one\n-- without the brackets: one\n-- D.\nSELECT 1\n-- [\n, 2\n-- ]", "twice"),
         ("-- name: one\nSELECT 1;", "description"),
         ("-- name: one\n-- What it does.\n", "statement"),
         ("-- name: one\n-- D.\nSELECT 1;\n-- name: one\n-- D.\nSELECT 1;", "twice"),
