@@ -13,7 +13,9 @@ def test_a_query_is_its_statement_without_comments():
 
 
 def test_a_text_may_be_two_queries():
-    text = "-- name: both\n-- without the brackets: one\n-- D.\nSELECT 1\n-- [\n, 2\n-- ]\n, 3;\n-- name: other\n-- D.\n4"
+    text = (
+        "-- name: both\n-- without the brackets: one\n-- D.\nSELECT 1\n-- [\n, 2\n-- ]\n, 3;\n-- name: other\n-- D.\n4"
+    )
     assert parse_queries(text, "x.sql") == {"both": b"SELECT 1\n, 2\n, 3", "one": b"SELECT 1\n, 3", "other": b"4"}
 
 
