@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import attrs
+import psycopg
 import pytest
 import trio
 
@@ -106,6 +107,42 @@ async def test_the_owners_end_against_a_takeovers(store, others, make_scene):
     log = await log_of(store, ref)
     assert len(log) == len({event.turn_id for event in log}) == ROUNDS
     assert all(event.type in TERMINAL_EVENTS for event in log)
+
+
+CHANGES = {
+    "turn_marker": "UPDATE turn_marker SET deadline_at = now()",
+    "conversation": "UPDATE conversation SET last_activity_at = now()",
+    "turn": "UPDATE turn SET failures = 1",
+    "run": "UPDATE run SET worker_pid = 7",
+    "actor_lease": "UPDATE actor_lease SET acquired_at = now()",
+}
+
+
+@pytest.mark.parametrize("table", CHANGES)
+async def test_an_end_waits_for_a_row_that_somebody_changes(store, database_url, make_scene, table):
+    """And then happens whole, as if it had come behind that."""
+    ref = (await make_scene(store)).ref
+    lease = (await store.activate(ref, await alive(store, "h1"))).lease
+    turn, run_id = await begin(store, ref, lease)
+    ended = []
+
+    async def finish() -> None:
+        ended.extend(await store.finish_run(lease, end(run_id, turn)))
+
+    with psycopg.connect(database_url) as other, psycopg.connect(database_url, autocommit=True) as looking:
+        other.execute(CHANGES[table])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(finish)
+            with trio.fail_after(10):
+                while not looking.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            assert ended == []
+            other.commit()
+    assert await log_of(store, ref) == ended
+    assert [event.turn_id for event in ended] == [turn.turn_id]
+    assert (await store.find_turn(ref, turn.message_id)).status is TurnStatus.COMPLETED
+    activation = await store.activate(ref, "h1")
+    assert (activation.live_run, activation.owed) == (None, ())
 
 
 async def test_many_accepts_and_ends_at_once(store, others, make_scene):
