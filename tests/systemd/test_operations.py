@@ -189,18 +189,19 @@ async def test_backup_and_restore_as_written_down(lobu: Lobu) -> None:
 async def test_up_and_back_across_a_schema_change(lobu: Lobu) -> None:
     """The commands as written down; a turn runs through all of it."""
     machine = lobu.machine
-    newest = known_migrations()[-1]
-    assert newest.name == "0021_worker_keys", "what is undone below is this one"
+    undone, newest = known_migrations()[-2:]
+    assert undone.name == "0022_cheaper_checks", "what is undone below is this one, and that it was validated"
     async with trio.open_nursery() as nursery:
         reader = Reader(await lobu.client.open(), nursery)
         message_id = await reader.conversation.send(f"stream {ENDLESS} 30")
         await reader.grows(message_id)
         with psycopg.connect(lobu.database_url, autocommit=True) as connection:  # the schema of the release before
-            connection.execute("ALTER TABLE api_key DROP CONSTRAINT api_key_role")
-            connection.execute("ALTER TABLE api_key ADD CONSTRAINT api_key_role CHECK (role IN ('admin', 'user'))")
-            connection.execute("DELETE FROM schema_migration WHERE version = %s", (newest.version,))
+            connection.execute("ALTER TABLE turn DROP CONSTRAINT turn_on_busy")
+            modes = "'enqueue', 'merge', 'steer', 'interrupt', 'reject'"
+            connection.execute(f"ALTER TABLE turn ADD CONSTRAINT turn_on_busy CHECK (on_busy IN ({modes}))")
+            connection.execute("DELETE FROM schema_migration WHERE version >= %s", (undone.version,))
         before = [await lobu.pid(unit) for unit in (*EDGES, SUPERVISOR)]
-        with pytest.raises(Failed, match=f"the database lacks {newest.name}; run `lobu migrate`"):
+        with pytest.raises(Failed, match=f"the database lacks {undone.name}, {newest.name}; run `lobu migrate`"):
             await machine.run(LOBU, "rollout", "run")
         assert [await lobu.pid(unit) for unit in (*EDGES, SUPERVISOR)] == before
         await machine.run("systemctl", "restart", POSTGRES)
