@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_ID_LENGTH = 128
 MAX_KEY_LENGTH = 512
@@ -17,9 +17,11 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+_-]*\Z")
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,200}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationRef:
-    """Names one conversation in the whole cluster; the key of its actor and of its lease."""
+class ConversationRef(NamedTuple):
+    """Names one conversation in the whole cluster; the key of its actor and of its lease.
+
+    A tuple, since it is looked up thirty times a turn, and a tuple is hashed without Python's help.
+    """
 
     organization_id: str
     agent_id: str

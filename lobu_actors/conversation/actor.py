@@ -61,6 +61,7 @@ class ConversationActor(Actor[m.Message]):
         self._lease: Lease | None = None
         self._timer: Timer | None = None
         self._standby: Standby | None = None
+        self._next_run_id = new_id()
         self._ended = False
         self._crashed = False
 
@@ -122,8 +123,10 @@ class ConversationActor(Actor[m.Message]):
         assert self._state is not None
         assert self._effects is not None
         while pending:
-            moment = Moment(self._env.running.now(), new_id())
+            moment = Moment(self._env.running.now(), self._next_run_id)
             self._state, effects = decide(self._state, pending.popleft(), moment)
+            if self._state.run is not None and self._state.run.run_id == self._next_run_id:
+                self._next_run_id = new_id()
             results: list[m.Message] = []
             for effect in effects:
                 if isinstance(effect, m.Reply):
@@ -153,7 +156,7 @@ class ConversationActor(Actor[m.Message]):
         if state is None or state.worker is None or self._lease is None or not stands_by(state, now):
             self._env.standbys.withdraw(self._ref)
             return
-        run = NextRun(self._lease, new_id(), state.worker.pid, state.worker.started_at)
+        run = NextRun(self._lease, self._next_run_id, state.worker.pid, state.worker.started_at)
         self._standby = Standby(run, self._standby_settled)
         self._env.standbys.put(self._standby)
 
@@ -164,11 +167,14 @@ class ConversationActor(Actor[m.Message]):
             return
         if not standby.taken:
             self._env.standbys.withdraw(self._ref)
-        elif not standby.settled:
+            self._standby = None
+            return
+        if standby.run.run_id == self._next_run_id:
+            self._next_run_id = new_id()  # whatever has become of it, its id is used
+        if not standby.settled:
             pending.append(StandbyTaken())
             return
-        else:
-            pending.append(StandbySettled(standby.run.run_id, standby.turn, standby.known))
+        pending.append(StandbySettled(standby.run.run_id, standby.turn, standby.known))
         self._standby = None
 
     def _standby_settled(self, standby: Standby) -> bool:
@@ -189,7 +195,7 @@ class ConversationActor(Actor[m.Message]):
             if self._state is None or self._effects is None:
                 return False  # a former activation's; what it owed is in the store
             if isinstance(message, WorkerSignal):  # `over`, but its worker's end is still of interest
-                self._state, effects = decide(self._state, message, Moment(self._env.running.now(), new_id()))
+                self._state, effects = decide(self._state, message, Moment(self._env.running.now(), self._next_run_id))
                 for effect in effects:
                     await self._effects.apply(effect)
             return False

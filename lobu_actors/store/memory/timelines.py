@@ -30,7 +30,9 @@ class TimelinePart(Part):
             for (event, _), at in zip(row.events, row.event_times, strict=True)
             if event.turn_id == turn_id and event.seq > turn.first_seq
         ]
-        ended_ms = next((at for event, at in events if event.type in TERMINAL_EVENTS), None)
+        end = next((place for place, (event, _) in enumerate(events) if event.type in TERMINAL_EVENTS), None)
+        ended_ms = None if end is None else events[end][1]
+        events = events if end is None else events[: end + 1]
         runs = [run for run in self.tables.runs.values() if run.ref == ref and turn_id in run.record.turn_ids]
         return TurnHistory(
             turn.turn_id, turn.message_id, turn.status, turn.error_code, turn.accepted_at.timestamp() * 1e3, ended_ms,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import attrs
@@ -157,8 +156,8 @@ async def callers(server: Running, client: httpx.AsyncClient) -> list[Caller]:
     token, _ = world.keys.sign(THEIRS, "root", 600)
     # Made by who has the keys, for a conversation that has another user or another agent than it says.
     stale, _ = world.keys.sign(OURS, "bob", 600)
-    moved, _ = world.keys.sign(replace(OURS, agent_id="other"), "ann", 600)
-    foreign, _ = world.keys.sign(replace(OURS, organization_id="rival"), "ann", 600)
+    moved, _ = world.keys.sign(OURS._replace(agent_id="other"), "ann", 600)
+    foreign, _ = world.keys.sign(OURS._replace(organization_id="rival"), "ann", 600)
     return [
         Caller("nobody", 401),
         Caller("another organization's key", 404, headers=bearer(world.other_key)),
@@ -234,8 +233,8 @@ async def test_a_ticket_goes_through_the_same_check_of_the_conversation(server: 
     async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
         for ref, user_id in [
             (OURS, "bob"),
-            (replace(OURS, agent_id="other"), "ann"),
-            (replace(OURS, organization_id="rival"), "ann"),
+            (OURS._replace(agent_id="other"), "ann"),
+            (OURS._replace(organization_id="rival"), "ann"),
         ]:
             ticket, _ = sign_ticket(server.world.keys, ref, user_id, 60)
             answer = await ask(client, Route(*TAKES_TICKETS), Caller(str(ref), 404, query=f"?ticket={ticket}"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +190,7 @@ async def test_hints_of_one_conversation_keep_their_order_and_wait_for_no_other(
     """What interrupts must not come before what it interrupts."""
     to_b = pair.a.peers.client("b")
     assert to_b is not None
-    other = replace(REF, conversation_id="echo_bob_acme")
+    other = REF._replace(conversation_id="echo_bob_acme")
     for ref, message_id in ((REF, SLOWLY_READ), (REF, "second"), (other, "of another")):
         assert to_b.hint(ref, message_id)
     await until(lambda: len(pair.b.hints) == 3)
@@ -251,7 +250,7 @@ async def test_one_conversation_is_followed_once_and_no_longer_than_it_is_read(p
 
 async def test_readers_that_come_and_go_in_haste_end_with_the_link_as_it_was(pair: Pair) -> None:
     a, b = pair.a, pair.b
-    refs = [replace(REF, conversation_id=f"echo_ann_acme_{number}") for number in range(1200)]
+    refs = [REF._replace(conversation_id=f"echo_ann_acme_{number}") for number in range(1200)]
     for ref in refs[:5]:
         b.own(ref, 1).begin_text(LiveText("m", 1, 0, "hello"))
     links = pair.proxy.accepted
