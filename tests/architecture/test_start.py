@@ -33,6 +33,7 @@ NOT_NEEDED = {
     "supervisor.cli.cancel": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_STORES,
     "supervisor.cli.token": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS,
     "supervisor.cli.migrate": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS,
+    "supervisor.cli.postgres": OF_TESTS | OF_AGENTS | (OF_SERVERS - {"structlog"}) | OF_CLIENTS,
     "supervisor.cli.main": HEAVY - {"click", "inspect", "uuid"} | OF_STORES | {"supervisor.everything"},
     "supervisor.spawner.__main__": HEAVY,
     "lobu_actors.agents.echo": HEAVY | {"subprocess", "pathlib"},
