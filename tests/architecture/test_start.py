@@ -35,6 +35,7 @@ NOT_NEEDED = {
     "supervisor.cli.migrate": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS,
     "supervisor.cli.postgres": OF_TESTS | OF_AGENTS | (OF_SERVERS - {"structlog"}) | OF_CLIENTS,
     "supervisor.cli.main": HEAVY - {"click", "inspect", "uuid"} | OF_STORES | {"supervisor.everything"},
+    "supervisor.cli.spawner": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS | OF_STORES | {"trio"},
     "supervisor.spawner.__main__": HEAVY,
     "lobu_actors.agents.echo": HEAVY | {"subprocess", "pathlib"},
 }
