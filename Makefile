@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Images for containers often set it, and Python then compiles all of ours again at each start of each process.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts rolling-hosts \
 	stale-writers database-away interop interop-clients interop-agents pi-moves bench bench-rivals clean
@@ -69,6 +71,7 @@ bench-rivals: $(STAMP)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m compileall -q lobu_actors supervisor edge benchmarks  # as pip does for what it copies
 	touch $@
 
 clean:

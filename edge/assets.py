@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -33,8 +34,9 @@ class Asset:
     etag: str  # with its quotes
 
 
+@cache
 def load_assets() -> dict[str, Asset]:
-    """By file name; folders are for the reader only."""
+    """By file name; folders are for the reader only. Read and compressed when somebody asks for a page first."""
     assets: dict[str, Asset] = {}
     for entry in _files(files("edge").joinpath("web")):
         content_type = _TYPES.get(entry.name.rpartition(".")[2])

@@ -35,7 +35,6 @@ from lobu_actors.runtime.errors import ChildStartFailed
 from lobu_actors.runtime.supervisor import Strategy, Supervisor
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
 from lobu_actors.store.embedded import EmbeddedServer
-from lobu_actors.store.errors import EmbeddedServerError
 from lobu_actors.store.migrate import migrate
 from lobu_actors.store.postgres.store import PostgresStore
 from lobu_actors.store.protocol import TenantStore
@@ -43,6 +42,7 @@ from lobu_actors.store.records import ApiKey, NewTurn, Verdict
 from supervisor.config.errors import ConfigError
 from supervisor.config.reload import changed_agents
 from supervisor.config.settings import Settings
+from supervisor.database import DATABASE_STOP_SECONDS, watch_database
 from supervisor.host import TREE_INTENSITY, Host
 from supervisor.otlp import spans_told
 from supervisor.reloading import Reloading
@@ -50,7 +50,6 @@ from supervisor.signals import obey
 
 log = structlog.get_logger(__name__)
 
-DATABASE_STOP_SECONDS = 20.0
 TAKE_BACK_SECONDS = 30.0
 
 OnReady = Callable[[int], None]
@@ -144,7 +143,7 @@ class Everything:
         if server is not None:
             watch = ChildSpec(
                 "database",
-                partial(_watch_database, server),
+                partial(watch_database, server),
                 shutdown_seconds=DATABASE_STOP_SECONDS + 15,
                 start_timeout_seconds=120,
             )
@@ -271,24 +270,6 @@ def root_of(fault: ChildStartFailed) -> Exception:
     while isinstance(error, ChildStartFailed) and error.error is not None:
         error = error.error
     return error
-
-
-async def _watch_database(server: EmbeddedServer, context: ChildContext) -> None:
-    """A supervised child: the server is up when this has started; fails when it ends, and then starts it again."""
-    if not server.running:
-        await server.restart()
-    context.started()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(fail_when_it_ends, server)
-        await context.stopping.wait()
-        nursery.cancel_scope.cancel()
-    await server.stop("fast", DATABASE_STOP_SECONDS)
-
-
-async def fail_when_it_ends(server: EmbeddedServer) -> None:
-    """Raises EmbeddedServerError."""
-    status = await server.wait_exit()
-    raise EmbeddedServerError(f"the embedded database ended with status {status}")
 
 
 def edge_settings_of(settings: Settings, before: Settings | None = None) -> EdgeSettings:

@@ -6,7 +6,6 @@ the unit's status.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -16,6 +15,7 @@ from lobu_actors.store.errors import StoreError
 from supervisor.config.errors import ConfigError
 from supervisor.config.reload import change_of
 from supervisor.config.settings import Settings
+from supervisor.loading import loaded
 from supervisor.systemd.notify import Notifier
 
 log = structlog.get_logger(__name__)
@@ -45,9 +45,7 @@ class Reloading:
     def ready_with(self, take_up: TakeUp, status: str) -> None:
         """The process serves. `status` is what it says of itself to the service manager."""
         self._take_up, self._status = take_up, status
-        # What is loaded by now stays; a full collection of it would hold everybody up for tens of milliseconds.
-        gc.collect()
-        gc.freeze()
+        loaded()
         self._notifier.ready(status)
         self._ready.set()
 

@@ -1,4 +1,4 @@
-"""The parts of `lobu run` as processes of their own, for a service manager: supervisor, edge, embedded database.
+"""The parts of `lobu run` as processes of their own, for a service manager: supervisor and edge.
 
 A composition root like `supervisor.everything`, of whose tree the supervisor here is all but the edge and the database.
 What is different is how each ends:
@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import attrs
 import structlog
@@ -31,25 +31,18 @@ from lobu_actors import telemetry
 from lobu_actors.gateway.link.detached import Detached
 from lobu_actors.runtime.loop_lag import measure_loop_lag
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
-from lobu_actors.store.embedded import EmbeddedServer, running_url
-from lobu_actors.store.migrate import migrate
+from lobu_actors.store.embedded import running_url
 from supervisor.config.errors import ConfigError
 from supervisor.config.keys import read_small_file
 from supervisor.config.settings import Settings
-from supervisor.everything import (
-    DATABASE_STOP_SECONDS,
-    Everything,
-    edge_settings_of,
-    fail_when_it_ends,
-    keys_of,
-    store_of,
-)
+from supervisor.everything import Everything, edge_settings_of, keys_of, store_of
 from supervisor.host import wall_clock_ms
 from supervisor.membership import HOST_ID_FILE
 from supervisor.metrics_server import metrics_served
 from supervisor.otlp import spans_told
 from supervisor.reloading import Reloading
 from supervisor.signals import obey
+from supervisor.systemd.beating import beating
 from supervisor.systemd.notify import Notifier
 
 log = structlog.get_logger(__name__)
@@ -85,7 +78,7 @@ async def run_supervisor(settings: Settings, reloading: Reloading, notifier: Not
         notifier.extend(seconds + TREE_STOP_SECONDS)
 
     with spans_told(settings.telemetry.otlp_endpoint, "lobu-supervisor") as spans, metrics_served(settings.telemetry):
-        async with _beating(notifier) as scope:
+        async with beating(notifier) as scope:
             await scope.start(obey, drain, scope.cancel_scope, reloading.ask)
             await scope.start(_hand_over)
             everything = Everything(
@@ -126,7 +119,7 @@ async def run_edge(
     try:
         telling.enter_context(metrics_served(settings.telemetry, edge=True))
         await store.check_schema()
-        async with _beating(notifier) as scope:
+        async with beating(notifier) as scope:
             await scope.start(obey, stopping, scope.cancel_scope, reloading.ask)
             scope.start_soon(detached.run)
             scope.start_soon(measure_loop_lag, telemetry.LOOP_LAG_SECONDS.observe)
@@ -155,31 +148,6 @@ async def run_edge(
         store.close()
 
 
-async def run_database(settings: Settings, notifier: Notifier) -> None:
-    """The embedded server until SIGTERM, with its schema up to date. Raises ConfigError, EmbeddedServerError."""
-    database = parse_database_url(settings.database.url, settings.data_dir)
-    if not isinstance(database, EmbeddedDatabase):
-        raise ConfigError("the database is a server elsewhere; there is none to run here.", key="DATABASE_URL")
-    server = EmbeddedServer(database.path, on_progress=notifier.status)
-    stopping = trio.Event()
-    async with _beating(notifier) as scope:
-        await scope.start(obey, stopping, scope.cancel_scope)
-        try:
-            await server.start()
-            await migrate(server.url)
-            notifier.ready("accepts connections")
-            async with trio.open_nursery() as watching:
-                watching.start_soon(fail_when_it_ends, server)
-                await stopping.wait()
-                watching.cancel_scope.cancel()
-            notifier.stopping("shuts down")
-            await server.stop("fast", DATABASE_STOP_SECONDS)
-            scope.cancel_scope.cancel()
-        finally:
-            with trio.move_on_after(DATABASE_STOP_SECONDS, shield=True):
-                await server.stop("immediate")
-
-
 def _external_url(settings: Settings) -> str:
     """A part starts no database of its own."""
     database = parse_database_url(settings.database.url, settings.data_dir)
@@ -187,23 +155,6 @@ def _external_url(settings: Settings) -> str:
     if url is None:
         raise ConfigError("the embedded database does not run; start its unit, or set DATABASE_URL.")
     return url
-
-
-@asynccontextmanager
-async def _beating(notifier: Notifier) -> AsyncIterator[trio.Nursery]:
-    """Feeds the watchdog from this loop: it starves when the loop is stuck. Tasks in it end with the context."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_beat, notifier)
-        yield nursery
-        nursery.cancel_scope.cancel()
-
-
-async def _beat(notifier: Notifier) -> None:
-    while True:
-        seconds = notifier.beat()
-        if seconds is None:
-            return
-        await trio.sleep(seconds)
 
 
 async def _hand_over(*, task_status: trio.TaskStatus[None]) -> None:

@@ -6,6 +6,7 @@ Owns the server's life. The server is started when the first test asks for it.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -86,6 +87,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Side by side, what takes long begins first, so that no process is left alone with it at the end."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: next((n for n, part in enumerate(LONG_ONES) if part in item.path.parts), 9))
+
+
+def pytest_sessionstart() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Five thousand tests stay; the collector would look through them all again and again, here and in every test."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from quart import Blueprint, Response
@@ -18,9 +20,6 @@ _RETRY_SECONDS = 1
 
 def routes(services: Services) -> Blueprint:
     blueprint = Blueprint("operations", __name__)
-    document = openapi.document()
-    document_json = encode(document)
-    page = docs_page.page(document)
 
     @blueprint.get("/health/live")
     async def live() -> Response:
@@ -48,14 +47,27 @@ def routes(services: Services) -> Blueprint:
 
     @blueprint.get("/openapi.json")
     async def description() -> Response:
-        return Response(document_json, content_type=JSON_TYPE)
+        return Response(_description(), content_type=JSON_TYPE)
 
     @blueprint.get("/docs")
     async def docs() -> Response:
-        response = Response(page, content_type="text/html; charset=utf-8")
+        response = Response(_page(), content_type="text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = docs_page.CONTENT_SECURITY_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
     return blueprint
+
+
+# Made when somebody asks first, which few do; a start need not wait for them.
+
+
+@cache
+def _description() -> bytes:
+    return encode(openapi.document())
+
+
+@cache
+def _page() -> bytes:
+    return docs_page.page(openapi.document())

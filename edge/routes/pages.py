@@ -26,21 +26,20 @@ _HEADERS = {
 
 def routes(_services: Services) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
-    assets = load_assets()
 
     @blueprint.get("/")
     async def chat() -> Response:
-        return _response(assets["chat.html"])
+        return _response(load_assets()["chat.html"])
 
     @blueprint.get("/ops")
     async def operations() -> Response:
-        return _response(assets["ops.html"])
+        return _response(load_assets()["ops.html"])
 
     @blueprint.get("/web/<name>")
     async def asset(name: str) -> Response:
-        if name not in assets:
+        if (found := load_assets().get(name)) is None:
             raise Refusal(404, ApiError.NOT_FOUND, "There is nothing at this address.")
-        return _response(assets[name])
+        return _response(found)
 
     return blueprint
 

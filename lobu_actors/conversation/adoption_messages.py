@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from lobu_actors.store.question_records import AskedQuestion
 
 
-@attrs.frozen
-class AdoptRun:
+class AdoptRun(msgspec.Struct, frozen=True):
     """Commit that the live run goes on here and open its text anew. Answers RunAdopted or LeaseLost."""
 
     run_id: str
@@ -16,8 +15,7 @@ class AdoptRun:
     attempt: int
 
 
-@attrs.frozen
-class RunAdopted:
+class RunAdopted(msgspec.Struct, frozen=True):
     """A predecessor's live run is this lease's."""
 
     run_id: str

@@ -3,28 +3,24 @@ Part of `messages`."""
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 
-@attrs.frozen
-class DrainRequest:
+class DrainRequest(msgspec.Struct, frozen=True):
     """This host is going: begin nothing, hand over what has not finished by `by` (monotonic seconds)."""
 
     by: float
 
 
-@attrs.frozen
-class BeginAnew:
+class BeginAnew(msgspec.Struct, frozen=True):
     """Its agent's configuration changed: what runs goes on as it began, what comes next begins in a new activation."""
 
 
-@attrs.frozen
-class ReleaseLease:
+class ReleaseLease(msgspec.Struct, frozen=True):
     """Let another host have the conversation, and if it owes something, tell one. Answers LeaseReleased."""
 
     owes: bool
 
 
-@attrs.frozen
-class LeaseReleased:
+class LeaseReleased(msgspec.Struct, frozen=True):
     pass

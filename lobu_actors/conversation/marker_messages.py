@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.records import Turn
 
 
-@attrs.frozen
-class MendMarkers:
+class MendMarkers(msgspec.Struct, frozen=True):
     """Put right what these markers contradict, then look again. Answers MarkersMended or LeaseLost."""
 
     turn_ids: tuple[str, ...]
 
 
-@attrs.frozen
-class MarkersMended:
+class MarkersMended(msgspec.Struct, frozen=True):
     """What is owed now. What is corrupt still was seen to before."""
 
     owed: tuple[Turn | CorruptMarker, ...]

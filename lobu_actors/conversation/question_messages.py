@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from lobu_actors.store.records import Turn
 
 
-@attrs.frozen
-class QuestionAnswered:
+class QuestionAnswered(msgspec.Struct, frozen=True):
     """The store took this answer as the first."""
 
     question_id: str
     answer: str
 
 
-@attrs.frozen
-class AnswersLoaded:
+class AnswersLoaded(msgspec.Struct, frozen=True):
     answers: tuple[tuple[str, str], ...]  # (question id, answer)
 
 
-@attrs.frozen
-class RecordQuestion:
+class RecordQuestion(msgspec.Struct, frozen=True):
     turn: Turn
     run_id: str
     question_id: str
@@ -30,15 +27,13 @@ class RecordQuestion:
     options: tuple[str, ...] | None
 
 
-@attrs.frozen
-class RecordAnswer:
+class RecordAnswer(msgspec.Struct, frozen=True):
     turn: Turn
     question_id: str
     answer: str
 
 
-@attrs.frozen
-class LoadAnswers:
+class LoadAnswers(msgspec.Struct, frozen=True):
     """Answers AnswersLoaded."""
 
     question_ids: tuple[str, ...]

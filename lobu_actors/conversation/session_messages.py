@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from lobu_actors.store.records import Turn
 
 
-@attrs.frozen
-class PurgeRequest:
+class PurgeRequest(msgspec.Struct, frozen=True):
     """The worker of this run wants what is stored of the conversation's sessions to be deleted."""
 
     run_id: str
 
 
-@attrs.frozen
-class SessionReset:
+class SessionReset(msgspec.Struct, frozen=True):
     """The new generation is committed, and nothing of the old one is left."""
 
     turn: Turn
 
 
-@attrs.frozen
-class ResetRefused:
+class ResetRefused(msgspec.Struct, frozen=True):
     """The turn was not queued any more: nothing was touched."""
 
     turn: Turn
 
 
-@attrs.frozen
-class ResetFailed:
+class ResetFailed(msgspec.Struct, frozen=True):
     """The old session file could not be removed."""
 
     turn: Turn
     detail: str
 
 
-@attrs.frozen
-class SnapshotsPurged:
+class SnapshotsPurged(msgspec.Struct, frozen=True):
     number: int
 
 
 # --- effects
 
 
-@attrs.frozen
-class ResetSession:
+class ResetSession(msgspec.Struct, frozen=True):
     """Remove the session file, begin the next generation. Answers SessionReset, ResetRefused, ResetFailed or LeaseLost.
 
     The turn's payload may have `carrySummary` (the next session's runs are told what was said in this one), `provider`
@@ -55,6 +49,5 @@ class ResetSession:
     turn: Turn
 
 
-@attrs.frozen
-class PurgeSnapshots:
+class PurgeSnapshots(msgspec.Struct, frozen=True):
     """Answers SnapshotsPurged or LeaseLost."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from lobu_actors.store.records import Turn
 
 
-@attrs.frozen
-class LookAtStandby:
+class LookAtStandby(msgspec.Struct, frozen=True):
     """An edge has settled what it took. The actor looks before every message, so this only wakes it."""
 
 
-@attrs.frozen
-class StandbyTaken:
+class StandbyTaken(msgspec.Struct, frozen=True):
     """An edge commits a message now, and maybe its run: begin nothing before `StandbySettled`."""
 
 
-@attrs.frozen
-class StandbySettled:
+class StandbySettled(msgspec.Struct, frozen=True):
     """The edge is through. `turn` is in a live run of this id; None: nothing began, or, not `known`, perhaps."""
 
     run_id: str
@@ -26,8 +23,7 @@ class StandbySettled:
     known: bool
 
 
-@attrs.frozen
-class OpenRun:
+class OpenRun(msgspec.Struct, frozen=True):
     """Lay out the session file of a run that lives already. Answers RunBegun or SessionUnusable."""
 
     run_id: str

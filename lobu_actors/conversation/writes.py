@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from lobu_actors import telemetry
 from lobu_actors.contract import events
@@ -31,7 +32,6 @@ from lobu_actors.conversation.standby_messages import OpenRun
 from lobu_actors.conversation.traces import Traces
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
 from lobu_actors.conversation.worker_port import SessionFileInvalid, is_disk_full
-from lobu_actors.evolve import evolve
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
 from lobu_actors.store.question_records import NewQuestion
@@ -342,7 +342,7 @@ def _end(effect: m.FinishTurns, turn: Turn | CorruptMarker, text: str, now: int,
 
 
 def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
-    return evolve(
+    return replace(
         effect,
         status=TurnStatus.FAILED,
         run_status=RunStatus.FAILED,

@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from supervisor.loading import loading
+
 INTERRUPTED = 130
 
 # Short texts stand here and not in the modules, so that `lobu --help` need not import them.
@@ -55,7 +57,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS or not _module_file(cmd_name).exists():
             return None
-        command = importlib.import_module(f"supervisor.cli.{cmd_name}").command
+        with loading():
+            command = importlib.import_module(f"supervisor.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
 

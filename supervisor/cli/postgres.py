@@ -10,9 +10,9 @@ import trio
 
 from supervisor.cli.options import example
 from supervisor.config.load import Overrides, load_settings
+from supervisor.database import run_database
 from supervisor.logs import configure_logging
 from supervisor.systemd.notify import Notifier
-from supervisor.units import run_database
 
 
 @click.command("postgres", epilog=example("lobu postgres --data-dir /var/lib/lobu"))

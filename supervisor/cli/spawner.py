@@ -11,7 +11,7 @@ import click
 from supervisor.cli.options import example
 from supervisor.config.keys import make_state_dir
 from supervisor.config.load import load_settings
-from supervisor.spawner.link import COMMAND, RECORDS_NAME
+from supervisor.spawner.program import COMMAND, RECORDS_NAME
 
 
 @click.command("spawner", epilog=example("lobu spawner --data-dir /var/lib/lobu"))

@@ -10,7 +10,6 @@ from supervisor.config.settings import Settings
 from supervisor.singletons.inbox import Inbox, Judge
 from supervisor.singletons.scheduler import Scheduler, scheduler_name
 from supervisor.singletons.singleton import HostTrust, Singleton
-from supervisor.singletons.telegram.poller import TelegramPoller, poller_name
 
 DAY_SECONDS = 86_400.0
 
@@ -25,6 +24,9 @@ def singletons_of(
     if settings.watchers:  # disabled ones too: that their times pass must be noted
         scheduler = Scheduler(organization_id, [w for w in settings.watchers if w.enabled], store, inbox)
         found.append(Singleton(scheduler_name(organization_id), store, trust, scheduler.run))
+    if settings.telegram:
+        # Brings an HTTP client, whose import is a fortieth of the start of a host that has no bot.
+        from supervisor.singletons.telegram.poller import TelegramPoller, poller_name
     for bot in settings.telegram:
         if not bot.token:
             raise ConfigError(f"{bot.token_env} is not set; a [[telegram]] table names it as its bot's token.")

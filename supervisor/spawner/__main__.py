@@ -8,13 +8,13 @@ ended; 2 on wrong usage.
 
 import argparse
 import fcntl
-import gc
 import os
 import resource
 import signal
 import socket
 from pathlib import Path
 
+from supervisor.loading import loaded
 from supervisor.spawner.cgroups import Cgroups, delegated
 from supervisor.spawner.loop import Spawner
 from supervisor.spawner.orphans import become_subreaper
@@ -92,7 +92,7 @@ def main() -> None:
     become_subreaper()
     _raise_descriptor_limit()
     spawner = Spawner(listener, records, cgroups, arguments.abandon_seconds, notifier.beat)
-    gc.freeze()
+    loaded()
     notifier.ready("waits for a supervisor, or serves one")
     spawner.run()
     records.remove(SPAWNER)

@@ -13,7 +13,6 @@ never starts, asks to end or cleans up after one.
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ import trio
 
 from supervisor.spawner import protocol
 from supervisor.spawner.connection import Connection, SpawnedProcess, SpawnerLost
+from supervisor.spawner.program import COMMAND, RECORDS_NAME
 from supervisor.spawner.records import Records
 
 UP_SECONDS = 10.0  # from starting the program to its first words
@@ -31,9 +31,6 @@ END_SECONDS = 2.5  # from asking it to end to SIGKILL
 ABANDON_SECONDS = 60.0
 SILENT_SECONDS = 8.0  # less than a worker may take to start
 SOCKET_NAME = "socket"
-RECORDS_NAME = "workers"
-# -P: the folder that the supervisor was started in must not be searched for modules.
-COMMAND = (sys.executable, "-P", "-m", "supervisor.spawner")
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "TMPDIR")
 _BACKLOG = 8
 

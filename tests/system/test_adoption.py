@@ -93,7 +93,7 @@ def words(number: int) -> str:
 
 
 async def test_the_short_form_of_the_kills() -> None:
-    report = await kill_supervisors(Options(kills=10, streams=4, bound_seconds=90))
+    report = await kill_supervisors(Options(kills=5, streams=4, bound_seconds=90))
     assert report.faults == []
     assert report.completed >= 4
 

@@ -46,7 +46,7 @@ async def test_a_client_that_stays_connected_does_not_hold_up_a_stop(start_run: 
 
 
 async def _work_then_idle(run: LobuRun, seed: int) -> None:
-    load = Load(run, turns=120, conversations=10, clients=8, seed=seed, drop_every_seconds=0.2)
+    load = Load(run, turns=60, conversations=10, clients=8, seed=seed, drop_every_seconds=0.2)
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(load.kill_workers, 0.05)

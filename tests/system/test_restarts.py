@@ -21,8 +21,8 @@ CONFIG = f"""
 crash_loop_crashes = 1000
 drain_grace_seconds = 0.05
 {ECHO}"""
-TURNS = 400
-TIMES = 4
+TURNS = 200
+TIMES = 3
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ host_ttl_seconds = {LEASE_SECONDS}
 listen = "127.0.0.1:0"
 """
 SHARED = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}
-REPETITIONS = 3
+REPETITIONS = 2
 
 
 async def test_a_killed_supervisor_is_taken_over_from_at_once(start_run: Start, database_url: str) -> None:

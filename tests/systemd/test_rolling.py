@@ -13,7 +13,7 @@ from tests.systemd.rolling import Options, lines, roll
 
 @pytest.mark.timeout(300)
 async def test_the_short_form_of_rolling_restarts(off: Machine) -> None:
-    report = await roll(off, Options(rounds=3, clients=10))
+    report = await roll(off, Options(rounds=1, clients=10))
     print("\n".join(lines(report)))
     assert report.faults == []
     assert report.completed >= 10

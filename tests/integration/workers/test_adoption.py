@@ -19,7 +19,8 @@ import trio
 from lobu_actors.contract.frames import Complete, Delta
 from lobu_actors.contract.ids import ConversationRef
 from supervisor.spawner.launch import started_at
-from supervisor.spawner.link import RECORDS_NAME, SOCKET_NAME
+from supervisor.spawner.link import SOCKET_NAME
+from supervisor.spawner.program import RECORDS_NAME
 from supervisor.spawner.protocol import Spawn
 from supervisor.workers.probes import ENVIRONMENT, run_probe
 from tests.integration.workers.lives import PATIENCE, Context, MortalLink, life

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from supervisor.spawner.connection import SpawnerLost
-from supervisor.spawner.link import RECORDS_NAME, SOCKET_NAME, SpawnerLink
+from supervisor.spawner.link import SOCKET_NAME, SpawnerLink
+from supervisor.spawner.program import RECORDS_NAME
 from supervisor.spawner.protocol import Spawn
 from tests.integration.workers.lives import PATIENCE, Context
 

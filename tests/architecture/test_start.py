@@ -1,0 +1,54 @@
+"""What a program loads before it does anything: how long its start takes is how much that is.
+
+Not asked of: rich and cryptography, which structlog and PyJWT load by themselves where other packages brought them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json, sys
+before = set(sys.modules)
+import {module}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+OF_CLIENTS = {"httpx", "httpcore", "anyio", "lobu_actors.client"}
+OF_TESTS = {"pytest", "hypothesis", "benchmarks", "lobu_actors.store.memory", "setuptools", "pkg_resources"}
+OF_AGENTS = {"mcp", "pydantic", "openai", "acp", "lobu_actors.agents"}
+OF_SERVERS = {"quart", "flask", "hypercorn", "trio_websocket", "prometheus_client", "structlog", "edge"}
+OF_STORES = {"psycopg", "lobu_actors.store.postgres"}
+ELSEWHERE = OF_CLIENTS | OF_TESTS | OF_AGENTS | {"opentelemetry", "supervisor.singletons.telegram.poller"}
+HEAVY = {"trio", "asyncio", "attr", "click", "structlog", "inspect", "dataclasses", "email", "ssl", "uuid", "logging"}
+
+NOT_NEEDED = {
+    "supervisor.cli.run": ELSEWHERE,
+    "supervisor.cli.supervisor": ELSEWHERE,
+    "supervisor.cli.edge": ELSEWHERE,
+    "supervisor.cli.chat": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_STORES,
+    "supervisor.cli.cancel": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_STORES,
+    "supervisor.cli.token": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS,
+    "supervisor.cli.migrate": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS,
+    "supervisor.cli.postgres": OF_TESTS | OF_AGENTS | (OF_SERVERS - {"structlog"}) | OF_CLIENTS,
+    "supervisor.cli.main": HEAVY - {"click", "inspect", "uuid"} | OF_STORES | {"supervisor.everything"},
+    "supervisor.cli.spawner": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS | OF_STORES | {"trio"},
+    "supervisor.spawner.__main__": HEAVY,
+    "lobu_actors.agents.echo": HEAVY | {"subprocess", "pathlib"},
+}
+
+
+@pytest.mark.parametrize("module", NOT_NEEDED)
+def test_a_program_loads_only_what_it_uses(module: str) -> None:
+    command = [sys.executable, "-c", PROGRAM.format(module=module)]
+    loaded = set(json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout))
+    assert module in loaded
+    assert not {name for name in loaded if _parents(name) & NOT_NEEDED[module]}
+
+
+def _parents(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
