@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from benchmarks.histogram import Histogram
 from benchmarks.readers import stream
-from benchmarks.talk import TERMINALS, WAIT_SECONDS, Json, Share, Talk, agree, all_of, event_of, tell
+from benchmarks.talk import AT_ONCE, TERMINALS, WAIT_SECONDS, Json, Share, Talk, agree, all_of, event_of, tell
 from benchmarks.wire import Place, Reader
 
 
@@ -258,19 +258,24 @@ async def resume(place: Place, plan: Json) -> Json:
 
 async def hold(place: Place, plan: Json) -> Json:
     """`conversations` opened, with a reader each (`reads`), and one message each (`content`), and kept so until the
-    caller has looked. `rest_seconds`: what the server is given before, to close what was left and to go to sleep.
-    Without `posters` the connections that messages would be posted on are closed."""
+    caller has looked; without a reader, each one's connection is closed before the next ones come. `rest_seconds`: what
+    the server is given before, to close what was left and to go to sleep. Without `posters` the connections that
+    messages would be posted on are closed."""
     share = Share()
     await asyncio.sleep(0)
-    async with share:
-        talks = await all_of([lambda: Talk.open(place, plan["agent"], reads=plan["reads"])] * plan["conversations"])
+
+    async def one() -> Talk:
+        talk = await Talk.open(place, plan["agent"], reads=plan["reads"] or bool(plan["content"]))
         if plan["content"]:
-            await all_of([lambda talk=talk: talk.ask(plan["content"]) for talk in talks], 8)  # type: ignore[misc]
-        for talk in talks:
-            if not plan["reads"]:
-                talk.close()
-            elif not plan.get("posters", True):
-                talk.caller.close()
+            await talk.ask(plan["content"])
+        if not plan["reads"]:
+            talk.close()
+        elif not plan.get("posters", True):
+            talk.caller.close()
+        return talk
+
+    async with share:
+        talks = await all_of([one] * plan["conversations"], 8 if plan["content"] else AT_ONCE)
         await asyncio.sleep(plan.get("rest_seconds", 0.5))
     for talk in talks:
         talk.close()

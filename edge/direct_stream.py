@@ -18,7 +18,7 @@ from hypercorn.protocol.h11 import STREAM_ID
 
 from edge import metrics, sse
 from edge.errors import Refusal, refusal_of
-from edge.following import away, subscription_on, wanted_of
+from edge.following import Wanted, away, subscription_on, wanted_of
 from edge.request import PlainRequest, answered
 from edge.services import Services
 from edge.stream_response import HEADERS
@@ -63,23 +63,8 @@ class StreamExchange:
             await self._send(StreamClosed(stream_id=STREAM_ID))
 
     async def _answer(self) -> None:
-        request, self._request = self._request, None
-        token = answered.set(request)
-        try:
-            wanted = await wanted_of(self._services, self._key)
-        except StoreUnavailable:
-            metrics.requests(ADDRESS, 200).inc()
-            content = away(self._services.settings)
-            await self._whole(200, [*_HEADERS, (b"content-length", b"%d" % len(content))], content)
-            return
-        except Exception as error:
-            await self._refuse(error)
-            return
-        finally:
-            answered.reset(token)
+        wanted = await self._opened()
         if wanted is None:
-            metrics.requests(ADDRESS, 204).inc()
-            await self._whole(204, [], b"")
             return
         streams, gateway, ref = self._services.streams, self._services.gateway, wanted.conversation.ref
         try:
@@ -90,6 +75,28 @@ class StreamExchange:
         with place, gateway.open_feed(ref) as feed:
             metrics.requests(ADDRESS, 200).inc()
             await self._stream(subscription_on(self._services, place, feed, wanted, sse.ENCODING))
+
+    async def _opened(self) -> Wanted | None:
+        """What is to be read; None when there is nothing, which has been answered. Nothing else of the request is kept
+        while it is read."""
+        request, self._request = self._request, None
+        token = answered.set(request)
+        try:
+            wanted = await wanted_of(self._services, self._key)
+        except StoreUnavailable:
+            metrics.requests(ADDRESS, 200).inc()
+            content = away(self._services.settings)
+            await self._whole(200, [*_HEADERS, (b"content-length", b"%d" % len(content))], content)
+            return None
+        except Exception as error:
+            await self._refuse(error)
+            return None
+        finally:
+            answered.reset(token)
+        if wanted is None:
+            metrics.requests(ADDRESS, 204).inc()
+            await self._whole(204, [], b"")
+        return wanted
 
     async def _stream(self, subscription: Subscription) -> None:
         await self._send(Response(stream_id=STREAM_ID, headers=_HEADERS, status_code=200))

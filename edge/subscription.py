@@ -13,7 +13,6 @@ Must not know HTTP, tenants, or how a connection is written.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -81,7 +80,7 @@ class Subscription:
             start = Cursor(turn.first_seq if turn is not None else 0)
         self._start = start
         self._reader = FeedReader(feed, start)
-        self._pending: deque[Outgoing] = deque()
+        self._pending: list[Outgoing] = []  # a page of the log, or what the feed gave at once
         self._left_over = b""  # encoded, and too much for the last chunk
         self._greeted = False
         self.drained = False  # it ended because the server is on its way down
@@ -311,10 +310,10 @@ class Subscription:
     def _encode_pending(self) -> bytes:
         limit = self._settings.stream_buffer_bytes
         if len(self._pending) == 1 and not self._left_over:
-            return self._encode(self._pending.popleft())
+            return self._encode(self._pending.pop(0))
         chunk, self._left_over = bytearray(self._left_over), b""
         while self._pending and len(chunk) < limit:
-            encoded = self._encode(self._pending.popleft())
+            encoded = self._encode(self._pending.pop(0))
             if chunk and len(chunk) + len(encoded) > limit:
                 self._left_over = encoded
                 break

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -100,7 +99,7 @@ class Feed:
         self.waiting = Waiting(line)
         """For readers, until something is added after their last look."""
         self.text: LiveText | None = None
-        self.items: deque[Item] = deque()
+        self.items: list[Item] = []  # at most `KEPT_ITEMS`; most feeds stand still with none
         self.first = 0  # position of items[0]
         self.readers = 0
         self.last_seq = 0  # the newest event that is known to be in the log
@@ -198,7 +197,7 @@ class Feed:
         self.items.append(Item(type, data, self.text, self.text.length if self.text else 0, event))
         if len(self.items) > KEPT_ITEMS or not self.readers:
             self.first += 1
-            self.items.popleft()
+            del self.items[0]
         self.wake()
 
 

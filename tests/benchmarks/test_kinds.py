@@ -42,7 +42,7 @@ FIGURES = {
     "looked-at": ("nobody looks", "somebody looks", "fall of throughput", "looks"),
     "accept": ("durable accepts a second",),
     "spawn": ("own memory, idle, zygote", "at once, all ready after"),
-    "idle": ("idle conversation", "open stream", "active actor", "worker, forked", "worker, executed"),
+    "idle": ("opened", "hibernated", "open stream", "active actor", "worker, forked", "worker, executed"),
     "snapshot": ("bytes of the segment", "write-ahead log", "hydrate"),
 }
 
