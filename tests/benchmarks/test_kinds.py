@@ -27,8 +27,9 @@ LATENCIES = {
     "resume": ("1 at once", "20 at once"),
     "hosts": ("read at the owner", "read at another host", "a piece, later", "a terminal event, later", "3 hosts"),
     "looked-at": ("16 conversations",),
+    "filled": ("start, 100", "start, 2,000", "warm turn, 2,000", "resume, 2,000", "look, 2,000", "accept, 2,000"),
 }
-LONG_ONES = frozenset({"hang", "failover", "restart", "idle", "hosts", "looked-at"})  # 16 to 50 s each
+LONG_ONES = frozenset({"hang", "failover", "restart", "idle", "hosts", "looked-at", "filled"})  # 16 to 50 s each
 FIGURES = {
     "hang": ("TURN_TIMEOUT, beyond",),
     "failover": ("killed, to its new begin, beyond",),
@@ -40,6 +41,7 @@ FIGURES = {
     ),
     "stream": ("pieces a second", "with every byte of the reply", "another conversation's turn meanwhile, p99"),
     "looked-at": ("nobody looks", "somebody looks", "fall of throughput", "looks"),
+    "filled": ("start, p50 with 2,000", "warm turn, p50 with 2,000", "all that was owed has ended after"),
     "accept": ("durable accepts a second",),
     "spawn": ("own memory, idle, zygote", "at once, all ready after"),
     "idle": ("opened", "hibernated", "open stream", "active actor", "worker, forked", "worker, executed"),
