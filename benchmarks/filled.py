@@ -25,7 +25,7 @@ from benchmarks.http import Conversation
 from benchmarks.kinds import Bench
 from benchmarks.restart import IMPORTS
 from benchmarks.results import Figure, Latency, Result
-from benchmarks.server import FORKED, Server, own_database, own_server
+from benchmarks.server import AGENTS, FORKED, LIMITS, Server, own_database, own_server
 
 WHAT = "100,000 conversations in the store, 1,000 of them active, beside 100: a start, a turn, an accept, a look"
 FEW, MANY, SHORT_MANY = (100, 1), (100_000, 1000), (2_000, 10)  # conversations, active ones
@@ -34,6 +34,8 @@ TURNS, LOOKS, SHORT = 100, 20, 5  # a round
 READERS, FEW_READERS = 100, 10
 ACCEPT_SECONDS, SHORT_ACCEPT_SECONDS, WRITERS = 3.0, 0.5, 8
 TEMPLATE = "template"
+# Those that are active have a worker each, and what is measured needs a few more.
+CONFIG = LIMITS.replace("max_workers = 1000", "max_workers = 1100") + AGENTS
 DONE_SECONDS = 120.0
 
 COPIED = ("conversation", "turn", "run", "conversation_event", "transcript_segment", "actor_lease")
@@ -117,7 +119,7 @@ class House:
 
 @contextmanager
 def _house(number: int, active: int) -> Iterator[House]:
-    with own_database() as database, own_server(database_url=database) as server:
+    with own_database() as database, own_server(CONFIG, database_url=database) as server:
         house = House(number, active, server)
         house.fill()
         yield house
