@@ -30,6 +30,7 @@ KINDS = {
     "resume": "benchmarks.resume",
     "hosts": "benchmarks.hosts",
     "looked-at": "benchmarks.looked_at",
+    "filled": "benchmarks.filled",
 }
 
 

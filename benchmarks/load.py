@@ -16,7 +16,8 @@ from collections import Counter
 from uuid import uuid4
 
 from benchmarks.histogram import Histogram
-from benchmarks.talk import TERMINALS, WAIT_SECONDS, Json, Share, Talk, agree, all_of, event_of, stamps_of, tell
+from benchmarks.readers import stream
+from benchmarks.talk import AT_ONCE, TERMINALS, WAIT_SECONDS, Json, Share, Talk, agree, all_of, event_of, tell
 from benchmarks.wire import Place, Reader
 
 
@@ -192,55 +193,6 @@ async def accept(place: Place, plan: Json) -> Json:
     return {"histogram": found.encode(), **share.found()}
 
 
-async def stream(place: Place, plan: Json) -> Json:
-    """`readers` of one reply of `pieces`, each piece made with the time on it, `delay_ms` apart; `slow` more readers
-    rest after each few kilobytes."""
-    talk = await Talk.open(place, plan["agent"])
-    found, share, ends, total = Histogram(), Share(), Counter[str](), plan["readers"] + plan["slow"]
-    here, finished, slow_finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    if not plan["slow"]:
-        slow_finished.set()
-    attached = stamps = frames = 0
-
-    def on_frame(frame: bytes, arrived: float, kind: str) -> None:
-        nonlocal attached, stamps, frames
-        event = event_of(frame)
-        if event == b"connected":
-            attached += 1
-            if attached == total:
-                here.set()
-        elif event in TERMINALS:
-            ends[kind] += 1
-            if ends["fast"] == plan["readers"]:
-                finished.set()
-            if ends["slow"] == plan["slow"]:
-                slow_finished.set()
-        elif kind == "fast" and event == b"output":
-            frames += 1
-            for stamp in stamps_of(frame):
-                stamps += 1
-                found.record(arrived - int(stamp) / 1e9)
-
-    readers = [Reader(lambda frame, at: on_frame(frame, at, "fast")) for _ in range(plan["readers"])]
-    readers += [Reader(lambda frame, at: on_frame(frame, at, "slow"), 0.05) for _ in range(plan["slow"])]
-    path = f"{talk.path}/events"
-    await all_of([lambda reader=reader: reader.open(place, path, talk.token) for reader in readers])  # type: ignore[misc]
-    async with asyncio.timeout(WAIT_SECONDS):
-        await here.wait()
-    async with share:
-        await talk.send(f"stamp {plan['pieces']} {plan['delay_ms']}", uuid4().hex)
-        async with asyncio.timeout(WAIT_SECONDS):
-            await finished.wait()
-    async with asyncio.timeout(WAIT_SECONDS):  # a slow reader loses pieces, never the end
-        await slow_finished.wait()
-    for reader in readers:
-        reader.close()
-    talk.close()
-    received = sum(reader.bytes for reader in readers)
-    counts = {"stamps": stamps, "frames": frames, "bytes": received}
-    return {"histogram": found.encode(), **counts, **share.found()}
-
-
 async def running(place: Place, plan: Json) -> Json:
     """A reply each of `conversations` that does not end, a piece each `delay_ms`, while the caller, told that all have
     begun, does something else."""
@@ -306,19 +258,24 @@ async def resume(place: Place, plan: Json) -> Json:
 
 async def hold(place: Place, plan: Json) -> Json:
     """`conversations` opened, with a reader each (`reads`), and one message each (`content`), and kept so until the
-    caller has looked. `rest_seconds`: what the server is given before, to close what was left and to go to sleep.
-    Without `posters` the connections that messages would be posted on are closed."""
+    caller has looked; without a reader, each one's connection is closed before the next ones come. `rest_seconds`: what
+    the server is given before, to close what was left and to go to sleep. Without `posters` the connections that
+    messages would be posted on are closed."""
     share = Share()
     await asyncio.sleep(0)
-    async with share:
-        talks = await all_of([lambda: Talk.open(place, plan["agent"], reads=plan["reads"])] * plan["conversations"])
+
+    async def one() -> Talk:
+        talk = await Talk.open(place, plan["agent"], reads=plan["reads"] or bool(plan["content"]))
         if plan["content"]:
-            await all_of([lambda talk=talk: talk.ask(plan["content"]) for talk in talks], 8)  # type: ignore[misc]
-        for talk in talks:
-            if not plan["reads"]:
-                talk.close()
-            elif not plan.get("posters", True):
-                talk.caller.close()
+            await talk.ask(plan["content"])
+        if not plan["reads"]:
+            talk.close()
+        elif not plan.get("posters", True):
+            talk.caller.close()
+        return talk
+
+    async with share:
+        talks = await all_of([one] * plan["conversations"], 8 if plan["content"] else AT_ONCE)
         await asyncio.sleep(plan.get("rest_seconds", 0.5))
     for talk in talks:
         talk.close()

@@ -30,10 +30,14 @@ def event_of(frame: bytes) -> bytes:
     return found[1] if found else b"message"
 
 
+def content_of(frame: bytes) -> bytes:
+    found = _CONTENT.search(frame)
+    return found[1] if found else b""
+
+
 def stamps_of(frame: bytes) -> list[bytes]:
     """What a worker put on the pieces of a reply, see `stamp` in `benchmarks.agent`."""
-    found = _CONTENT.search(frame)
-    return found[1].split() if found else []
+    return content_of(frame).split()
 
 
 def tell(**what: Any) -> None:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl
 
 import attrs
 import trio
 from hypercorn.protocol.events import Body, EndBody, Event, StreamClosed
+from werkzeug.http import parse_cookie
 
-from edge import metrics
+from edge import direct_stream, metrics
+from edge.direct_stream import Send, Spawn, StreamExchange
 from edge.errors import Refusal, internal_failure, store_away
 from edge.links import ALIAS_PREFIX
 from edge.request import PlainHeaders, PlainRequest, answered, parse_object
@@ -29,8 +32,15 @@ from edge.wire import JSON_HEADERS, Json, encode
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.store.errors import StoreUnavailable
 
-_PATH = re.compile(rb"(?:%b)?%b" % (ALIAS_PREFIX.encode(), ADDRESS.replace("<key>", "([^/?%]+)").encode()))
+
+def _pattern(address: str, query: bytes = b"") -> re.Pattern[bytes]:
+    return re.compile(rb"(?:%b)?%b" % (ALIAS_PREFIX.encode(), address.replace("<key>", "([^/?%]+)").encode()) + query)
+
+
+_MESSAGES = _pattern(ADDRESS)
+_EVENTS = _pattern(direct_stream.ADDRESS, rb"(?:\?([^#]*))?")
 _NOT_DIRECT = frozenset({b"transfer-encoding", b"cookie", b"expect", b"content-encoding"})
+_NO_STREAM = frozenset({b"transfer-encoding", b"expect"})
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in JSON_HEADERS.items()]
 
@@ -56,9 +66,24 @@ class Direct:
             exchange.fill(request.body)
         return exchange
 
+    def stream(self, method: bytes, target: bytes, raw: RawHeaders, send: Send, spawn: Spawn) -> StreamExchange | None:
+        """None: the request is for no event stream, or Quart's. See `StreamExchange`."""
+        found = _EVENTS.fullmatch(target) if method == b"GET" else None
+        if found is None:
+            return None
+        headers = dict(raw)
+        has_body = headers.get(b"content-length", b"0") != b"0"
+        if len(headers) != len(raw) or has_body or not _NO_STREAM.isdisjoint(headers):
+            return None
+        path = target.partition(b"?")[0].decode("ascii")
+        args = dict(reversed(parse_qsl((found[2] or b"").decode("latin1"), keep_blank_values=True)))  # the first counts
+        cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin1"))
+        plain = PlainRequest("GET", "http", path, PlainHeaders(headers), args, cookies)
+        return StreamExchange(self._services(), found[1].decode(), plain, send, spawn)
+
     def take(self, method: bytes, target: bytes, raw: RawHeaders, respond: Respond) -> Exchange | None:
-        """None: the request is Quart's. `respond` sends the whole answer."""
-        found = _PATH.fullmatch(target) if method == b"POST" else None
+        """None: the request is no message, or Quart's. `respond` sends the whole answer."""
+        found = _MESSAGES.fullmatch(target) if method == b"POST" else None
         if found is None:
             return None
         headers = dict(raw)

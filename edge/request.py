@@ -59,7 +59,7 @@ class PlainHeaders:
 
 @attrs.frozen
 class PlainRequest:
-    """One that is answered without Quart; with neither query nor cookies."""
+    """One that is answered without Quart."""
 
     method: str
     scheme: str

@@ -125,7 +125,7 @@ class EdgeSettings:
     session_seconds: int = _limit(12 * 3600, 60, 30 * 86_400)  # of a browser's cookie, whatever it was got with
     api_key_cache_seconds: float = _seconds(5.0, 0.0, 300.0)  # how long a good credential is believed, tokens too
     api_key_cache_entries: int = _limit(10_000, 1, 1_000_000)
-    conversation_cache_entries: int = _limit(50_000, 1, 10_000_000)
+    conversation_cache_entries: int = _limit(10_000, 1, 10_000_000)
     requests_per_second: float = _seconds(2000.0, 0.0, 1_000_000.0)  # of one API key, or of one user's tokens; 0: any
     request_burst: int = _limit(5000, 1, 1_000_000)  # that may come at once after a pause
     rate_entries: int = _limit(10_000, 1, 1_000_000)  # callers whose rate is known

@@ -60,15 +60,21 @@ def encode_event(outgoing: Outgoing) -> bytes:
 class Encoding:
     """How a subscription's events become bytes: its greeting (conversation, time, retry), its keep-alive, an event.
 
-    It may keep a state: each is asked for once, in order. An event may have no bytes at all.
+    It may keep a state: each is asked for once, in order. An event may have no bytes at all. `alike`: it keeps none, so
+    what it made of an event for one reader is what it makes for every other.
     """
 
     first: Callable[[str, int, int], bytes]
     ping: bytes
     event: Callable[[Outgoing], bytes]
+    alike: bool = False
 
 
-ENCODING = Encoding(first_frame, PING, encode_event)
+ENCODING = Encoding(first_frame, PING, encode_event, alike=True)
+
+
+def is_long(outgoing: Outgoing, max_chars: int) -> bool:
+    return outgoing.type is EventType.OUTPUT and len(outgoing.data.get("content") or "") > max_chars
 
 
 def split_output(outgoing: Outgoing, max_chars: int) -> Iterator[Outgoing]:

@@ -11,6 +11,15 @@ from quart.wrappers.response import ResponseBody
 
 from edge import sse
 
+# Beside its type.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+    # A pipelined second request would hide that the reader went away.
+    "Connection": "close",
+}
+
 
 class PulledBody(ResponseBody):
     """A body that gives its next piece when the connection has room for it; the rest is `__anext__`'s.
@@ -34,9 +43,5 @@ class PulledBody(ResponseBody):
 def stream_response(body: ResponseBody | bytes) -> Response:
     response = Response(body, content_type=sse.CONTENT_TYPE)
     response.timeout = None
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    # A pipelined second request would hide that the reader went away.
-    response.headers["Connection"] = "close"
+    response.headers.update(HEADERS)
     return response

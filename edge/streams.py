@@ -6,8 +6,7 @@ A stream's place is given back by leaving its context, which the request's scope
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 import trio
 
@@ -24,11 +23,22 @@ _RETRY_SECONDS = 5
 
 
 class Place:
-    """One open stream's. `over`: it is to say `drain` and end."""
+    """One open stream's, until its context is left. `over`: it is to say `drain` and end."""
 
-    def __init__(self, over: bool) -> None:
-        self.over = over
+    __slots__ = ("_ref", "_streams", "feed", "over")
+
+    def __init__(self, streams: Streams, ref: ConversationRef) -> None:
+        self._streams = streams
+        self._ref = ref
+        self.over = streams.stopping
         self.feed: Feed | None = None  # what it waits on
+
+    def __enter__(self) -> Self:
+        self._streams.open(self, self._ref)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._streams.close(self, self._ref)
 
     def end(self) -> None:
         self.over = True
@@ -55,26 +65,26 @@ class Streams:
     def of(self, ref: ConversationRef) -> int:
         return self._by_conversation.get(ref, 0)
 
-    @contextmanager
-    def place(self, ref: ConversationRef) -> Iterator[Place]:
-        """Raises Refusal 429 when there is no room."""
+    def place(self, ref: ConversationRef) -> Place:
+        """Taken when its context is entered, at once. Raises Refusal 429 when there is no room."""
         limit = self.settings.max_streams_per_conversation
         if self.of(ref) >= limit:
             raise _too_many(f"This conversation has {limit} open streams already; close one.")
         if len(self) >= self.settings.max_streams:
             raise _too_many("This server has as many open streams as it takes; try again later.")
-        place = Place(over=self.stopping)
+        return Place(self, ref)
+
+    def open(self, place: Place, ref: ConversationRef) -> None:
         self._by_conversation[ref] += 1
         self._places[place] = None
         metrics.STREAMS_OPEN.inc()
-        try:
-            yield place
-        finally:
-            del self._places[place]
-            metrics.STREAMS_OPEN.dec()
-            self._by_conversation[ref] -= 1
-            if not self._by_conversation[ref]:
-                del self._by_conversation[ref]
+
+    def close(self, place: Place, ref: ConversationRef) -> None:
+        del self._places[place]
+        metrics.STREAMS_OPEN.dec()
+        self._by_conversation[ref] -= 1
+        if not self._by_conversation[ref]:
+            del self._by_conversation[ref]
 
     async def stop(self) -> None:
         """Have every open stream, and at once every later one, say `drain` and end.

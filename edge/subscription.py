@@ -13,7 +13,6 @@ Must not know HTTP, tenants, or how a connection is written.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -81,7 +80,7 @@ class Subscription:
             start = Cursor(turn.first_seq if turn is not None else 0)
         self._start = start
         self._reader = FeedReader(feed, start)
-        self._pending: deque[Outgoing] = deque()
+        self._pending: list[Outgoing] = []  # a page of the log, or what the feed gave at once
         self._left_over = b""  # encoded, and too much for the last chunk
         self._greeted = False
         self.drained = False  # it ended because the server is on its way down
@@ -153,10 +152,15 @@ class Subscription:
         beat = self._settings.poll_seconds if lively else self._settings.idle_poll_seconds
         if self._feed.unheard:
             beat = min(beat, self._settings.unheard_poll_seconds if lively else self._settings.poll_seconds)
-        if now >= self._read_at + beat:
-            await self._poll()
+        feed, read_at = self._feed, self._read_at
+        if feed.polled_from <= self._reader.seq:
+            read_at = max(read_at, feed.polled_at)
+        if now < read_at + beat:
+            await self._wait(read_at + beat)
+        elif feed.polling:
+            await self._wait(now + beat)
         else:
-            await self._wait(self._read_at + beat)
+            await self._poll()
 
     async def _wait(self, until: float) -> None:
         await self._feed.waiting.wait(min(until, self._next_ping))
@@ -164,18 +168,26 @@ class Subscription:
     # --- the event log
 
     async def _poll(self) -> None:
-        """Is there an event that nobody told of? While the store is away the live view just goes on."""
-        seq = self._reader.seq
+        """Is there an event that nobody told of? One reader asks for all; what it finds, the others hear as a hint.
+
+        While the store is away the live view just goes on.
+        """
+        feed, seq = self._feed, self._reader.seq
         rows: list[Event] = []
+        feed.polling = True
         try:
             with trio.move_on_after(self._settings.read_seconds):
-                rows = await self._store.read_events(self._ref, self._reader.seq + 1, limit=1)
+                rows = await self._store.read_events(self._ref, seq + 1, limit=1)
         except StoreUnavailable:
             rows = []
+        finally:
+            feed.polling = False
         self._read_at = now = trio.current_time()
+        feed.polled_from, feed.polled_at = seq, now
         self._take(now)  # what was told meanwhile, with the text before it, which no log has
         if rows and self._reader.seq == seq and not self._reading:
             self._read_again("poll")
+            feed.know(rows[0].seq)
 
     def _read_again(self, reason: str) -> None:
         metrics.STREAM_REREADS.labels(reason).inc()
@@ -283,7 +295,10 @@ class Subscription:
         """Queue an event, unless the stream has ended with an earlier one."""
         if self._done:
             return
-        self._pending.extend(sse.split_output(outgoing, FRAME_CHARS))
+        if sse.is_long(outgoing, FRAME_CHARS):
+            self._pending.extend(sse.split_output(outgoing, FRAME_CHARS))
+        else:
+            self._pending.append(outgoing)
         if outgoing.type in TERMINAL_EVENTS:
             if self._deliveries is not None:
                 self._deliveries.note(self._ref, outgoing.data, self._feed.clock_ms())
@@ -294,14 +309,24 @@ class Subscription:
 
     def _encode_pending(self) -> bytes:
         limit = self._settings.stream_buffer_bytes
+        if len(self._pending) == 1 and not self._left_over:
+            return self._encode(self._pending.pop(0))
         chunk, self._left_over = bytearray(self._left_over), b""
         while self._pending and len(chunk) < limit:
-            encoded = self._encoding.event(self._pending.popleft())
+            encoded = self._encode(self._pending.pop(0))
             if chunk and len(chunk) + len(encoded) > limit:
                 self._left_over = encoded
                 break
             chunk += encoded
         return bytes(chunk)
+
+    def _encode(self, outgoing: Outgoing) -> bytes:
+        encoding, known = self._encoding, self._feed.encoded
+        if not encoding.alike:
+            return encoding.event(outgoing)
+        if known is None or known[0] is not outgoing or known[1] is not encoding:
+            known = self._feed.encoded = (outgoing, encoding, encoding.event(outgoing))
+        return known[2]
 
     def _sent(self, chunk: bytes, now: float) -> bytes:
         # A ping is owed only when nothing else was sent for so long.

@@ -16,7 +16,7 @@ What is different from Hypercorn's own:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, cast
@@ -148,13 +148,17 @@ class _Http1(H11Protocol):
 
     async def _create_request(self, request: h11.Request) -> None:
         assert isinstance(self.config, EdgeConfig)
-        exchange = self.config.direct.take(request.method, request.target, list(request.headers), self._respond)
+        direct, head = self.config.direct, (request.method, request.target, list(request.headers))
+        exchange = direct.take(*head, self._respond) or direct.stream(*head, self.stream_send, self._spawn)
         if exchange is None:
             await super()._create_stream(request)
             return
         self.stream = cast(HTTPStream, exchange)
         self.keep_alive_requests += 1
         await self.context.mark_request()
+
+    def _spawn(self, answer: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.task_group.spawn(answer)
 
     async def _handle_events(self) -> None:
         await super()._handle_events()

@@ -1,4 +1,4 @@
-"""The event stream's route: who may, and when there is nothing more to read. What is sent is the subscription's."""
+"""The event stream's route, for the requests that `edge.direct` leaves to Quart."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Protocol
 from quart import Blueprint, Response, request
 
 from edge import sse
-from edge.following import followed_turn, starting_point, subscribe
+from edge.direct_stream import ADDRESS
+from edge.following import away, subscribe, wanted_of
 from edge.services import Services
 from edge.stream_response import PulledBody, stream_response
 from edge.wire import no_content
-from lobu_actors.contract.events import Cursor, EventType, drain
-from lobu_actors.gateway.feed import Outgoing
 from lobu_actors.store.errors import StoreUnavailable
-from lobu_actors.store.records import Conversation
 
 
 class Chunks(Protocol):
@@ -39,29 +37,18 @@ class StreamBody(PulledBody):
 def routes(services: Services) -> Blueprint:
     blueprint = Blueprint("stream", __name__)
 
-    @blueprint.get("/api/v1/agents/<key>/events")
+    @blueprint.get(ADDRESS)
     async def events(key: str) -> Response:
         try:
-            return await follow(key)
+            wanted = await wanted_of(services, key)
         except StoreUnavailable:
-            # A 503 would close a browser's EventSource for good; told to come back, it does.
-            later = Outgoing(EventType.DRAIN, drain(services.settings.drain_again_ms), None)
-            return stream_response(sse.encode_event(later))
-
-    async def follow(key: str) -> Response:
-        _, conversation = await services.conversation(key, by_ticket=True)
-        start = starting_point()
-        turn = await followed_turn(services, conversation)
+            return stream_response(away(services.settings))
+        if wanted is None:
+            return no_content()
         if request.method == "HEAD":
             return stream_response(b"")
-        if _is_over(conversation, start):
-            return no_content()
-        return stream_response(StreamBody(subscribe(services, conversation, start, turn, sse.ENCODING)))
+        return stream_response(
+            StreamBody(subscribe(services, wanted.conversation, wanted.start, wanted.turn, sse.ENCODING))
+        )
 
     return blueprint
-
-
-def _is_over(conversation: Conversation, start: Cursor | None) -> bool:
-    """A browser that comes back behind `closed`: 204 is how to tell its EventSource to stay away."""
-    reconnected = bool(request.headers.get("Last-Event-ID"))
-    return reconnected and conversation.closed and start is not None and start.seq >= conversation.last_seq

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,7 +22,7 @@ import attrs
 from lobu_actors.contract import events
 from lobu_actors.contract.events import Cursor, Data, EventType
 from lobu_actors.contract.ids import ConversationRef
-from lobu_actors.gateway.waiting import Waiting
+from lobu_actors.gateway.waiting import Line, Waiting
 from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.records import Event
 
@@ -95,12 +94,12 @@ class Behind(Exception):
 class Feed:
     """One conversation's live view. Written through `FeedWriter`, read through `FeedReader`."""
 
-    def __init__(self, clock_ms: Callable[[], int], timers: Timers) -> None:
+    def __init__(self, clock_ms: Callable[[], int], line: Line) -> None:
         self.clock_ms = clock_ms
-        self.waiting = Waiting(timers)
+        self.waiting = Waiting(line)
         """For readers, until something is added after their last look."""
         self.text: LiveText | None = None
-        self.items: deque[Item] = deque()
+        self.items: list[Item] = []  # at most `KEPT_ITEMS`; most feeds stand still with none
         self.first = 0  # position of items[0]
         self.readers = 0
         self.last_seq = 0  # the newest event that is known to be in the log
@@ -109,6 +108,11 @@ class Feed:
         self.expected_until = -math.inf  # trio clock; before it another host may still say what runs
         self.epoch = 0  # of the lease under which it is written
         self.writer: object | None = None
+        self.polling = False  # one of the readers asks the log whether it has more
+        self.polled_at = -math.inf  # trio clock; when one of them has asked last, for what is behind `polled_from`
+        self.polled_from = 0
+        self._piece: tuple[LiveText, tuple[int, int, int], Outgoing] | None = None  # of text, that a reader took last
+        self.encoded: tuple[Outgoing, object, bytes] | None = None  # what of it went out last, and by which encoding
         self._watchers: list[Callable[[], None]] = []
 
     @property
@@ -177,12 +181,23 @@ class Feed:
     def forget_items(self) -> None:
         self.first = self.end
         self.items.clear()
+        self._piece = self.encoded = None
+
+    def output(self, text: LiveText, seq: int, offset: int, upto: int) -> Outgoing:
+        """What lies between, for a reader that has the log up to `seq`: one object for all who are as far as this."""
+        place = (seq, offset, upto)
+        if self._piece is not None and self._piece[0] is text and self._piece[1] == place:
+            return self._piece[2]
+        data = events.output(text.slice(offset, upto), text.message_id, self.clock_ms())
+        piece = Outgoing(EventType.OUTPUT, data, Cursor(seq, text.attempt, upto))
+        self._piece = (text, place, piece)
+        return piece
 
     def _push(self, type: EventType, data: Data, event: Event | None = None) -> None:
         self.items.append(Item(type, data, self.text, self.text.length if self.text else 0, event))
         if len(self.items) > KEPT_ITEMS or not self.readers:
             self.first += 1
-            self.items.popleft()
+            del self.items[0]
         self.wake()
 
 
@@ -307,8 +322,7 @@ class FeedReader:
         if offset < length:
             upto = min(length, offset + TAKEN_CHARS)
             self._held = (text.attempt, upto)
-            data = events.output(text.slice(offset, upto), text.message_id, self._feed.clock_ms())
-            out.append(Outgoing(EventType.OUTPUT, data, Cursor(self._seq, text.attempt, upto)))
+            out.append(self._feed.output(text, self._seq, offset, upto))
             return upto == length
         return True
 
@@ -329,11 +343,11 @@ class Feeds:
     def __init__(self, clock_ms: Callable[[], int], timers: Timers) -> None:
         """`timers` run as long as anybody waits."""
         self._clock_ms = clock_ms
-        self._timers = timers
+        self._line = Line(timers)
         self._feeds: dict[ConversationRef, tuple[Feed, int]] = {}
 
     def hold(self, ref: ConversationRef) -> Feed:
-        feed, holders = self._feeds.get(ref) or (Feed(self._clock_ms, self._timers), 0)
+        feed, holders = self._feeds.get(ref) or (Feed(self._clock_ms, self._line), 0)
         self._feeds[ref] = (feed, holders + 1)
         return feed
 

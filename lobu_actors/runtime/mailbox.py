@@ -65,7 +65,7 @@ class Mailbox(Generic[M]):
         self._overflow = overflow
         self._dropped = 0
         self._closed = False
-        self._follow_ups: deque[M] = deque()
+        self._follow_ups: list[M] = []  # the newest is the first to be taken
         self._messages: deque[M] = deque()
         self._readers: OrderedDict[Task, _Waiting[M]] = OrderedDict()
         self._senders: OrderedDict[Task, _Waiting[M]] = OrderedDict()  # not empty only while the mailbox is full
@@ -154,7 +154,7 @@ class Mailbox(Generic[M]):
         if self._readers:
             self._hand_over(message)
         else:
-            self._follow_ups.appendleft(message)
+            self._follow_ups.append(message)
 
     @enable_ki_protection
     async def get(self) -> M:
@@ -213,7 +213,7 @@ class Mailbox(Generic[M]):
 
     def _take(self) -> M:
         if self._follow_ups:
-            return self._follow_ups.popleft()
+            return self._follow_ups.pop()
         message = self._messages.popleft()
         if self._senders:
             task, sender = self._senders.popitem(last=False)

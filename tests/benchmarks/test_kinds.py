@@ -19,7 +19,7 @@ LATENCIES = {
     "hang": ("STARTUP", "UNRESPONSIVE", "FIRST_OUTPUT", "PROGRESS", "TOOL", "QUESTION", "TURN"),
     "failover": ("killed, to its new begin", "killed, to its end", "paused, to its", "cut off, to its"),
     "restart": ("killed", "drained"),
-    "stream": ("1 readers", "20 readers", "slow ones beside"),
+    "stream": ("1 readers", "20 readers", "slow ones beside", "50 readers, 50 pieces a second"),
     "accept": ("accept",),
     "spawn": ("zygote", "exec"),
     "idle": (),
@@ -27,8 +27,9 @@ LATENCIES = {
     "resume": ("1 at once", "20 at once"),
     "hosts": ("read at the owner", "read at another host", "a piece, later", "a terminal event, later", "3 hosts"),
     "looked-at": ("16 conversations",),
+    "filled": ("start, 100", "start, 2,000", "warm turn, 2,000", "resume, 2,000", "look, 2,000", "accept, 2,000"),
 }
-LONG_ONES = frozenset({"hang", "failover", "restart", "idle", "hosts", "looked-at"})  # 16 to 50 s each
+LONG_ONES = frozenset({"hang", "failover", "restart", "idle", "hosts", "looked-at", "filled"})  # 16 to 50 s each
 FIGURES = {
     "hang": ("TURN_TIMEOUT, beyond",),
     "failover": ("killed, to its new begin, beyond",),
@@ -38,11 +39,12 @@ FIGURES = {
         "turns a second, 3 hosts",
         "commits of 3 idle hosts",
     ),
-    "stream": ("pieces a second",),
+    "stream": ("pieces a second", "with every byte of the reply", "another conversation's turn meanwhile, p99"),
     "looked-at": ("nobody looks", "somebody looks", "fall of throughput", "looks"),
+    "filled": ("start, p50 with 2,000", "warm turn, p50 with 2,000", "all that was owed has ended after"),
     "accept": ("durable accepts a second",),
     "spawn": ("own memory, idle, zygote", "at once, all ready after"),
-    "idle": ("idle conversation", "open stream", "active actor", "worker, forked", "worker, executed"),
+    "idle": ("opened", "hibernated", "open stream", "active actor", "worker, forked", "worker, executed"),
     "snapshot": ("bytes of the segment", "write-ahead log", "hydrate"),
 }
 

@@ -58,10 +58,12 @@ class FakeGateway:
 
     @contextmanager
     def open_feed(self, ref: ConversationRef) -> Iterator[Feed]:
-        with self.feeds.reading(ref) as feed:
+        try:
+            with self.feeds.reading(ref) as feed:
+                self._changed.unpark_all()
+                yield feed
+        finally:
             self._changed.unpark_all()
-            yield feed
-        self._changed.unpark_all()
 
     async def until_readers(self, ref: ConversationRef, count: int) -> None:
         while self.feeds.readers(ref) != count:

@@ -270,6 +270,60 @@ async def test_lost_hint_is_found_by_the_poll(scene: Scene, autojump_clock: Mock
     assert trio.current_time() - began <= SETTINGS.poll_seconds
 
 
+async def test_one_reader_polls_for_all(scene: Scene, autojump_clock: MockClock) -> None:
+    readers = [await scene.open() for _ in range(20)]
+
+    async def read(subscription: Subscription) -> None:
+        raw = b""
+        while b"event: complete" not in raw:
+            raw += await subscription.next_chunk() or b""
+
+    async with trio.open_nursery() as nursery:
+        for reader in readers:
+            nursery.start_soon(read, reader)
+        await trio.sleep(SETTINGS.poll_seconds * 3.5)
+        assert scene.store.reads <= len(readers) + 4, "to begin with, each; then one of them each time"
+        turn = await scene.turn("m1", None)
+        await scene.owner.begin(turn)
+        await scene.owner.commit_end(turn)  # and never told
+        nursery.cancel_scope.deadline = trio.current_time() + SETTINGS.poll_seconds * 2
+    assert not nursery.cancel_scope.cancelled_caught, "all were told of the end"
+
+
+async def test_who_leaves_while_it_polls_leaves_the_poll_to_others(scene: Scene, autojump_clock: MockClock) -> None:
+    turn = await scene.turn("m0", None)
+    await scene.owner.begin(turn)
+    leaving, staying = await scene.open(follow="m0"), await scene.open(follow="m0")
+    for subscription in (leaving, staying):
+        assert await seen(subscription) == (["connected"], False)
+    await scene.owner.commit_end(turn)  # and never told
+    scene.store.slow = True
+    with trio.move_on_after(SETTINGS.poll_seconds + SETTINGS.read_seconds / 2):
+        while True:
+            await leaving.next_chunk()
+    scene.store.slow = False
+    began = trio.current_time()
+    assert await seen(staying) == (["complete:1"], True)
+    assert trio.current_time() - began <= SETTINGS.poll_seconds
+
+
+async def test_readers_at_the_same_place_are_sent_the_same(scene: Scene, autojump_clock: MockClock) -> None:
+    readers = [await scene.open() for _ in range(3)]
+    for reader in readers:
+        assert await reader.next_chunk() is not None
+    turn = await scene.turn("m1", None)
+    await scene.owner.begin(turn)
+    at = 0
+    for piece in ("one", "three"):
+        scene.owner.say(piece)
+        at += len(piece)
+        chunks = [await reader.next_chunk() for reader in readers]
+        assert chunks[0] is not None
+        assert all(chunk is chunks[0] for chunk in chunks), "encoded once"
+        [frame] = parse_frames(chunks[0])
+        assert (frame.data["content"], frame.id) == (piece, f"0.1.{at}")
+
+
 async def test_what_is_told_while_it_polls_is_shown_with_its_text(scene: Scene, autojump_clock: MockClock) -> None:
     """The log has the end by then, but no pieces: who read on from there would have lost them."""
     turn = await scene.world.message(scene.ref, message_id="m0")

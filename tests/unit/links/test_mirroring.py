@@ -10,6 +10,7 @@ from lobu_actors.gateway.feed import Behind, Feed, FeedReader, LiveText
 from lobu_actors.gateway.link import wire
 from lobu_actors.gateway.link.mirror import Mirror
 from lobu_actors.gateway.link.source import FeedSource
+from lobu_actors.gateway.waiting import Line
 from lobu_actors.gateway.writer import FeedWriter
 from lobu_actors.runtime.timers import Timers
 from lobu_actors.store.records import Event
@@ -18,7 +19,7 @@ REF = ConversationRef("acme", "echo", "c")
 
 
 def feed() -> Feed:
-    made = Feed(lambda: 1, Timers())
+    made = Feed(lambda: 1, Line(Timers()))
     made.readers = 1
     return made
 
