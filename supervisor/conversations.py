@@ -6,7 +6,7 @@ committed before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, KeysView
+from collections.abc import Collection, Container, KeysView
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 
@@ -78,6 +78,13 @@ class Conversations:
     @property
     def draining(self) -> bool:
         return self._draining
+
+    def end_one_at_rest(self, refs: Container[ConversationRef]) -> None:
+        """Have that of these actors passivate which has been at rest for longest with a worker that waits."""
+        ref = self._env.standbys.longest_at_rest(refs)
+        if ref is not None:
+            self._env.standbys.withdraw(ref)  # another one is next, should another one be asked for at the same time
+            self._registry.nudge(ref)
 
     async def stand_by(self, ref: ConversationRef) -> Standby | None:
         return await self._env.standbys.take(ref)

@@ -112,6 +112,7 @@ class Host:
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
         environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
+        self.workers.end_one_at_rest = self.conversations.end_one_at_rest
         look = self.looking = Look(environment, self.workers, self.remote, self.conversations)
         self.conversations.looking = look
         self._links = LinkHub(settings.links, environment, self.conversations, tokens, self.remote.attach)

@@ -10,7 +10,7 @@ taker lets an actor of which a standby is expected have its turn first: a few sc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import attrs
 import trio
@@ -72,6 +72,10 @@ class Standbys:
         if standby is not None:
             standby.taken = True
         return standby
+
+    def longest_at_rest(self, refs: Container[ConversationRef]) -> ConversationRef | None:
+        """Of these, the one that was put before all others."""
+        return next((ref for ref in self._waiting if ref in refs), None)
 
     def withdraw(self, ref: ConversationRef) -> None:
         self._expected.discard(ref)

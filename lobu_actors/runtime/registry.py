@@ -251,6 +251,12 @@ class Registry(Generic[K, M]):
             if self._on_crash is not None:
                 self._on_crash(cell.key, crash)
 
+    def nudge(self, key: K) -> None:
+        """Have this actor passivate now if it waits for a message and its `may_passivate()` agrees."""
+        cell = self._cells.get(key)
+        if cell is not None and cell.mailbox.awaited:
+            cell.mailbox.nudge()
+
     async def _look_for_idle(self, looking: trio.CancelScope) -> None:
         """All actors now and then. A deadline for each wait of each actor would cost more than handling a message."""
         with looking:

@@ -39,6 +39,7 @@ from supervisor.workers.label import Label, encode
 from supervisor.workers.types import WorkerLimits
 
 _SPAWNER_LOST = "The spawner ended, and the worker with it."
+ROOM_AGAIN_SECONDS = 0.5  # who was to make room may have had something to do just then
 FINAL_SECONDS = 1.0  # for `WorkerGone` when the task itself is cancelled
 
 _Batch = tuple[frames.Frame, ...]
@@ -88,8 +89,10 @@ class WorkerProcess:
         slots: trio.Semaphore,
         deliver: Deliver,
         idle: SpawnedProcess | None = None,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """`idle`: the process that was started before anybody asked; it is ours now, and so is its slot."""
+        """`idle`: the process that was started before anybody asked; it is ours now, and so is its slot.
+        `make_room` is called while there is none."""
         self.worker_id = worker_id
         self.request = request
         self.state = "starting"
@@ -107,6 +110,7 @@ class WorkerProcess:
         self._nursery: trio.Nursery | None = None
         self._flushing = False
         self._idle = idle
+        self._make_room = make_room
         self._has_slot = idle is not None
         self._cause: _Ending | None = None  # why we ended it, when we did
 
@@ -186,14 +190,20 @@ class WorkerProcess:
                 return await self._exit(_Ending(Gone.EXITED, detail))
         return await self._with_nursery(self._talk, tuple(left))
 
+    async def _take_slot(self) -> None:
+        while not self._has_slot:
+            if not self._slots.value:
+                self._make_room()
+            with trio.move_on_after(ROOM_AGAIN_SECONDS):
+                await self._slots.acquire()
+                self._has_slot = True
+
     async def _start_and_talk(self, prepare: Callable[[], Awaitable[Launch]]) -> _Ending:
         first: _Batch | None = None
         ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
         try:
             with self._startup:
-                if not self._has_slot:
-                    await self._slots.acquire()
-                    self._has_slot = True
+                await self._take_slot()
                 first = await self._start(prepare)
         except _DiskFull as error:
             return _Ending(Gone.DISK_FULL, str(error))

@@ -6,7 +6,7 @@ worker. Owns the limit on living workers and what a worker is given at its start
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -95,6 +95,8 @@ class WorkerProcesses:
         self._left: dict[ConversationRef, tuple[SpawnedProcess, Label]] = {}
         self._stopping = False
         self._all_gone = trio.Event()
+        # Has the worker of one of these conversations end, if one is at rest; nobody knows here which of them are.
+        self.end_one_at_rest: Callable[[Container[ConversationRef]], None] = lambda refs: None
 
     async def run(self, context: Context) -> None:
         """Serve until an ordered stop, which takes at most the stop grace, twice the killed time and a second."""
@@ -119,8 +121,6 @@ class WorkerProcesses:
             raise WorkersNotRunning("workers cannot be started now")
         self._end_left(request.ref)
         warm = self._warm.take(request.worker)
-        if warm is None and self._slots.value == 0:
-            self._warm.make_room()
         worker_id = new_id() if warm is None else warm.worker_id
         label = Label(request.ref, request.worker, secrets.token_urlsafe(32) if warm is None else warm.token)
         worker = WorkerProcess(
@@ -133,6 +133,7 @@ class WorkerProcesses:
             self._slots,
             deliver,
             None if warm is None else warm.process,
+            self._make_room,
         )
         self._begin(worker, label)
         return worker
@@ -199,6 +200,11 @@ class WorkerProcesses:
             self._warm.changed(name)
         if names:
             self._preload()
+
+    def _make_room(self) -> None:
+        """There is no slot for one that is asked for: another one ends, a warm one rather than a conversation's."""
+        if not self._warm.make_room():
+            self.end_one_at_rest({worker.request.ref for worker in self._workers.values() if worker.state == "ready"})
 
     def _begin(self, worker: WorkerProcess, label: Label) -> None:
         assert self._nursery is not None

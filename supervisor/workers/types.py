@@ -106,7 +106,8 @@ class WorkerType:
 
 @attrs.frozen
 class WorkerLimits:
-    """Bounds on workers. `max_workers` counts living ones; a start beyond it waits within its startup time."""
+    """Bounds on workers. `max_workers` counts living ones; a start beyond it has one at rest end, and waits within its
+    startup time."""
 
     max_workers: int = 256
     send_buffer_bytes: int = 16 * 1024 * 1024

@@ -95,12 +95,13 @@ class WarmPool:
         warm.process.on_exit = None
         return warm
 
-    def make_room(self) -> None:
-        """Somebody is asked for and there is no slot: end one idle worker, if there is one."""
+    def make_room(self) -> bool:
+        """Somebody is asked for and there is no slot: end one idle worker. False: there is none."""
         for idle in self._idle.values():
             if idle:
                 self._end(idle.pop())
-                return
+                return True
+        return False
 
     def drop(self, name: str) -> None:
         """End all idle workers of a type: what they were made of has changed, or there are too many."""

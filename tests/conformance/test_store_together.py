@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import attrs
 import pytest
 import trio
@@ -38,7 +36,7 @@ async def owners(owner, helpers):
     """As `owner`, with more conversations beside its own."""
     owners = [owner]
     for number in range(MANY - 1):
-        ref = dataclasses.replace(owner.ref, conversation_id=f"beside-{number}")
+        ref = owner.ref._replace(conversation_id=f"beside-{number}")
         await owner.store.open_conversation(ref, "u")
         activation = await owner.store.activate(ref, "h1")
         assert isinstance(activation, Activation)
@@ -62,7 +60,7 @@ async def test_accepts(owners, helpers):
     turns[owners.index(full)] = helpers.new_turn(full.ref, "m3")
     turns[owners.index(ill)] = attrs.evolve(helpers.new_turn(ill.ref), payload={"nul": "\0"})
     turns[owners.index(busy)] = attrs.evolve(helpers.new_turn(busy.ref, "m2"), on_busy=OnBusy.REJECT)
-    turns[owners.index(nowhere)] = helpers.new_turn(dataclasses.replace(nowhere.ref, conversation_id="nowhere"))
+    turns[owners.index(nowhere)] = helpers.new_turn(nowhere.ref._replace(conversation_id="nowhere"))
     turns[owners.index(with_file)] = attrs.evolve(helpers.new_turn(with_file.ref), file_ids=(file_id,))
     turns[owners.index(file_less)] = attrs.evolve(helpers.new_turn(file_less.ref), file_ids=(new_id(),))
     outcomes = await at_once([lambda turn=turn: store.accept_turn(turn, max_owed=2) for turn in turns])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import psycopg
 import pytest
 import trio
@@ -30,7 +28,7 @@ async def leases(store, make_scene):
     await store.register_host("h1", name="h1", link_url=None, version="1", ttl_seconds=600)
     found = []
     for name in ("first", "locked", "other"):
-        ref = dataclasses.replace(first, conversation_id=name)
+        ref = first._replace(conversation_id=name)
         await store.open_conversation(ref, "ann")
         activation = await store.activate(ref, "h1")
         assert isinstance(activation, Activation)

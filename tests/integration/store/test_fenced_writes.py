@@ -21,6 +21,7 @@ from lobu_actors.conversation.marks import Marks
 from lobu_actors.conversation.placement import HereAlways
 from lobu_actors.conversation.recent import Recent
 from lobu_actors.conversation.writes import Writes
+from lobu_actors.gateway.standby import Standbys
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.records import Lease, NewSession, NewTurn, StartRun, Turn
 
@@ -61,6 +62,7 @@ async def scene(store: PostgresStore, make_scene: Callable[..., Awaitable[Any]])
         file_limits=FileLimits(),
         spans=None,
         recent=Recent(),
+        standbys=Standbys(),
     )
     output = SimpleNamespace(position=(1, 0), final_text=lambda text: text or "")
     return Writes(environment, lease, NoSessionFile(store), output, Marks()), run_id, running, queued

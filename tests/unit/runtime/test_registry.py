@@ -134,6 +134,22 @@ async def test_an_idle_actor_is_passivated_and_comes_back(world, autojump_clock)
         assert world.of("a") == ["started", "1", "2", "stopping", "stopped", "started", "3"]
 
 
+async def test_a_nudged_actor_is_passivated_at_once_if_it_may(world, autojump_clock):
+    async with running(world.registry()) as registry:
+        registry.tell("a", "1")
+        await settle()
+        registry.nudge("nobody")
+        registry.nudge("a")
+        await settle()
+        assert "a" not in registry
+        world.may_passivate = False
+        registry.tell("a", "2")
+        await settle()
+        registry.nudge("a")
+        await settle()
+        assert "a" in registry
+
+
 async def test_an_actor_that_was_long_at_one_message_is_not_idle_when_it_is_done(world, autojump_clock):
     async with running(world.registry()) as registry:
         registry.tell("a", "wait")

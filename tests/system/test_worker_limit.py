@@ -1,0 +1,60 @@
+"""More conversations than there may be workers: workers at rest give their places up, work is never ended for it."""
+
+from __future__ import annotations
+
+import trio
+
+from tests.system.audit import broken_promises
+from tests.system.conftest import Start, client_of
+from tests.system.lobu_process import until
+
+CONFIG = """
+[limits]
+max_workers = 2
+[workers.echo]
+command = ["python", "-m", "lobu_actors.agents.echo"]
+[[agents]]
+id = "echo"
+worker = "echo"
+default = true
+deadlines = { startup_seconds = 20 }
+"""
+
+
+async def test_a_conversation_gets_the_place_of_one_that_is_at_rest(start_run: Start, database_url: str) -> None:
+    run = await start_run(config=CONFIG)
+    talks = [await client_of(run).open(userId=f"u{number}") for number in range(5)]
+    with trio.fail_after(60):  # not one of them waits until another is idle for long enough, which is five minutes
+        for talk in [*talks, talks[0]]:
+            assert (await talk.ask("hello")).event == "complete"
+            assert len(run.worker_pids()) <= 2
+    assert broken_promises(database_url) == []
+
+
+async def test_those_that_ask_at_once_get_theirs_one_after_the_other(start_run: Start, database_url: str) -> None:
+    run = await start_run(config=CONFIG)
+    talks = [await client_of(run).open(userId=f"u{number}") for number in range(6)]
+    ended: list[str] = []
+
+    async def ask(number: int) -> None:
+        ended.append((await talks[number].ask("hello")).event)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(ask, number)
+    assert ended == ["complete"] * 6
+    assert broken_promises(database_url) == []
+
+
+async def test_who_works_keeps_its_place(start_run: Start, database_url: str) -> None:
+    run = await start_run(config=CONFIG)
+    long, idle, third = [await client_of(run).open(userId=user) for user in ("a", "b", "c")]
+    running = await long.send("stream 40 100")
+    await until(lambda: len(run.worker_pids()) == 1, "it runs")
+    [worker] = run.worker_pids()
+    assert (await idle.ask("hello")).event == "complete"
+    assert (await third.ask("hello")).event == "complete"
+    assert worker in run.worker_pids()
+    assert (await long.terminal_of(running)).event == "complete"
+    assert broken_promises(database_url) == []
