@@ -89,12 +89,7 @@ class Host:
         self._types = dict(settings.workers)  # of all parts; a reload changes it in place
         self._busy = Busy()
         self._timers = Timers()
-        self._link = SpawnerLink(
-            settings.state_dir / "spawner",
-            managed=settings.managed,
-            abandon_seconds=limits.adoption_seconds,
-            silent_seconds=limits.spawner_silent_seconds,
-        )
+        self._link = _spawner_link(settings)
         workspaces = _workspaces(settings)
         self._containment = _containment(settings, self._types, self._link, workspaces)
         self.workers = WorkerProcesses(
@@ -283,6 +278,16 @@ class Host:
             self._actors.as_child(),
             *self._links.reaching_out,
         ]
+
+
+def _spawner_link(settings: Settings) -> SpawnerLink:
+    limits = settings.limits
+    return SpawnerLink(
+        settings.state_dir / "spawner",
+        managed=settings.managed,
+        abandon_seconds=limits.adoption_seconds,
+        silent_seconds=limits.spawner_silent_seconds,
+    )
 
 
 def _workspaces(settings: Settings) -> HostWorkspaces:
