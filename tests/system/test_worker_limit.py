@@ -6,18 +6,13 @@ import trio
 
 from tests.system.audit import broken_promises
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import until
+from tests.system.lobu_process import ECHO, until
 
-CONFIG = """
+CONFIG = f"""
 [limits]
 max_workers = 2
-[workers.echo]
-command = ["python", "-m", "lobu_actors.agents.echo"]
-[[agents]]
-id = "echo"
-worker = "echo"
-default = true
-deadlines = { startup_seconds = 20 }
+{ECHO}
+deadlines = {{ startup_seconds = 20 }}
 """
 
 
