@@ -22,15 +22,14 @@ from werkzeug.http import parse_cookie
 
 from edge import direct_stream, metrics
 from edge.direct_stream import Send, Spawn, StreamExchange
-from edge.errors import Refusal, internal_failure, store_away
+from edge.errors import Refusal, refusal_of
 from edge.links import ALIAS_PREFIX
 from edge.request import PlainHeaders, PlainRequest, answered, parse_object
 from edge.routes.messages import ADDRESS, take_in
 from edge.services import Services
 from edge.whole_request import read_whole
-from edge.wire import JSON_HEADERS, Json, encode
+from edge.wire import JSON_HEADERS, Json, encode, raw_headers
 from lobu_actors.contract.errors import ApiError
-from lobu_actors.store.errors import StoreUnavailable
 
 
 def _pattern(address: str, query: bytes = b"") -> re.Pattern[bytes]:
@@ -42,7 +41,7 @@ _EVENTS = _pattern(direct_stream.ADDRESS, rb"(?:\?([^#]*))?")
 _NOT_DIRECT = frozenset({b"transfer-encoding", b"cookie", b"expect", b"content-encoding"})
 _NO_STREAM = frozenset({b"transfer-encoding", b"expect"})
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
-_HEADERS = [(name.lower().encode(), value.encode()) for name, value in JSON_HEADERS.items()]
+_HEADERS = raw_headers(JSON_HEADERS.items())
 
 RawHeaders = list[tuple[bytes, bytes]]
 Respond = Callable[[int, RawHeaders, bytes], Awaitable[None]]
@@ -153,16 +152,11 @@ class Exchange:
                 raise Refusal(408, ApiError.BODY_TIMEOUT, "The request's body did not arrive in time.")
             message = parse_object(b"".join(self._parts), settings)
             return 200, await take_in(self._services, conversation, message), []
-        except Refusal as error:
-            refusal = error
-        except StoreUnavailable as error:
-            refusal = store_away(error)
         except Exception as error:
-            refusal = internal_failure(error)
+            refusal = refusal_of(error)
         # To close a connection that its peer still sends on would reset it, and the peer would not see the answer.
         await self._is_whole(settings.linger_seconds)
-        headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
-        return refusal.status, refusal.body(), headers
+        return refusal.status, refusal.body(), raw_headers(refusal.headers.items())
 
     async def _is_whole(self, seconds: float) -> bool:
         """Whether the body is there, or the client gone, in time. Mostly it came with the head."""

@@ -23,14 +23,12 @@ from edge.request import PlainRequest, answered
 from edge.services import Services
 from edge.stream_response import HEADERS
 from edge.subscription import StreamBroken, Subscription
-from edge.wire import JSON_HEADERS, encode
+from edge.wire import JSON_HEADERS, encode, raw_headers
 from lobu_actors.store.errors import StoreUnavailable
 
 ADDRESS = "/api/v1/agents/<key>/events"
 _log = structlog.get_logger(__name__)
-_HEADERS = [
-    (name.lower().encode(), value.encode()) for name, value in [("Content-Type", sse.CONTENT_TYPE), *HEADERS.items()]
-]
+_HEADERS = raw_headers([("Content-Type", sse.CONTENT_TYPE), *HEADERS.items()])
 
 Send = Callable[[Event], Awaitable[None]]
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
@@ -113,8 +111,7 @@ class StreamExchange:
         metrics.requests(ADDRESS, refusal.status).inc()
         content = encode(refusal.body())
         fields = {**JSON_HEADERS, "Content-Length": str(len(content)), **refusal.headers}
-        headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
-        await self._whole(refusal.status, headers, content)
+        await self._whole(refusal.status, raw_headers(fields.items()), content)
 
     async def _whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         await self._send(Response(stream_id=STREAM_ID, headers=headers, status_code=status))

@@ -94,13 +94,13 @@ def owner_unreachable() -> Refusal:
     )
 
 
-def store_away(error: StoreUnavailable) -> Refusal:
+def _store_away(error: StoreUnavailable) -> Refusal:
     """For a request that met this."""
     _log.warning("store unavailable", error=str(error))
     return store_unavailable()
 
 
-def internal_failure(error: Exception) -> Refusal:
+def _internal_failure(error: Exception) -> Refusal:
     """For a request that failed by our own fault, which the log tells."""
     _log.error("request failed", exc_info=error)
     return Refusal(500, ApiError.INTERNAL, "Something failed here; the operator's log says what.")
@@ -112,10 +112,10 @@ def refusal_of(error: Exception) -> Refusal:
         case Refusal():
             return error
         case StoreUnavailable():
-            return store_away(error)
+            return _store_away(error)
         case HTTPException():
             return _of_http(error)
-    return internal_failure(error)
+    return _internal_failure(error)
 
 
 def _of_http(error: HTTPException) -> Refusal:

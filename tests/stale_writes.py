@@ -149,13 +149,17 @@ async def _accept(store: PostgresStore, scene: Scene, file_ids: tuple[str, ...] 
     return scene.mark if accepted.begun else None
 
 
+def _runs_what_began_with_it(found: Activation, at: Scene) -> bool:
+    return found.live_run is not None and found.live_run.run_id == at.mark
+
+
 KINDS = (
     Kind(
         "accept_turn, with a run",
         ("accept_turns_if_open_and_begin_runs_if_lease_held",),
         "empty",
         _accept_and_begin,
-        lambda found, at: found.live_run is not None and found.live_run.run_id == at.mark,
+        _runs_what_began_with_it,
         leaves_a_turn=True,
     ),
     Kind(
@@ -163,7 +167,7 @@ KINDS = (
         ("accept_turns_with_files_if_open_and_begin_runs_if_lease_held",),
         "empty",
         _accept_with_file,
-        lambda found, at: found.live_run is not None and found.live_run.run_id == at.mark,
+        _runs_what_began_with_it,
         leaves_a_turn=True,
     ),
     Kind(

@@ -92,19 +92,20 @@ async def test_of_many_a_few_are_woken_in_one_pass_of_the_loop(scene: Scene) -> 
         assert passes < 10 * 10, "nobody is left waiting in between"
 
 
+async def wait_in(ended: list[str], name: str, waiting: Waiting) -> None:
+    await waiting.wait(trio.current_time() + 60.0)
+    ended.append(name)
+
+
 async def test_a_few_do_not_stand_in_line_behind_many(scene: Scene) -> None:
     ended: list[str] = []
     few = Waiting(scene.line)
 
-    async def wait(name: str, waiting: Waiting) -> None:
-        await waiting.wait(scene.began + 60.0)
-        ended.append(name)
-
     async with trio.open_nursery() as nursery:
         for _ in range(10 * WOKEN_AT_ONCE):
-            nursery.start_soon(wait, "many", scene.waiting)
+            nursery.start_soon(wait_in, ended, "many", scene.waiting)
         for _ in range(FEW):
-            nursery.start_soon(wait, "few", few)
+            nursery.start_soon(wait_in, ended, "few", few)
         await wait_all_tasks_blocked()
         scene.waiting.wake()
         few.wake()
@@ -115,14 +116,10 @@ async def test_two_of_many_each_take_turns(scene: Scene) -> None:
     ended: list[str] = []
     other = Waiting(scene.line)
 
-    async def wait(name: str, waiting: Waiting) -> None:
-        await waiting.wait(scene.began + 60.0)
-        ended.append(name)
-
     async with trio.open_nursery() as nursery:
         for name, waiting in (("one", scene.waiting), ("other", other)):
             for _ in range(3 * WOKEN_AT_ONCE):
-                nursery.start_soon(wait, name, waiting)
+                nursery.start_soon(wait_in, ended, name, waiting)
         await wait_all_tasks_blocked()
         scene.waiting.wake()
         other.wake()
