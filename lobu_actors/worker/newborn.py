@@ -39,9 +39,10 @@ def become_worker(order: Order, worker_socket: int, log: int, kept: int, block: 
 
     Raises OSError and ValueError when the folder, a limit or the user is not to be had.
     """
+    # Its environment first: who looks at processes would take a leader of a session with a zygote's for a zygote.
+    environ_block.replace(block, order.env)
     os.setsid()
     _take_descriptors(worker_socket, log, kept)
-    environ_block.replace(block, order.env)
     os.chdir(order.cwd)
     if _KEYCTL is not None:
         # A kernel without keys, or a container that forbids the call, says no.
