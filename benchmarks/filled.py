@@ -61,6 +61,8 @@ WITH asked AS (
 INSERT INTO turn_marker (organization_id, turn_id, agent_id, conversation_id, accepted_at, owed_since)
 SELECT organization_id, turn_id, agent_id, conversation_id, accepted_at, accepted_at FROM asked
 """
+# As conversations that nobody has talked to for a while leave them.
+GIVE_BACK = "UPDATE actor_lease SET host_id = NULL WHERE kind = 'conversation' AND key LIKE 'filled-%'"
 HOLD = """
 UPDATE actor_lease SET epoch = epoch + 1, host_id = (SELECT host_id FROM host ORDER BY started_at DESC LIMIT 1)
 WHERE kind = 'conversation' AND key IN (SELECT 'filled-' || n FROM generate_series(1, %(number)s) n)
@@ -97,6 +99,7 @@ class House:
                 column = "key" if table == "actor_lease" else "conversation_id"
                 text = COPY.format(table=table, replaced=replaced, column=column)
                 database.execute(text, {"number": self.number, "name": name})
+            database.execute(GIVE_BACK)
             database.execute("VACUUM ANALYZE")
 
     def start_again(self) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-import attrs
+import msgspec
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -26,8 +26,7 @@ _TYPES = {
 }
 
 
-@attrs.frozen
-class Asset:
+class Asset(msgspec.Struct, frozen=True):
     content: bytes
     compressed: bytes
     content_type: str

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
-import attrs
+import msgspec
 import trio
 
 from edge.errors import Refusal, unauthorized
@@ -40,8 +40,7 @@ class CredentialStore(TenantStore, TicketStore, Protocol):
     """What checking credentials needs."""
 
 
-@attrs.frozen
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """Who calls, and as what. `bound_to` is set for what opens one conversation only."""
 
     organization_id: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
+import msgspec
 import trio
 from quart import request
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -65,8 +65,7 @@ class EdgeBody(TrioBody):
             self.ended.set()
 
 
-@attrs.frozen
-class LargerBody:
+class LargerBody(msgspec.Struct, frozen=True):
     """A path (as it ends) that takes more than the app's limit, from whom `may` says yes to by the request's headers.
 
     Asked before anything of the body is held, so that a stranger cannot fill the memory.

@@ -5,7 +5,7 @@ What the subscription holds is let go with the current request, whatever way tha
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from edge import sse
 from edge.errors import Refusal
@@ -44,8 +44,7 @@ async def followed_turn(services: Services, conversation: Conversation) -> Turn 
     return turn
 
 
-@attrs.frozen
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """`start` None: from `turn`'s beginning, else from the log's."""
 
     conversation: Conversation

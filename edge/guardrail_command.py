@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 
-import attrs
+import msgspec
 import trio
 
 MAX_OUTPUT_BYTES = 16 * 1024
@@ -24,8 +24,7 @@ _END_SECONDS = 5.0  # for the kernel to end what was killed
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
-@attrs.frozen
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a program ended by itself, with the beginnings of its outputs."""
 
     exit_code: int  # negative: the signal

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
-import attrs
+import msgspec
 import structlog
 import trio
 
@@ -42,8 +42,7 @@ class GuardrailStore(TenantStore, ConversationStore, Protocol):
     """What asking an agent's rules needs."""
 
 
-@attrs.frozen
-class _Rules:
+class _Rules(msgspec.Struct, frozen=True):
     guardrails: tuple[Guardrail, ...]
     lacks_model: bool  # the agent demands a model, and names none itself
 

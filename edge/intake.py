@@ -6,6 +6,7 @@ Raises Refusal for what is not accepted. Must not know how a request said it or 
 from __future__ import annotations
 
 import trio
+from msgspec.structs import replace
 
 from edge import metrics
 from edge.errors import Refusal, conversation_not_found, store_unavailable
@@ -16,7 +17,6 @@ from edge.tracing import with_context
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.new_session import begins_session, provider_of
 from lobu_actors.contract.states import OnBusy
-from lobu_actors.evolve import evolve
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation, NewTurn, Refused, Turn
 
@@ -34,10 +34,10 @@ async def take_in(
     """The turn, once it is durable; of a message that was accepted before, as it is now."""
     try:
         if not begins_session(turn.content):  # which no worker sees
-            turn = evolve(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
+            turn = replace(turn, verdict=await services.guardrails.verdict(turn, conversation.user_id))
         if turn.verdict is None:
             if file_ids:
-                turn = evolve(turn, file_ids=file_ids)
+                turn = replace(turn, file_ids=file_ids)
             if named := provider_of(_model(turn)):
                 turn = await follow_provider(services, conversation, turn, named)
     except StoreUnavailable as error:

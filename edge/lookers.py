@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-import attrs
-import msgspec
 import trio
+from msgspec.structs import replace
 
 from edge import sse
 from edge.settings import EdgeSettings
@@ -117,7 +116,7 @@ class House:
         for row in rows:
             host, one = row, held.pop(row.host_id, None)
             if one is not None:
-                host = attrs.evolve(row, leases=one.leases, epochs=one.epochs, queued=one.queued, running=one.running)
+                host = replace(row, leases=one.leases, epochs=one.epochs, queued=one.queued, running=one.running)
             if _matters(host):
                 found.append(_lease(host, age))
         found += [_lease(host, counted_age) for host in held.values()]
@@ -201,7 +200,7 @@ def _lease(host: Host, age: float) -> Json:
 def _without_host(host: HostStatus) -> HostStatus:
     """What of it is the organization's own."""
     nothing = Latencies(host.terminal.slot_seconds)
-    return msgspec.structs.replace(
+    return replace(
         host, host_id="", name="", active_actors=len(host.actors), running=len(host.turns),
         workers_in_all=len(host.workers), idle_workers=0, tree=Node("", "", ""), terminal=nothing, crash=nothing,
     )  # fmt: skip

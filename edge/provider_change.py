@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 
+from msgspec.structs import replace
+
 from edge.services import Services
 from lobu_actors.contract.ids import new_id
 from lobu_actors.contract.new_session import CARRY_SUMMARY, NEW_SESSION, begins_session, provider_of
 from lobu_actors.contract.states import OnBusy
-from lobu_actors.evolve import evolve
 from lobu_actors.store.records import Conversation, NewTurn
 
 
@@ -48,7 +49,7 @@ async def follow_provider(services: Services, remembered: Conversation, turn: Ne
     if not await change_provider(services, found or remembered, provider, _model(turn), on_busy):
         return turn
     # It must not join a run of the session that ends.
-    return turn if interrupts else evolve(turn, on_busy=OnBusy.ENQUEUE)
+    return turn if interrupts else replace(turn, on_busy=OnBusy.ENQUEUE)
 
 
 async def _present_provider(services: Services, conversation: Conversation) -> str | None:

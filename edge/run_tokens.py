@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-import attrs
+import msgspec
 
 from edge.tokens import InvalidToken, JwtKeys
 from lobu_actors.contract.ids import ConversationRef
@@ -17,8 +17,7 @@ AUDIENCE = "lobu-run"
 _CLAIMS = ("org", "agt", "cnv", "run")
 
 
-@attrs.frozen
-class RunClaims:
+class RunClaims(msgspec.Struct, frozen=True):
     ref: ConversationRef
     run_id: str
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import cast
 
-import attrs
+import msgspec
 from quart.wrappers.base import BaseRequestWebsocket
 
 from edge.accepting import Acceptance
@@ -28,8 +28,7 @@ HELD = "lobu.held"
 AFTERWARDS = "lobu.afterwards"
 
 
-@attrs.frozen
-class Services:
+class Services(msgspec.Struct, frozen=True):
     store: Store
     gateway: Gateway
     keys: JwtKeys

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import attrs
+import msgspec
 import structlog
 
 from edge.auth import TICKET_ARGUMENT, Principal, bearer_credential
@@ -54,15 +54,14 @@ def reply_message(ref: str | None, status: int, body: Mapping[str, Any]) -> byte
     return encode({"reply": ref, "status": status, "body": body})
 
 
-@attrs.frozen
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who opened the socket, asked again with each call."""
 
     services: Services
     key: str
     principal: Principal
     by_ticket: bool
-    opened_at: float = attrs.field(factory=time.time)
+    opened_at: float = msgspec.field(default_factory=time.time)
 
     @classmethod
     async def of_handshake(cls, services: Services, key: str) -> tuple[Caller, Conversation]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from edge.wire import encode
 from lobu_actors.contract import events
@@ -56,8 +57,7 @@ def encode_event(outgoing: Outgoing) -> bytes:
     return sent
 
 
-@attrs.frozen
-class Encoding:
+class Encoding(msgspec.Struct, frozen=True):
     """How a subscription's events become bytes: its greeting (conversation, time, retry), its keep-alive, an event.
 
     It may keep a state: each is asked for once, in order. An event may have no bytes at all. `alike`: it keeps none, so
@@ -93,5 +93,5 @@ def split_output(outgoing: Outgoing, max_chars: int) -> Iterator[Outgoing]:
     start = cursor.offset - len(content)
     for low in range(0, len(content), max_chars):
         piece = content[low : low + max_chars]
-        at = attrs.evolve(outgoing, data=outgoing.data | {"content": piece})
-        yield attrs.evolve(at, cursor=Cursor(cursor.seq, cursor.attempt, start + low + len(piece)))
+        at = replace(outgoing, data=outgoing.data | {"content": piece})
+        yield replace(at, cursor=Cursor(cursor.seq, cursor.attempt, start + low + len(piece)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 
-import attrs
+import msgspec
 
 from edge.tokens import InvalidToken, JwtKeys, TokenClaims
 from lobu_actors.contract.ids import ConversationRef
@@ -19,15 +19,13 @@ SESSION_AUDIENCE = "lobu-session"
 _CONVERSATION = ("org", "agt", "cnv", "sub")
 
 
-@attrs.frozen
-class TicketClaims:
+class TicketClaims(msgspec.Struct, frozen=True):
     ref: ConversationRef
     user_id: str
     ticket_id: str
 
 
-@attrs.frozen
-class KeySession:
+class KeySession(msgspec.Struct, frozen=True):
     """A session that an API key began; the key's row says who it is, and whether it still is."""
 
     key_hash: str

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 import jwt
+import msgspec
 from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_encode
 
@@ -39,8 +40,7 @@ class ExpiredToken(Exception):
     """It was ours, and its time is over."""
 
 
-@attrs.frozen
-class TokenClaims:
+class TokenClaims(msgspec.Struct, frozen=True):
     ref: ConversationRef
     user_id: str
     expires_at: float  # epoch seconds

@@ -10,6 +10,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from edge.request import Headers
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.tracing import (
@@ -22,7 +24,6 @@ from lobu_actors.contract.tracing import (
     parse_traceparent,
     span_id_of,
 )
-from lobu_actors.evolve import evolve
 from lobu_actors.store.records import NewTurn, Turn
 
 SpanSink = Callable[[Span], None]
@@ -41,7 +42,7 @@ def with_context(turn: NewTurn, headers: Headers) -> NewTurn:
     state = headers.get(TRACESTATE, "")
     if state and state.isascii() and len(state) <= MAX_TRACESTATE_CHARS:
         context[TRACESTATE] = state
-    return evolve(turn, payload=turn.payload | context)
+    return replace(turn, payload=turn.payload | context)
 
 
 class Traces:

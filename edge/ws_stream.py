@@ -21,8 +21,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, cast
 
-import attrs
 import h11
+import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, RawData, Updated
@@ -41,8 +41,7 @@ from edge.direct import Direct, Exchange
 _EXTENSIONS = b"sec-websocket-extensions"
 
 
-@attrs.frozen
-class SocketLimits:
+class SocketLimits(msgspec.Struct, frozen=True):
     """`message_bytes`: of one message, by the path of the socket. Pings follow Hypercorn's interval."""
 
     message_bytes: Callable[[str], int]

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import attrs
 import structlog
 import trio
+from msgspec.structs import replace
 
 from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
@@ -146,7 +146,7 @@ class Placing:
         return [
             HostLoad(me, state, self._runs())
             if host.host_id == me
-            else attrs.evolve(host, runs=host.runs + sent.count(host.host_id))
+            else replace(host, runs=host.runs + sent.count(host.host_id))
             for host in self._hosts
         ]
 

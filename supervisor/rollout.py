@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.states import Alone
 from lobu_actors.store.membership_protocol import Rival
@@ -29,8 +29,7 @@ STEPS: dict[RolloutStrategy, tuple[str, ...]] = {
 }
 
 
-@attrs.frozen
-class Preconditions:
+class Preconditions(msgspec.Struct, frozen=True):
     """What decides whether two hosts may live side by side."""
 
     allow_multi_host: bool
@@ -55,8 +54,7 @@ class Preconditions:
         return "files on shared storage" if self.shared_sessions else "files on this host's disk"
 
 
-@attrs.frozen
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     strategy: RolloutStrategy
     decided_by: Decider
     because: str

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
@@ -114,7 +115,7 @@ async def _finish(store: PostgresStore, scene: Scene) -> object:
 
 
 async def _finish_with_file(store: PostgresStore, scene: Scene) -> object:
-    end = attrs.evolve(end_of(_running(scene), scene.run_id), file_ids=(await _sealed(store, scene),))
+    end = replace(end_of(_running(scene), scene.run_id), file_ids=(await _sealed(store, scene),))
     return await store.finish_run(scene.lease, end)
 
 

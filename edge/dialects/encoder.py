@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
+import msgspec
 
 from edge import sse
 from edge.dialects.reply import ENDS, Answered, Asked, Completed, Doing, Failed, Remark, Reply, Said, Step, restarted
@@ -18,8 +18,7 @@ NO_END = "STREAM_ENDED"
 ASKED = "QUESTION_ASKED"
 
 
-@attrs.frozen
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """What a response says of itself, whatever its dialect."""
 
     message_id: str

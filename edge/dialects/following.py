@@ -7,7 +7,7 @@ it; a server that goes away cancels nothing.
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from edge.dialects.encoder import NO_END, Encoder, Head
 from edge.dialects.messages import Asking
@@ -31,8 +31,7 @@ BROKEN = "STREAM_BROKEN"
 _RETRY_SECONDS = 1
 
 
-@attrs.frozen
-class Followed:
+class Followed(msgspec.Struct, frozen=True):
     """A turn that is to be followed, from `start`; None: from its beginning."""
 
     services: Services

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
+import msgspec
 
 Json = dict[str, Any]
 HISTORY = "history"  # names in a message's payload, as workers get them
@@ -28,8 +28,7 @@ class BadMessages(ValueError):
         self.field = field
 
 
-@attrs.frozen
-class Spoken:
+class Spoken(msgspec.Struct, frozen=True):
     """One message in a form that all dialects are brought to. `role`: system, user, assistant or tool."""
 
     role: str
@@ -44,8 +43,7 @@ class Spoken:
         return said if self.call_id is None else said | {"toolCallId": self.call_id}
 
 
-@attrs.frozen
-class Asking:
+class Asking(msgspec.Struct, frozen=True):
     """What one request asks for."""
 
     content: str
@@ -53,7 +51,7 @@ class Asking:
     instructions: str = ""
     results: tuple[Json, ...] = ()  # `{toolCallId, content}` of calls that the client carried out
     speaks: bool = True  # the user says something; else the content is what the results say
-    payload: Json = attrs.field(factory=dict)
+    payload: Json = msgspec.field(default_factory=dict)
 
     def payload_of(self, *, fresh: bool) -> Json:
         """For the worker. `fresh`: nothing was said in the conversation, so what came before goes along."""

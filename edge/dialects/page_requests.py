@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import attrs
+import msgspec
 
 from edge.dialects.messages import TOOLS, Asking, BadMessages, Spoken, asking, call_of, list_of, text_of_parts
 
@@ -13,8 +13,7 @@ Json = dict[str, Any]
 MAX_NAME_CHARS = 512
 
 
-@attrs.frozen
-class UiRequest:
+class UiRequest(msgspec.Struct, frozen=True):
     """`message_id`: the page's own of its newest message; None when it wants another reply, or changed a message."""
 
     chat: str
@@ -38,8 +37,7 @@ def ui_request(body: Json) -> UiRequest:
     )
 
 
-@attrs.frozen
-class AgUiRequest:
+class AgUiRequest(msgspec.Struct, frozen=True):
     """`answer`: to an interrupt, with the question's id; None in it: an answer is not wanted any more."""
 
     thread: str

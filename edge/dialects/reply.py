@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.gateway.feed import Outgoing
@@ -22,31 +22,26 @@ CLOSED = "CONVERSATION_CLOSED"
 CANCELLED = "CANCELLED"
 
 
-@attrs.frozen
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """More of the reply."""
 
     text: str
 
 
-@attrs.frozen
-class Anew:
+class Anew(msgspec.Struct, frozen=True):
     """Forget what was said so far. Only for dialects that can."""
 
 
-@attrs.frozen
-class Doing:
+class Doing(msgspec.Struct, frozen=True):
     status: str
     phase: str | None
 
 
-@attrs.frozen
-class Remark:
+class Remark(msgspec.Struct, frozen=True):
     content: str
 
 
-@attrs.frozen
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """The worker waits for a person's answer."""
 
     question_id: str
@@ -54,14 +49,12 @@ class Asked:
     options: list[str] | None
 
 
-@attrs.frozen
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     question_id: str
     answer: str
 
 
-@attrs.frozen
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """All of the reply was said."""
 
     usage: Data | None = None
@@ -69,8 +62,7 @@ class Completed:
     files: tuple[Data, ...] = ()
 
 
-@attrs.frozen
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """`settled`: so ended the turn. Otherwise it goes on, and only this client is told no more of it."""
 
     code: str
@@ -78,8 +70,7 @@ class Failed:
     settled: bool = True
 
 
-@attrs.frozen
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True):
     pass
 
 

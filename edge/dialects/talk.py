@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-import attrs
+import msgspec
 
 from edge.auth import Principal
 from edge.errors import Refusal
@@ -24,8 +24,7 @@ MAX_THREAD_CHARS = 64
 LOOK_BACK_EVENTS = 64  # a question that waits has at most the ends of other messages behind it
 
 
-@attrs.frozen
-class Talk:
+class Talk(msgspec.Struct, frozen=True):
     """`named`: the client can come back to this conversation."""
 
     principal: Principal

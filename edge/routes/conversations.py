@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import attrs
+import msgspec
 from quart import Blueprint, Response
 
 from edge.auth import Principal
@@ -22,8 +22,7 @@ from lobu_actors.contract.states import Role
 from lobu_actors.store.records import Conversation
 
 
-@attrs.frozen
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """A checked request to open a conversation."""
 
     agent_id: str | None

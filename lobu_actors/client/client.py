@@ -15,6 +15,7 @@ from urllib.parse import quote
 import anyio
 import attrs
 import httpx
+import msgspec
 
 from lobu_actors.client.errors import RequestRefused, ServerAway, UnexpectedAnswer
 from lobu_actors.client.http import REQUEST_SECONDS, away, decode_answer, new_http, retry_after_seconds
@@ -41,8 +42,7 @@ class Conversation:
     thread: str | None
 
 
-@attrs.frozen
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """An accepted message: from now on a terminal event is owed. `turn_id` is None for a command like `/new`."""
 
     message_id: str

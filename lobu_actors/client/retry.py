@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 
-import attrs
+import msgspec
 
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-@attrs.frozen
-class RetryPolicy:
+class RetryPolicy(msgspec.Struct, frozen=True):
     """`attempts` in a row without anything new in between, then give up. All waits are at most `max_seconds`.
 
     The wait doubles from `base_seconds` and is spread over its upper half, so that the clients that one server lost

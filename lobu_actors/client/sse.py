@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 
-import attrs
+import msgspec
 
 MAX_FRAME_CHARACTERS = 64 * 1024 * 1024
 
@@ -17,8 +17,7 @@ class FrameTooLarge(ValueError):
     """A frame grew beyond MAX_FRAME_CHARACTERS: not a server of ours."""
 
 
-@attrs.frozen
-class SseFrame:
+class SseFrame(msgspec.Struct, frozen=True):
     """One dispatched frame. `id` is None when the frame itself had none."""
 
     event: str

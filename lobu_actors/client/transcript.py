@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from lobu_actors.contract.events import ERROR_ALIAS, TERMINAL_EVENTS, Cursor, EventType, parse_cursor
 
@@ -21,8 +22,7 @@ MAX_TEXTS = 1000
 TERMINAL_NAMES = frozenset(event.value for event in TERMINAL_EVENTS)
 
 
-@attrs.frozen
-class ClientEvent:
+class ClientEvent(msgspec.Struct, frozen=True):
     """One event, each exactly once. `type` is a name of `contract.events.EventType`; unknown ones are passed on.
 
     `content` of `output` is exactly the new text. `id` is what to resume from, None where there is nothing to.
@@ -129,7 +129,7 @@ class Transcript:
             held.whole = False
         elif start < held.length:
             content = content[held.length - start :]
-            event = attrs.evolve(event, data={**data, "content": content})
+            event = replace(event, data={**data, "content": content})
         held.parts.append(content)
         held.length = cursor.offset
         self.last_id = id

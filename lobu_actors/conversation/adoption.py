@@ -8,6 +8,8 @@ were cut apart. A worker that cannot say where its text begins is believed from 
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from lobu_actors.contract.frames import (
     CANCELLED,
     RUN_UNKNOWN,
@@ -25,7 +27,6 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.adoption_messages import AdoptRun, RunAdopted
 from lobu_actors.conversation.outcome import Step, cancel_run, finishing
 from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State, WorkerPhase, WorkerState
-from lobu_actors.evolve import evolve
 from lobu_actors.store.records import FILES_KEY, RunRecord, Turn
 
 REATTACH = "reattach"  # capability
@@ -50,7 +51,7 @@ def adopt(state: State, record: RunRecord, worker: WorkerState, owed: tuple[Turn
         progress_at=moment.now,
         adopted=True,
     )
-    return evolve(state, run=run, worker=worker), [AdoptRun(run.run_id, run.turns[0].message_id, run.attempt)]
+    return replace(state, run=run, worker=worker), [AdoptRun(run.run_id, run.turns[0].message_id, run.attempt)]
 
 
 def run_adopted(state: State, message: RunAdopted, moment: Moment) -> Step:
@@ -59,7 +60,7 @@ def run_adopted(state: State, message: RunAdopted, moment: Moment) -> Step:
     if run is None or run.run_id != message.run_id or worker is None:
         return state, []
     open_ones = tuple(Question(q.question_id, q.worker_question_id) for q in message.questions if not q.told)
-    run = evolve(
+    run = replace(
         run,
         phase=RunPhase.LIVE,
         started_at=moment.now - message.age_seconds,
@@ -74,7 +75,7 @@ def run_adopted(state: State, message: RunAdopted, moment: Moment) -> Step:
         told=tuple((q.worker_question_id, q.answer) for q in message.questions if q.told and q.answer is not None),
     )
     note = m.Note("run adopted", {"run_id": run.run_id, "attempt": run.attempt})
-    return evolve(state, run=run), [note, m.SendFrame(Reattach(run_id=run.run_id, text_offset=0))]
+    return replace(state, run=run), [note, m.SendFrame(Reattach(run_id=run.run_id, text_offset=0))]
 
 
 def of_adopted(state: State, run: Run, frame: Frame, now: float) -> Step | None:
@@ -98,11 +99,11 @@ def _send_it(state: State, run: Run, now: float) -> Step:
     worker = state.worker
     # Under which names its files lie in input/ is forgotten.
     if worker is not None and TEXT_OFFSET in worker.capabilities and not any(FILES_KEY in t.payload for t in run.turns):
-        run = evolve(run, reattaching=True, started_at=now, progress_at=now)
+        run = replace(run, reattaching=True, started_at=now, progress_at=now)
         send = m.SendTurn(run.run_id, run.turns, run.attempt)
-        return evolve(state, run=run), [send, m.SendFrame(Reattach(run_id=run.run_id, text_offset=0))]
+        return replace(state, run=run), [send, m.SendFrame(Reattach(run_id=run.run_id, text_offset=0))]
     if worker is not None:
-        state = evolve(state, worker=evolve(worker, phase=WorkerPhase.ENDING))
+        state = replace(state, worker=replace(worker, phase=WorkerPhase.ENDING))
     requeue = m.RequeueTurns(run.run_id, run.turns, failed=False, code="NOT_SENT")
     return finishing(state, run), [m.KillWorker(), requeue]
 

@@ -12,6 +12,8 @@ of one state).
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Cancel, Steer
 from lobu_actors.contract.states import OnBusy, TurnStatus
@@ -43,7 +45,6 @@ from lobu_actors.conversation.standing_by import standby_settled
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase, WorkerState
 from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
-from lobu_actors.evolve import evolve
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.records import FILES_KEY, Turn
 
@@ -71,16 +72,16 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
         case StandbySettled():
             return standby_settled(state, message, moment)
         case StandbyTaken():
-            return evolve(state, accepting=True), []
+            return replace(state, accepting=True), []
         case m.RunBegun(run_id):
             return _run_begun(state, run_id, moment)
         case m.TurnsFinished(turn_ids, returned):
             recent = (*state.recent, *turn_ids)[-KEPT_RECENT:]
-            return enqueue(evolve(_without_run(state, turn_ids), recent=recent), returned), []
+            return enqueue(replace(_without_run(state, turn_ids), recent=recent), returned), []
         case WorkerGone():
             return worker_gone(state, message, moment)
         case m.WorkerStarting(worker_id):
-            return evolve(state, worker=WorkerState(worker_id, WorkerPhase.STARTING)), []
+            return replace(state, worker=WorkerState(worker_id, WorkerPhase.STARTING)), []
         case m.Tick():
             return _tick(state, moment)
         case m.Recovered():
@@ -104,20 +105,20 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.CloseRequest():
             return _close(state)
         case DrainRequest(by):
-            return evolve(state, draining=True, drain_by=by), []
+            return replace(state, draining=True, drain_by=by), []
         case m.BeginRefused(run_id):
-            known = evolve(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
-            return evolve(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
+            known = replace(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
+            return replace(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
         case RunAdopted():
             return run_adopted(state, message, moment)
         case m.RunJoined(turn):
             return _run_joined(state, turn)
         case m.JoinRefused(turn):
-            state = evolve(state, run=state.run and evolve(state.run, joining=None))
+            state = replace(state, run=state.run and replace(state.run, joining=None))
             return state, [m.Dropped("late hint"), m.LoadOwed()]
         case m.SessionUnusable(_, code, detail):
             turns = state.run.turns if state.run else ()
-            return fail_queued(evolve(state, run=None), turns, code, {"detail": detail})
+            return fail_queued(replace(state, run=None), turns, code, {"detail": detail})
         case about.SessionReset(turn):
             return resetting.session_reset(state, turn)
         case about.ResetRefused(turn):
@@ -138,16 +139,16 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case m.TurnsRequeued(turns):
             # Of a run that was put back nothing is left here, also when its turns' rows are gone.
             if state.run is not None and state.run.phase is RunPhase.FINISHING:
-                state = evolve(state, run=None)
+                state = replace(state, run=None)
             return enqueue(state, readable(turns)), end_corrupt(state, turns)
         case m.LeaseLost():
             return lose(state), [m.KillWorker(), m.Note("lease lost")]
         case BeginAnew():
-            return evolve(state, renewing=True), []
+            return replace(state, renewing=True), []
         case LeaseReleased():
             return left(state), []
         case m.ConversationClosed():
-            over = evolve(ending(state), over=True)
+            over = replace(ending(state), over=True)
             return over, [m.Reply(True), *([] if state.worker else [m.RemoveWorkspace()])]
     raise AssertionError(f"not a message: {message!r}")
 
@@ -172,7 +173,7 @@ def _go_on(state: State, moment: Moment) -> Step:
     if moment.now < state.not_before:
         return state, []
     if worker is None:
-        return evolve(state, worker=WorkerState("", WorkerPhase.STARTING)), [m.StartWorker()]
+        return replace(state, worker=WorkerState("", WorkerPhase.STARTING)), [m.StartWorker()]
     if worker.phase is not WorkerPhase.READY:
         return state, []
     return _begin(state, worker, moment)
@@ -192,15 +193,15 @@ def _begin(state: State, worker: WorkerState, moment: Moment) -> Step:
         progress_at=moment.now,
     )
     begin = m.BeginRun(run.run_id, turns, attempt, worker.pid, worker.started_at)
-    return evolve(state, run=run, queue=queue), [begin]
+    return replace(state, run=run, queue=queue), [begin]
 
 
 def _run_begun(state: State, run_id: str, moment: Moment) -> Step:
     run = state.run
     if run is None or run.run_id != run_id:
         return state, []
-    run = evolve(run, phase=RunPhase.LIVE, started_at=moment.now, heard_at=moment.now, progress_at=moment.now)
-    return evolve(state, run=run), [m.SendTurn(run.run_id, run.turns, run.attempt)]
+    run = replace(run, phase=RunPhase.LIVE, started_at=moment.now, heard_at=moment.now, progress_at=moment.now)
+    return replace(state, run=run), [m.SendTurn(run.run_id, run.turns, run.attempt)]
 
 
 def _run_refused(state: State, run_id: str, detail: str, moment: Moment) -> Step:
@@ -209,7 +210,7 @@ def _run_refused(state: State, run_id: str, detail: str, moment: Moment) -> Step
     if run is None or run.run_id != run_id:
         return state, []
     failures = max(turn.failures for turn in run.turns) + 1
-    state = evolve(finishing(state, run), not_before=moment.now + state.failure.backoff_seconds(failures))
+    state = replace(finishing(state, run), not_before=moment.now + state.failure.backoff_seconds(failures))
     requeue = m.RequeueTurns(run_id or None, run.turns, failed=False, code="RUN_UNGUARDED")
     return state, [m.Note("unguarded run refused", {"run_id": run_id, "detail": detail}), requeue]
 
@@ -219,7 +220,7 @@ def _not_sent(state: State, run_id: str, moment: Moment) -> Step:
     run = state.run
     if run is None or run.run_id != run_id:
         return state, []
-    state = evolve(ending(state), crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
+    state = replace(ending(state), crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
     return finishing(state, run), [m.KillWorker(), m.RequeueTurns(run_id, run.turns, failed=False, code="NOT_SENT")]
 
 
@@ -242,7 +243,7 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
             state, effects = _stop_run(state, run, moment)
             return enqueue(state, (turn,)), effects
         if _can_steer(state, turn):
-            return evolve(state, run=evolve(run, joining=turn)), [m.JoinRun(run.run_id, turn)]
+            return replace(state, run=replace(run, joining=turn)), [m.JoinRun(run.run_id, turn)]
     return enqueue(state, (turn,)), []
 
 
@@ -257,9 +258,9 @@ def _run_joined(state: State, turn: Turn) -> Step:
     run = state.run
     if run is None:
         return state, []
-    run = evolve(run, turns=(*run.turns, turn), joining=None)
+    run = replace(run, turns=(*run.turns, turn), joining=None)
     frame = Steer(run_id=run.run_id, message_id=turn.message_id, content=turn.content)
-    return evolve(state, run=run), [m.SendFrame(frame)]
+    return replace(state, run=run), [m.SendFrame(frame)]
 
 
 def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
@@ -273,7 +274,7 @@ def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
         step = adopt(state, record, worker, readable(owed), moment)
         if step is not None:
             return step[0], corrupt + step[1]
-    state, effects = _recover_running(evolve(state, worker=worker), readable(owed), cancelled)
+    state, effects = _recover_running(replace(state, worker=worker), readable(owed), cancelled)
     if corrupt and not effects:
         # Whatever run the corrupt ones were in: nothing else may be left to end it, and none begins while it is live.
         effects = [m.RequeueTurns(None, (), failed=False, code=TurnError.MARKER_CORRUPT)]
@@ -315,7 +316,7 @@ def _stop_run(state: State, run: Run, moment: Moment) -> Step:
     """Ask the worker to stop, or end it when it cannot be asked; either way the run ends within the grace, and as
     cancelled even if another supervisor has to end it."""
     grace = state.limits.cancel_grace_seconds
-    state = evolve(state, run=evolve(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace))
+    state = replace(state, run=replace(run, phase=RunPhase.STOPPING, stop_by=moment.now + grace))
     request = m.RequestCancel(run.run_id)
     if state.worker is not None and "cancel" in state.worker.capabilities:
         cancel = Cancel(run_id=run.run_id, reason="cancelled", grace_seconds=grace)
@@ -324,7 +325,7 @@ def _stop_run(state: State, run: Run, moment: Moment) -> Step:
 
 
 def _close(state: State) -> Step:
-    state = evolve(state, closing=True)
+    state = replace(state, closing=True)
     effects: list[m.Effect] = []
     if state.worker is not None:
         state = ending(state)
@@ -355,7 +356,7 @@ def _tick(state: State, moment: Moment) -> Step:
 def _without_run(state: State, turn_ids: tuple[str, ...]) -> State:
     """The run is over when one of its turns is: they end, or go back, together."""
     if state.run is not None and set(state.run.turn_ids) & set(turn_ids):
-        return evolve(state, run=None)
+        return replace(state, run=None)
     return state
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import attrs
+import msgspec
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
@@ -54,8 +55,7 @@ class Busy:
             await self._changed.wait()
 
 
-@attrs.frozen
-class FileLimits:
+class FileLimits(msgspec.Struct, frozen=True):
     """Of what one run may leave in output/ to be stored."""
 
     max_files: int = 10

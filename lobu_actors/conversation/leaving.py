@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.outcome import Step
 from lobu_actors.conversation.state import State, WorkerPhase
 from lobu_actors.conversation.worker_events import ending
-from lobu_actors.evolve import evolve
 
 
 def leave(state: State) -> Step:
@@ -24,9 +25,9 @@ def leave(state: State) -> Step:
 
 def lose(state: State) -> State:
     """The lease is not ours any more."""
-    return evolve(ending(state), run=None, queue=(), over=True)
+    return replace(ending(state), run=None, queue=(), over=True)
 
 
 def left(state: State) -> State:
     """The lease was given back."""
-    return evolve(lose(state), renewing=state.renewing and bool(state.queue))
+    return replace(lose(state), renewing=state.renewing and bool(state.queue))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import takewhile
 
+from msgspec.structs import replace
+
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import resetting
 from lobu_actors.conversation.corrupt import readable
 from lobu_actors.conversation.state import State
-from lobu_actors.evolve import evolve
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.records import Turn
 
@@ -20,7 +21,7 @@ def enqueue(state: State, turns: tuple[Turn, ...]) -> State:
     if not new:
         return state
     queue = sorted((*state.queue, *new), key=_place)
-    return evolve(state, queue=tuple(queue))
+    return replace(state, queue=tuple(queue))
 
 
 def enqueue_queued(state: State, owed: tuple[Turn | CorruptMarker, ...]) -> State:

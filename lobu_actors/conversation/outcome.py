@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation.messages import Effect, FinishTurns, Note, RecordCancelStage, RequeueTurns
 from lobu_actors.conversation.state import Run, RunPhase, State
 from lobu_actors.conversation.worker_port import Gone, WorkerGone
-from lobu_actors.evolve import evolve
 from lobu_actors.store.records import Turn
 
 Step = tuple[State, list[Effect]]
@@ -29,7 +30,7 @@ _TIMEOUTS = frozenset(
 
 
 def finishing(state: State, run: Run) -> State:
-    return evolve(state, run=evolve(run, phase=RunPhase.FINISHING))
+    return replace(state, run=replace(run, phase=RunPhase.FINISHING))
 
 
 def complete_run(
@@ -54,10 +55,10 @@ def complete_run(
         text=text,
         usage=usage,
         tool_calls=tool_calls,
-        returned=tuple(evolve(turn, status=TurnStatus.QUEUED, attempt=run.attempt + 1) for turn in unread),
+        returned=tuple(replace(turn, status=TurnStatus.QUEUED, attempt=run.attempt + 1) for turn in unread),
     )
     # A reply proves that workers here can work: what crashed before is no loop.
-    return evolve(finishing(state, run), crashes=()), [effect]
+    return replace(finishing(state, run), crashes=()), [effect]
 
 
 def cancel_run(state: State, run: Run) -> Step:
@@ -71,7 +72,7 @@ def cancel_run(state: State, run: Run) -> Step:
 
 def cancel_queued(state: State, turns: tuple[Turn, ...]) -> Step:
     """End turns that never ran."""
-    state = evolve(state, queue=tuple(turn for turn in state.queue if turn not in turns))
+    state = replace(state, queue=tuple(turn for turn in state.queue if turn not in turns))
     return state, [FinishTurns(None, turns, TurnStatus.CANCELLED, RunStatus.CANCELLED)]
 
 
@@ -80,7 +81,7 @@ def refuse_queued(state: State) -> Step:
     refused = tuple(turn for turn in state.queue if turn.verdict is not None)
     if not refused:
         return state, []
-    state = evolve(state, queue=tuple(turn for turn in state.queue if turn.verdict is None))
+    state = replace(state, queue=tuple(turn for turn in state.queue if turn.verdict is None))
     return state, [
         FinishTurns(
             None,
@@ -98,7 +99,7 @@ def refuse_queued(state: State) -> Step:
 
 def fail_queued(state: State, turns: tuple[Turn, ...], code: TurnError, context: dict[str, Any] | None = None) -> Step:
     """Fail turns that wait; none of them has a run."""
-    state = evolve(state, queue=tuple(turn for turn in state.queue if turn not in turns))
+    state = replace(state, queue=tuple(turn for turn in state.queue if turn not in turns))
     return state, [
         FinishTurns(
             None, turns, TurnStatus.FAILED, RunStatus.FAILED, code=code, error=turn_error_text(code), context=context
@@ -124,7 +125,7 @@ def fail_run(
     failures = max(turn.failures for turn in run.turns) + 1
     note = Note("attempt failed", {"run_id": run.run_id, "code": code, "failures": failures, "rule": rule})
     if state.failure.may_retry(rule, failures):
-        state = evolve(finishing(state, run), not_before=now + state.failure.backoff_seconds(failures))
+        state = replace(finishing(state, run), not_before=now + state.failure.backoff_seconds(failures))
         return state, [note, RequeueTurns(run.run_id, run.turns, failed=True, code=code, exit_status=exit_status)]
     timed_out = code in _TIMEOUTS
     effect = FinishTurns(

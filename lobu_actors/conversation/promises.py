@@ -9,7 +9,7 @@ message, which is known in its process only, and is enough: a process in which n
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
@@ -20,8 +20,7 @@ SLACK_SECONDS = 15.0
 MESSAGE_SECONDS = 30.0  # more than laying out the largest session and files takes, or a statement that is asked again
 
 
-@attrs.frozen
-class Promise:
+class Promise(msgspec.Struct, frozen=True):
     run_id: str
     turn_ids: tuple[str, ...]
     until: float  # trio clock

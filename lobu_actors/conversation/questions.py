@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from lobu_actors.contract.frames import Answer, Ask
 from lobu_actors.contract.text import storable
 from lobu_actors.conversation.adoption import asked_again
@@ -15,16 +17,15 @@ from lobu_actors.conversation.messages import Effect, SendFrame
 from lobu_actors.conversation.outcome import Step
 from lobu_actors.conversation.question_messages import LoadAnswers, RecordAnswer, RecordQuestion
 from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State
-from lobu_actors.evolve import evolve
 
 LOOK_SECONDS = 2.0
 
 
 def ask(state: State, run: Run, frame: Ask, now: float) -> Step:
     if (again := asked_again(run, frame)) is not None:
-        return evolve(state, run=run), again
+        return replace(state, run=run), again
     question = Question(f"{run.run_id}-{run.asked}", frame.question_id)
-    run = evolve(
+    run = replace(
         run,
         questions=(*run.questions, question),
         asked=run.asked + 1,
@@ -36,7 +37,7 @@ def ask(state: State, run: Run, frame: Ask, now: float) -> Step:
     record = RecordQuestion(
         run.turns[0], run.run_id, question.question_id, frame.question_id, storable(frame.prompt), options
     )
-    return evolve(state, run=run), [record]
+    return replace(state, run=run), [record]
 
 
 def answered(state: State, answers: Iterable[tuple[str, str]], moment: Moment) -> Step:
@@ -51,7 +52,7 @@ def answered(state: State, answers: Iterable[tuple[str, str]], moment: Moment) -
             continue
         frame = Answer(run_id=run.run_id, question_id=found.worker_question_id, answer=answer)
         effects += [RecordAnswer(run.turns[0], question_id, answer), SendFrame(frame)]
-        state = evolve(state, run=_closed(run, found, answer, moment.now))
+        state = replace(state, run=_closed(run, found, answer, moment.now))
     return state, effects
 
 
@@ -59,16 +60,16 @@ def look(state: State, run: Run, moment: Moment) -> Step:
     """Time to look whether somebody answered on another host."""
     if not run.questions or run.answers_at > moment.now:
         return state, []
-    run = evolve(run, answers_at=moment.now + LOOK_SECONDS)
-    return evolve(state, run=run), [LoadAnswers(tuple(question.question_id for question in run.questions))]
+    run = replace(run, answers_at=moment.now + LOOK_SECONDS)
+    return replace(state, run=run), [LoadAnswers(tuple(question.question_id for question in run.questions))]
 
 
 def _closed(run: Run, question: Question, answer: str, now: float) -> Run:
     left = tuple(other for other in run.questions if other is not question)
     if run.adopted:
-        run = evolve(run, told=(*run.told, (question.worker_question_id, answer)))
+        run = replace(run, told=(*run.told, (question.worker_question_id, answer)))
     if left:
-        return evolve(run, questions=left)
+        return replace(run, questions=left)
     # The turn's clock stood still while a person was asked.
     started_at = run.started_at + now - run.waiting_since
-    return evolve(run, questions=(), started_at=started_at, progress_at=now, heard_at=now)
+    return replace(run, questions=(), started_at=started_at, progress_at=now, heard_at=now)

@@ -10,6 +10,8 @@ Done twice (its owner was lost between the two statements) it begins one generat
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.new_session import STARTING_FRESH, begins_session
 from lobu_actors.contract.session_file import SessionMessage
@@ -19,7 +21,6 @@ from lobu_actors.conversation.outcome import Step, fail_queued
 from lobu_actors.conversation.session_messages import ResetSession
 from lobu_actors.conversation.state import State, WorkerPhase
 from lobu_actors.conversation.worker_events import ending
-from lobu_actors.evolve import evolve
 from lobu_actors.store.records import Turn
 
 MAX_SUMMARY_CHARS = 16_000
@@ -41,7 +42,7 @@ def go_on(state: State) -> Step:
     if state.worker is not None:
         return (state, []) if state.worker.phase is WorkerPhase.ENDING else (ending(state), [KillWorker()])
     turn = state.queue[0]
-    return evolve(state, resetting=turn.turn_id), [ResetSession(turn)]
+    return replace(state, resetting=turn.turn_id), [ResetSession(turn)]
 
 
 def session_reset(state: State, turn: Turn) -> Step:
@@ -78,4 +79,4 @@ def summary_of(messages: tuple[SessionMessage, ...]) -> str | None:
 
 def _without(state: State, turn: Turn) -> State:
     queue = tuple(other for other in state.queue if other.turn_id != turn.turn_id)
-    return evolve(state, queue=queue, resetting=None)
+    return replace(state, queue=queue, resetting=None)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.timeline import Moment
@@ -36,8 +36,7 @@ _PARTS = {
 _ENDS = {end for end, _ in _PARTS.values()}
 
 
-@attrs.frozen
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A run that is over, or turns that ended without one. `ends` is False when its turns wait for another attempt."""
 
     ref: ConversationRef

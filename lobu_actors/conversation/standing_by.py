@@ -8,13 +8,14 @@ then the lease is given up and taken anew, which fences a commit that is still o
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.crash_loop import in_crash_loop
 from lobu_actors.conversation.leaving import lose
 from lobu_actors.conversation.outcome import Step, finishing
 from lobu_actors.conversation.standby_messages import OpenRun, StandbySettled
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase
-from lobu_actors.evolve import evolve
 
 FIRST_ATTEMPT = 1
 
@@ -25,15 +26,15 @@ def stands_by(state: State, now: float) -> bool:
 
 
 def standby_settled(state: State, settled: StandbySettled, moment: Moment) -> Step:
-    state = evolve(state, accepting=False)
+    state = replace(state, accepting=False)
     if not settled.known:
-        return evolve(lose(state), renewing=True), [m.KillWorker(), m.Note("standby not known, lease taken anew")]
+        return replace(lose(state), renewing=True), [m.KillWorker(), m.Note("standby not known, lease taken anew")]
     if settled.turn is None:
         return state, []
     now, turns = moment.now, (settled.turn,)
     run = Run(settled.run_id, turns, FIRST_ATTEMPT, RunPhase.BEGINNING, started_at=now, heard_at=now, progress_at=now)
     queue = tuple(turn for turn in state.queue if turn.turn_id != settled.turn.turn_id)
-    state = evolve(state, run=run, queue=queue)
+    state = replace(state, run=run, queue=queue)
     if _could_begin(state, now):
         return state, [OpenRun(run.run_id, turns, FIRST_ATTEMPT)]
     code = "DRAINED" if state.draining else "NOT_SENT"

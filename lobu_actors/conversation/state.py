@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.policy import Deadlines, FailurePolicy
@@ -17,8 +17,7 @@ class WorkerPhase(StrEnum):
     ENDING = "ending"  # told to end; nothing starts in its workspace before it is gone
 
 
-@attrs.frozen
-class WorkerState:
+class WorkerState(msgspec.Struct, frozen=True):
     worker_id: str
     phase: WorkerPhase
     capabilities: frozenset[str] = frozenset()
@@ -33,16 +32,14 @@ class RunPhase(StrEnum):
     FINISHING = "finishing"  # the terminal statement is under way
 
 
-@attrs.frozen
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """An open one. Its id outside is ours, since a worker's own ids are unique in its run only."""
 
     question_id: str
     worker_question_id: str
 
 
-@attrs.frozen
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """One attempt at the turns that it joins. All times are seconds on the actor's monotonic clock."""
 
     run_id: str
@@ -75,8 +72,7 @@ class Run:
         return [turn.message_id for turn in self.turns]
 
 
-@attrs.frozen
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bounds on one conversation; each is a setting."""
 
     reply_max_chars: int = 4_000_000
@@ -85,16 +81,14 @@ class Limits:
     crash_loop_seconds: float = 60.0
 
 
-@attrs.frozen
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """What `decide` may not find out by itself: the time (monotonic seconds) and one id that nobody has used."""
 
     now: float
     fresh_id: str
 
 
-@attrs.frozen
-class State:
+class State(msgspec.Struct, frozen=True):
     ref: ConversationRef
     deadlines: Deadlines
     failure: FailurePolicy

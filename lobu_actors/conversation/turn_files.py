@@ -10,9 +10,10 @@ from __future__ import annotations
 from hashlib import sha256
 from mimetypes import MimeTypes
 
-import attrs
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.events import Data
 from lobu_actors.contract.file_names import DEFAULT_TYPE, safe_name, unique_name
@@ -21,7 +22,6 @@ from lobu_actors.contract.text import storable
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.worker_port import OutputEntry, OutputUnreadable
-from lobu_actors.evolve import evolve
 from lobu_actors.store.errors import StoreError, StoreRejected
 from lobu_actors.store.records import (
     FILE_CHUNK_BYTES,
@@ -40,8 +40,7 @@ _log = structlog.get_logger(__name__)
 _types = MimeTypes()
 
 
-@attrs.frozen
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """What a run left: the stored files, still unbound, and the refused ones as (name, reason)."""
 
     files: tuple[Data, ...] = ()
@@ -88,7 +87,7 @@ class TurnFiles:
     def told(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """The turns as the worker is to see them: with the names under which their files lie in input/."""
         return tuple(
-            evolve(turn, payload={**turn.payload, FILES_KEY: self._laid[turn.turn_id]})
+            replace(turn, payload={**turn.payload, FILES_KEY: self._laid[turn.turn_id]})
             if turn.turn_id in self._laid
             else turn
             for turn in turns

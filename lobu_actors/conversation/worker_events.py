@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from lobu_actors.contract.errors import TurnError, known_code
 from lobu_actors.contract.frames import (
     Ask,
@@ -45,7 +47,6 @@ from lobu_actors.conversation.outcome import (
 from lobu_actors.conversation.questions import ask
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
-from lobu_actors.evolve import evolve
 
 _TAKES_FRAMES = (RunPhase.LIVE, RunPhase.STOPPING)
 _SHOWN_DETAIL = 300
@@ -56,28 +57,28 @@ def worker_ready(state: State, ready: WorkerReady, moment: Moment) -> Step:
     worker = state.worker
     if worker is None or worker.worker_id != ready.worker_id or worker.phase is not WorkerPhase.STARTING:
         return state, [Dropped("stale worker")]
-    worker = evolve(
+    worker = replace(
         worker,
         phase=WorkerPhase.READY,
         capabilities=ready.capabilities,
         pid=ready.pid,
         started_at=ready.started_at,
     )
-    return evolve(state, worker=worker), []
+    return replace(state, worker=worker), []
 
 
 def worker_gone(state: State, gone: WorkerGone, moment: Moment) -> Step:
     worker, run = state.worker, state.run
     if worker is None or worker.worker_id != gone.worker_id:
         return state, []
-    state = evolve(state, worker=None)
+    state = replace(state, worker=None)
     if state.over:
         return state, [RemoveWorkspace()] if state.closing else []
     effects: list[Effect] = [Note("worker gone", {"reason": gone.reason, "status": exit_status_text(gone)})]
     if gone.reason == Gone.STALE:
         return state, effects
     if worker.phase is not WorkerPhase.ENDING:
-        state = evolve(state, crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
+        state = replace(state, crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
     context = {"reason": gone.reason, "detail": storable(gone.detail)[:_SHOWN_DETAIL]}
     if run is not None and run.phase is RunPhase.STOPPING:
         state, more = cancel_run(state, run)
@@ -112,7 +113,7 @@ def _frame(state: State, frame: Frame, now: float) -> Step:
     run = state.run
     if isinstance(frame, Heartbeat):
         if run is not None:
-            state = evolve(state, run=evolve(run, heard_at=now))
+            state = replace(state, run=replace(run, heard_at=now))
         return state, []
     if not isinstance(frame, Delta | Status | Ask | Ephemeral | Complete | Fail):
         return state, [Dropped("unexpected frame")]
@@ -120,11 +121,11 @@ def _frame(state: State, frame: Frame, now: float) -> Step:
         return state, [Dropped("other run")]
     if run.phase not in _TAKES_FRAMES:
         return state, [Dropped("after terminal")]
-    run = evolve(run, heard_at=now)
+    run = replace(run, heard_at=now)
     if run.adopted:
-        if (step := of_adopted(evolve(state, run=run), run, frame, now)) is not None:
+        if (step := of_adopted(replace(state, run=run), run, frame, now)) is not None:
             return step
-        run = evolve(run, reattaching=False)
+        run = replace(run, reattaching=False)
     if isinstance(frame, Complete | Fail):
         return _terminal(state, run, frame, now)
     return _progress(state, run, frame, now)
@@ -155,15 +156,15 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
         length = run.text_length + len(text)
         # Nor does it say that the provider of an adopted run, who had failed, has said anything since.
         provider_code = run.provider_code if frame.text_offset is not None else None
-        run = evolve(run, text_length=length, progress_at=now, tool=None, provider_code=provider_code)
+        run = replace(run, text_length=length, progress_at=now, tool=None, provider_code=provider_code)
         if length > state.limits.reply_max_chars:
             state, effects = fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
             return ending(state), [KillWorker(), *effects]
-        return evolve(state, run=run), [ShowText(text)]
+        return replace(state, run=run), [ShowText(text)]
     message_id = run.turns[0].message_id
     if isinstance(frame, Status):
         run = _status(run, frame, now)
-        return evolve(state, run=run), [
+        return replace(state, run=run), [
             ShowStatus(
                 storable(frame.status),
                 None if frame.phase is None else storable(frame.phase),
@@ -172,18 +173,18 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
             )
         ]
     if isinstance(frame, Ephemeral):
-        return evolve(state, run=run), [ShowEphemeral(storable(frame.text), message_id)]
+        return replace(state, run=run), [ShowEphemeral(storable(frame.text), message_id)]
     return ask(state, run, frame, now)
 
 
 def _status(run: Run, frame: Status, now: float) -> Run:
     """A status is progress, unless it says that the provider failed, or nothing but that has been said since."""
     if frame.code is not None:
-        return evolve(run, provider_code=known_code(frame.code), tool=None)
+        return replace(run, provider_code=known_code(frame.code), tool=None)
     tool = frame.tool or "tool" if frame.phase == "tool" else None
     if run.provider_code is not None and tool is None:
         return run
-    return evolve(run, progress_at=now, tool=tool, tool_since=now, provider_code=None)
+    return replace(run, progress_at=now, tool=tool, tool_since=now, provider_code=None)
 
 
 def _is_call(call: Any) -> bool:
@@ -194,7 +195,7 @@ def ending(state: State) -> State:
     """The worker was told to end; nothing is given to it any more."""
     if state.worker is None:
         return state
-    return evolve(state, worker=evolve(state.worker, phase=WorkerPhase.ENDING))
+    return replace(state, worker=replace(state.worker, phase=WorkerPhase.ENDING))
 
 
 def _joined(effects: list[Effect]) -> list[Effect]:

@@ -10,15 +10,14 @@ import errno
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.frames import Frame
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.records import RunRecord
 
 
-@attrs.frozen
-class WorkerRequest:
+class WorkerRequest(msgspec.Struct, frozen=True):
     """A worker for one conversation. `worker` names a worker type of this host's configuration."""
 
     ref: ConversationRef
@@ -28,8 +27,7 @@ class WorkerRequest:
     startup_seconds: float
 
 
-@attrs.frozen
-class WorkerReady:
+class WorkerReady(msgspec.Struct, frozen=True):
     """A worker on another machine has no process here: pid and time are None."""
 
     worker_id: str
@@ -38,8 +36,7 @@ class WorkerReady:
     capabilities: frozenset[str]
 
 
-@attrs.frozen
-class WorkerFrames:
+class WorkerFrames(msgspec.Struct, frozen=True):
     """One or more frames in order: what one read of the socket brought. Never empty."""
 
     worker_id: str
@@ -62,8 +59,7 @@ class Gone:
     DISK_FULL = "disk-full"  # there was no room to make its workspace
 
 
-@attrs.frozen
-class WorkerGone:
+class WorkerGone(msgspec.Struct, frozen=True):
     """The worker's last signal. By now its process group was sent SIGKILL."""
 
     worker_id: str
@@ -98,8 +94,7 @@ class Worker(Protocol):
         ...
 
 
-@attrs.frozen
-class Adopted:
+class Adopted(msgspec.Struct, frozen=True):
     """A worker that an earlier supervisor of this host had started, and that had its handshake."""
 
     worker: Worker
@@ -121,8 +116,7 @@ class Workers(Protocol):
         ...
 
 
-@attrs.frozen
-class FileMark:
+class FileMark(msgspec.Struct, frozen=True):
     """Identity of a session file's content as far as the file system tells without reading it."""
 
     inode: int
@@ -130,8 +124,7 @@ class FileMark:
     modified_ns: int
 
 
-@attrs.frozen
-class OutputEntry:
+class OutputEntry(msgspec.Struct, frozen=True):
     """Something in output/. `unfit` says why it cannot be taken, None when it can."""
 
     name: str

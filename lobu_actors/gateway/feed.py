@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import attrs
+import msgspec
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import Cursor, Data, EventType
@@ -67,8 +67,7 @@ class LiveText:
         return text
 
 
-@attrs.frozen
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One event in the feed's order; `text_length` is how long `text` was when the event came."""
 
     type: EventType
@@ -78,8 +77,7 @@ class Item:
     event: Event | None = None  # set when the event is durable
 
 
-@attrs.frozen
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """One event for a reader. `cursor` is None for events that no reader resumes from."""
 
     type: EventType

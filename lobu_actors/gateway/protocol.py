@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.gateway.feed import Feed
@@ -25,8 +25,7 @@ class CancelResult(StrEnum):
     UNREACHABLE = "unreachable"  # the owner did not take the call in time
 
 
-@attrs.frozen
-class LiveStatus:
+class LiveStatus(msgspec.Struct, frozen=True):
     """What the owner's actor knows about a conversation right now."""
 
     active: bool  # an actor is in memory

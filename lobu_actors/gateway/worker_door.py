@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import attrs
+import msgspec
 import trio
 
 WAITING_MESSAGES = 8  # in each direction of a pipe in memory
@@ -29,8 +30,7 @@ class PipeClosed(Exception):
         self.reason = reason
 
 
-@attrs.frozen
-class Joining:
+class Joining(msgspec.Struct, frozen=True):
     """What the credential of a remote worker says: whose conversations it may have, and as which type."""
 
     organization_id: str

@@ -7,8 +7,9 @@ that something changed and the supervisor decides.
 import enum
 from collections.abc import Callable
 
-import attrs
+import msgspec
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.runtime.child_spec import ChildContext, ChildSpec
 from lobu_actors.runtime.tree import NodeState, TreeNode
@@ -25,8 +26,7 @@ class EventKind(enum.StrEnum):
     GAVE_UP = "gave_up"
 
 
-@attrs.frozen
-class ChildEvent:
+class ChildEvent(msgspec.Struct, frozen=True):
     """For logs and metrics. `error` is whole, None for an end without one; `restarts` is how often it was restarted."""
 
     supervisor: str
@@ -91,7 +91,7 @@ class ChildSlot:
         """This child as seen by its supervisor, with what runs below it."""
         if self.spec.subtree is None:
             return TreeNode(self.spec.id, "child", self.state, self.restarts)
-        return attrs.evolve(self.spec.subtree(), name=self.spec.id, state=self.state, restarts=self.restarts)
+        return replace(self.spec.subtree(), name=self.spec.id, state=self.state, restarts=self.restarts)
 
     def _started(self) -> None:
         if self.state is NodeState.STARTING:  # not if it says so only after its stop was ordered

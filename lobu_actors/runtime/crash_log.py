@@ -6,7 +6,7 @@ Owns one bounded history for each key that crashed recently. Pure: it is given t
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-import attrs
+import msgspec
 
 from lobu_actors.runtime.intensity import Intensity, record
 
@@ -15,8 +15,7 @@ __all__ = ["CrashLog"]
 K = TypeVar("K", bound=Hashable)
 
 
-@attrs.frozen
-class _Crashes:
+class _Crashes(msgspec.Struct, frozen=True):
     times: tuple[float, ...]
     exceeded: bool
 

@@ -5,7 +5,7 @@ Owns the snapshot's data and its printed form. Knows nothing of how supervisors 
 
 import enum
 
-import attrs
+import msgspec
 
 __all__ = ["NodeState", "TreeNode", "render"]
 
@@ -21,8 +21,7 @@ class NodeState(enum.StrEnum):
     FAILED = "failed"
 
 
-@attrs.frozen
-class TreeNode:
+class TreeNode(msgspec.Struct, frozen=True):
     """One line of the tree: `restarts` counts how often it was started again, `children` are in start order."""
 
     name: str

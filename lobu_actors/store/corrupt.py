@@ -8,13 +8,12 @@ restores that lost some, and rolling deploys do.
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 
 
-@attrs.frozen
-class CorruptMarker:
+class CorruptMarker(msgspec.Struct, frozen=True):
     """A marker that gives no turn which could be run.
 
     `contradicts`: other rows say something else than it does, so nothing can be ended under it before `mend_markers`

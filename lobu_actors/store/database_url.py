@@ -5,20 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote
 
-import attrs
+import msgspec
 
 from lobu_actors.store.errors import InvalidDatabaseUrl
 
 
-@attrs.frozen
-class ExternalDatabase:
+class ExternalDatabase(msgspec.Struct, frozen=True):
     """A server that somebody else runs."""
 
     url: str
 
 
-@attrs.frozen
-class TcpTimeouts:
+class TcpTimeouts(msgspec.Struct, frozen=True):
     """How soon a connection notices that the other end is gone; on both ends. None: as the driver has it."""
 
     keepalive_idle_seconds: int | None = None
@@ -27,8 +25,7 @@ class TcpTimeouts:
     user_timeout_seconds: int | None = None  # for what was sent and is not acknowledged
 
 
-@attrs.frozen
-class EmbeddedDatabase:
+class EmbeddedDatabase(msgspec.Struct, frozen=True):
     """A server of our own, its data in `path`/.lobu/pgdata."""
 
     path: Path

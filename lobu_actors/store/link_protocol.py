@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 
 
-@attrs.frozen
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """Another live host; `link_url` None: it listens for no links."""
 
     host_id: str

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 
-@attrs.frozen
-class PeerLink:
+class PeerLink(msgspec.Struct, frozen=True):
     host_id: str  # the other side's
     up: bool
     lag_seconds: float | None  # the last heartbeat's round trip
 
 
-@attrs.frozen
-class Links:
+class Links(msgspec.Struct, frozen=True):
     """A host's own links to the other live hosts: all counted, of the worst ones what each is like."""
 
     up: int = 0

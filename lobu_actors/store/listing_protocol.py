@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.ids import ConversationRef
@@ -19,14 +19,12 @@ TITLE_CHARS = 120
 CONTENT_CHARS = 20_000  # of a message; a page shows no more of it
 
 
-@attrs.frozen
-class ListedConversation:
+class ListedConversation(msgspec.Struct, frozen=True):
     conversation: Conversation
     title: str | None  # the beginning of its first message that is kept; None: there is none
 
 
-@attrs.frozen
-class TurnEnding:
+class TurnEnding(msgspec.Struct, frozen=True):
     """A turn's terminal event, and the data of the questions before it and of their answers, in their order."""
 
     seq: int
@@ -35,8 +33,7 @@ class TurnEnding:
     questions: tuple[Data, ...] = ()
 
 
-@attrs.frozen
-class ListedTurn:
+class ListedTurn(msgspec.Struct, frozen=True):
     turn_id: str
     message_id: str
     content: str  # its first `CONTENT_CHARS`

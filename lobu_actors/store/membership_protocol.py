@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
@@ -13,8 +13,7 @@ from lobu_actors.store.link_records import NO_LINKS, Links
 from lobu_actors.store.records import Host
 
 
-@attrs.frozen
-class Rival:
+class Rival(msgspec.Struct, frozen=True):
     """A live host that does not go together with another one, because this or that one tolerates none beside it."""
 
     host_id: str
@@ -24,8 +23,7 @@ class Rival:
     alone: Alone | None  # None: it is the other one that tolerates none
 
 
-@attrs.frozen
-class HostLoad:
+class HostLoad(msgspec.Struct, frozen=True):
     """What placing a conversation has to know of a live host."""
 
     host_id: str

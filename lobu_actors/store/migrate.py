@@ -16,7 +16,6 @@ import hashlib
 import re
 from importlib.resources import files
 
-import attrs
 import msgspec
 
 from lobu_actors.store.driver import Connection, open_connection
@@ -29,8 +28,7 @@ _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql\Z")
 _OLDEST = re.compile(rb"-- oldest: (\d+)\n")
 
 
-@attrs.frozen
-class Migration:
+class Migration(msgspec.Struct, frozen=True):
     version: int
     name: str
     statements: bytes
@@ -46,8 +44,7 @@ class Migration:
         return self.version if found is None else int(found[1])
 
 
-@attrs.frozen
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     name: str
     sha256: str | None  # None: an older program applied it
     oldest: int

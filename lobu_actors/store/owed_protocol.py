@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import attrs
+import msgspec
 
 
-@attrs.frozen
-class OwedNow:
+class OwedNow(msgspec.Struct, frozen=True):
     queued: int
     running: int
     oldest_seconds: float  # since the oldest of them was accepted; 0 when nothing is owed
 
 
-@attrs.frozen
-class OwedTurn:
+class OwedTurn(msgspec.Struct, frozen=True):
     conversation_id: str
     turn_id: str
     message_id: str | None  # None: the turn's row is lost

@@ -10,7 +10,7 @@ import os
 import signal
 from pathlib import Path
 
-import attrs
+import msgspec
 import trio
 
 from lobu_actors.store.errors import EmbeddedServerError
@@ -19,8 +19,7 @@ IMMEDIATE_SECONDS = 10.0
 POLL_SECONDS = 0.02
 
 
-@attrs.frozen
-class PidFile:
+class PidFile(msgspec.Struct, frozen=True):
     """The lines of `postmaster.pid` that matter here. A server that is still starting has written only some."""
 
     pid: int

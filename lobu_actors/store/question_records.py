@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.events import Data
 
 
-@attrs.frozen
-class NewQuestion:
+class NewQuestion(msgspec.Struct, frozen=True):
     """A question of a live run to a person; `data` is its event's."""
 
     question_id: str  # unique in the organization
@@ -24,8 +23,7 @@ class NewQuestion:
     text_offset: int | None
 
 
-@attrs.frozen
-class AskedQuestion:
+class AskedQuestion(msgspec.Struct, frozen=True):
     """A question that a run had asked before it was adopted."""
 
     question_id: str
@@ -34,8 +32,7 @@ class AskedQuestion:
     told: bool  # the answer stands in the event log, so it may have reached the worker too
 
 
-@attrs.frozen
-class AdoptedRun:
+class AdoptedRun(msgspec.Struct, frozen=True):
     """A live run that was moved to another lease."""
 
     age_seconds: float

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.events import Data, EventType
 from lobu_actors.contract.ids import ConversationRef
@@ -19,8 +19,7 @@ from lobu_actors.store.timeline_protocol import Mark
 Json = dict[str, Any]
 
 
-@attrs.frozen
-class ApiKey:
+class ApiKey(msgspec.Struct, frozen=True):
     key_hash: str  # sha256 of the key, hex
     organization_id: str
     user_id: str
@@ -31,21 +30,19 @@ class ApiKey:
     revoked_at: datetime | None = None
 
 
-@attrs.frozen
-class Agent:
+class Agent(msgspec.Struct, frozen=True):
     organization_id: str
     agent_id: str
     worker: str
     is_default: bool = False
     owner_user_id: str | None = None
     model: str | None = None
-    settings: Json = attrs.field(factory=dict)
-    policy: Json = attrs.field(factory=dict)  # deadlines, failure rules and guardrails as in lobu.toml
+    settings: Json = msgspec.field(default_factory=dict)
+    policy: Json = msgspec.field(default_factory=dict)  # deadlines, failure rules and guardrails as in lobu.toml
     disabled: bool = False
 
 
-@attrs.frozen
-class Conversation:
+class Conversation(msgspec.Struct, frozen=True):
     ref: ConversationRef
     user_id: str
     created_at: datetime
@@ -60,8 +57,7 @@ class Conversation:
     running: int = 0
 
 
-@attrs.frozen
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Why a message is kept from every worker: the code, the sentence and the context that its turn ends with."""
 
     code: str
@@ -69,8 +65,7 @@ class Verdict:
     context: Json | None = None
 
 
-@attrs.frozen
-class NewTurn:
+class NewTurn(msgspec.Struct, frozen=True):
     """A message to accept. `payload` holds the client's further fields, handed on to the worker as they are."""
 
     ref: ConversationRef
@@ -78,13 +73,12 @@ class NewTurn:
     message_id: str
     content: str
     on_busy: OnBusy = OnBusy.ENQUEUE
-    payload: Json = attrs.field(factory=dict)
+    payload: Json = msgspec.field(default_factory=dict)
     file_ids: tuple[str, ...] = ()  # sealed and unbound; they become the turn's with it, all or none
     verdict: Verdict | None = None
 
 
-@attrs.frozen
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """An accepted message."""
 
     ref: ConversationRef
@@ -103,23 +97,20 @@ class Turn:
     verdict: Verdict | None = None  # a guardrail's; only of a turn that never ran
 
 
-@attrs.frozen
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     turn: Turn  # as it was accepted; a known one as it is now
     created: bool  # False: this messageId was accepted before, nothing was written
     begun: bool = False  # the run that it was to begin with lives
 
 
-@attrs.frozen
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """Why `accept_turn` wrote nothing: `missing` (no such conversation), `closed`, `full` (too many turns owed), or
     `busy` (something is owed, and the message asked to be rejected then)."""
 
     reason: str
 
 
-@attrs.frozen
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """The right to write for one actor. Every guarded statement carries it."""
 
     ref: ConversationRef
@@ -127,15 +118,13 @@ class Lease:
     epoch: int
 
 
-@attrs.frozen
-class HeldElsewhere:
+class HeldElsewhere(msgspec.Struct, frozen=True):
     """The lease belongs to another live host."""
 
     host_id: str
 
 
-@attrs.frozen
-class SnapshotMark:
+class SnapshotMark(msgspec.Struct, frozen=True):
     """What the newest snapshot is, without its bytes."""
 
     generation: int
@@ -144,8 +133,7 @@ class SnapshotMark:
     sha256: str
 
 
-@attrs.frozen
-class NewSession:
+class NewSession(msgspec.Struct, frozen=True):
     """The generation after `generation`, the one that the caller knows."""
 
     generation: int
@@ -154,8 +142,7 @@ class NewSession:
     model: str | None = None
 
 
-@attrs.frozen
-class Activation:
+class Activation(msgspec.Struct, frozen=True):
     """All that a fresh actor needs, from the statement that gave it its lease."""
 
     lease: Lease
@@ -166,8 +153,7 @@ class Activation:
     live_run: RunRecord | None = None  # what the last owner left running; to be finished or requeued before a new run
 
 
-@attrs.frozen
-class StartRun:
+class StartRun(msgspec.Struct, frozen=True):
     """Begin one attempt at `turn_ids`. `restart_reason` is set when an earlier attempt may have shown output."""
 
     run_id: str
@@ -178,8 +164,7 @@ class StartRun:
     restart_events: tuple[Data, ...] = ()  # one durable `restart` a message, empty on a first attempt
 
 
-@attrs.frozen
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """New bytes of a session file: the suffix behind `base_length`, or the whole file at base_length 0."""
 
     generation: int
@@ -189,8 +174,7 @@ class Segment:
     data: bytes
 
 
-@attrs.frozen
-class TurnEnd:
+class TurnEnd(msgspec.Struct, frozen=True):
     """One message's terminal event."""
 
     turn_id: str
@@ -198,8 +182,7 @@ class TurnEnd:
     data: Data
 
 
-@attrs.frozen
-class FinishRun:
+class FinishRun(msgspec.Struct, frozen=True):
     """End turns, each with its terminal event, in one guarded statement.
 
     `run_id` is None for turns that never ran (cancelled in the queue, refused, worker could not be started).
@@ -219,8 +202,7 @@ class FinishRun:
     timeline: Sequence[Mark] = ()  # what its owner noticed of the run
 
 
-@attrs.frozen
-class RequeueRun:
+class RequeueRun(msgspec.Struct, frozen=True):
     """Put a run's turns back to `queued` with attempt + 1; `failed` says whether the attempt counts as a failure.
 
     `run_id` None: whatever run a predecessor left them in.
@@ -234,8 +216,7 @@ class RequeueRun:
     timeline: Sequence[Mark] = ()
 
 
-@attrs.frozen
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """A durable event as it stands in the log."""
 
     ref: ConversationRef
@@ -253,8 +234,7 @@ class Event:
         return self.attempt is None or self.type is EventType.RESTART
 
 
-@attrs.frozen
-class NewEvent:
+class NewEvent(msgspec.Struct, frozen=True):
     """A durable, non-terminal event of the actor's."""
 
     type: EventType
@@ -265,8 +245,7 @@ class NewEvent:
     text_offset: int | None = None
 
 
-@attrs.frozen
-class Host:
+class Host(msgspec.Struct, frozen=True):
     host_id: str
     name: str
     link_url: str | None
@@ -281,16 +260,14 @@ class Host:
     links: Links = NO_LINKS  # at its last renewal
 
 
-@attrs.frozen
-class Owed:
+class Owed(msgspec.Struct, frozen=True):
     """A conversation that a sweep found: it owes a turn, or, when it is `closing`, its close (and maybe turns too)."""
 
     ref: ConversationRef
     closing: bool
 
 
-@attrs.frozen
-class MarkerDeadline:
+class MarkerDeadline(msgspec.Struct, frozen=True):
     """Until when the owner of a running turn will have done something about it, `seconds` from now; and what its
     provider said, if it said no, for whoever goes on with the run."""
 
@@ -301,8 +278,7 @@ class MarkerDeadline:
     provider_failed_code: str | None = None
 
 
-@attrs.frozen
-class Totals:
+class Totals(msgspec.Struct, frozen=True):
     """Counts for `lobu status`."""
 
     conversations: int
@@ -311,8 +287,7 @@ class Totals:
     oldest_owed_seconds: float | None
 
 
-@attrs.frozen
-class Trimmable:
+class Trimmable(msgspec.Struct, frozen=True):
     """A conversation as retention sees it."""
 
     ref: ConversationRef
@@ -320,8 +295,7 @@ class Trimmable:
     segments: int  # of its snapshots; counted to one more than was asked for
 
 
-@attrs.frozen
-class Trimmed:
+class Trimmed(msgspec.Struct, frozen=True):
     """How many rows one step of retention deleted (files: left to expire). `more`: it stopped at its limit."""
 
     turns: int
@@ -333,14 +307,12 @@ class Trimmed:
     more: bool
 
 
-@attrs.frozen
-class Compacted:
+class Compacted(msgspec.Struct, frozen=True):
     replaced: int  # segments that went into the newest one
     corrupt: bool  # the bytes do not match their hash, so nothing was changed
 
 
-@attrs.frozen
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True):
     run_id: str
     turn_ids: tuple[str, ...]
     status: RunStatus
@@ -363,8 +335,7 @@ class Direction(StrEnum):
     OUT = "out"  # left by a worker
 
 
-@attrs.frozen
-class NewFile:
+class NewFile(msgspec.Struct, frozen=True):
     """A file whose bytes are still to come. Deleted after `lives_seconds` unless it is bound to a turn before."""
 
     ref: ConversationRef
@@ -375,8 +346,7 @@ class NewFile:
     lives_seconds: float
 
 
-@attrs.frozen
-class FileRecord:
+class FileRecord(msgspec.Struct, frozen=True):
     """A file that a turn has. Its bytes are in pieces of FILE_CHUNK_BYTES, the last one shorter."""
 
     ref: ConversationRef

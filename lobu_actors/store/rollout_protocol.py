@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import attrs
+import msgspec
 
 
-@attrs.frozen
-class Rollout:
+class Rollout(msgspec.Struct, frozen=True):
     """The last one. `under_way`: somebody sees to it. `is_back`: its host is there, or it ended well."""
 
     name: str

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 
 from lobu_actors.store.errors import EmbeddedServerError
 
@@ -30,8 +30,7 @@ SOCKET_PREFIX = "lobu-pg-"
 USERADD_SECONDS = 30
 
 
-@attrs.frozen
-class ServerUser:
+class ServerUser(msgspec.Struct, frozen=True):
     uid: int
     gid: int
 
@@ -43,8 +42,7 @@ class ServerUser:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
-@attrs.frozen
-class ServerFiles:
+class ServerFiles(msgspec.Struct, frozen=True):
     """`<path>/.lobu` and what lies in it."""
 
     home: Path

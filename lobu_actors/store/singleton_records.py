@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 
@@ -23,8 +24,7 @@ class SingletonName:
             raise ValueError("a conversation's lease is taken by its activation")
 
 
-@attrs.frozen
-class SingletonLease:
+class SingletonLease(msgspec.Struct, frozen=True):
     """The right to be it, and to write for it."""
 
     name: SingletonName
@@ -32,15 +32,13 @@ class SingletonLease:
     epoch: int
 
 
-@attrs.frozen
-class WatcherState:
+class WatcherState(msgspec.Struct, frozen=True):
     watcher_id: str
     considered_until: datetime  # firings up to this time are dealt with
     pending_for: datetime | None  # the scheduled time of one that was decided on and not confirmed
 
 
-@attrs.frozen
-class NewDelivery:
+class NewDelivery(msgspec.Struct, frozen=True):
     """A debt to a chat: the terminal event of `message_id`, or the sentence that is its `notice`."""
 
     delivery_id: str
@@ -50,8 +48,7 @@ class NewDelivery:
     notice: str | None = None
 
 
-@attrs.frozen
-class OwedDelivery:
+class OwedDelivery(msgspec.Struct, frozen=True):
     delivery_id: str
     ref: ConversationRef
     message_id: str

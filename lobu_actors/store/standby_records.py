@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from lobu_actors.store.records import Lease
 
 
-@attrs.frozen
-class NextRun:
+class NextRun(msgspec.Struct, frozen=True):
     """What the holder of a lease, whose worker waits, will run next if the next message finds nothing else owed."""
 
     lease: Lease

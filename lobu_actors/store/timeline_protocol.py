@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
@@ -13,8 +13,7 @@ from lobu_actors.contract.states import RunStatus, TurnStatus
 Mark = tuple[float, str, str | None]  # milliseconds from the run's start, a `contract.timeline.Moment`, detail
 
 
-@attrs.frozen
-class RunHistory:
+class RunHistory(msgspec.Struct, frozen=True):
     """One attempt. Times are milliseconds since the epoch, by the database's clock."""
 
     run_id: str
@@ -29,8 +28,7 @@ class RunHistory:
     marks: tuple[Mark, ...]
 
 
-@attrs.frozen
-class EventHistory:
+class EventHistory(msgspec.Struct, frozen=True):
     """A durable event. `detail`: a cancel's stage, a question's id, why it was begun anew."""
 
     type: EventType
@@ -38,8 +36,7 @@ class EventHistory:
     detail: str | None
 
 
-@attrs.frozen
-class TurnHistory:
+class TurnHistory(msgspec.Struct, frozen=True):
     turn_id: str
     message_id: str
     status: TurnStatus

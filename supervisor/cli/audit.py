@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
+import msgspec
 import trio
 
 from lobu_actors.store.errors import SchemaMismatch
@@ -23,8 +23,7 @@ SHOWN_ROWS = 20  # of one invariant, as text
 PROCESSES = "no process, descriptor or temporary file is left over"
 
 
-@attrs.frozen
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One invariant as it is printed."""
 
     invariant: str

@@ -7,8 +7,8 @@ import importlib
 import sys
 from pathlib import Path
 
-import attrs
 import click
+from msgspec.structs import replace
 
 from lobu_actors.client import ClientError, ClientEvent
 from lobu_actors.contract.text import is_storable
@@ -103,7 +103,7 @@ class Chat:
                 return 0
             if line == "/new":
                 # A conversation of its own: what was said in the old one stays there.
-                self._opening = attrs.evolve(self._opening, key=None, thread=None, new=True)
+                self._opening = replace(self._opening, key=None, thread=None, new=True)
                 click.echo("(starting fresh)", err=True)
             elif line:
                 self._say_in_session(line)
@@ -145,7 +145,7 @@ class Chat:
         """Later messages go to the same conversation; a folder that cannot be written to does not stop a chat."""
         if self._opening.key == key:
             return
-        self._opening = attrs.evolve(self._opening, key=key)
+        self._opening = replace(self._opening, key=key)
         with contextlib.suppress(ConfigError):
             remember_chat(key, self._data_dir)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
 import click
+import msgspec
 import trio
 
 from lobu_actors.contract.states import HostState
@@ -29,8 +29,7 @@ LOOK_SECONDS = 0.25
 BEYOND_GRACE_SECONDS = 30.0
 
 
-@attrs.frozen
-class Drained:
+class Drained(msgspec.Struct, frozen=True):
     """How far it came. `host` as it was seen last."""
 
     host: Host

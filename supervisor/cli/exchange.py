@@ -10,7 +10,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import attrs
+import msgspec
 import trio
 
 from lobu_actors.client import Client, ClientError, ClientEvent, RequestRefused, Transcript
@@ -28,8 +28,7 @@ class Interrupted(Exception):
     """Ctrl-C came while waiting."""
 
 
-@attrs.frozen
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """The agent asks; the turn stands still until somebody answers."""
 
     question_id: str
@@ -37,8 +36,7 @@ class Question:
     options: tuple[str, ...]
 
 
-@attrs.frozen
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """Which conversation: `key` of one that is known, or what to open."""
 
     key: str | None = None

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import attrs
 import click
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.states import HostState
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
@@ -57,7 +57,7 @@ def plan_command(
         source = "--strategy" if strategy else "LOBU_ROLLOUT_STRATEGY"
     embedded = isinstance(parse_database_url(settings.database.url, settings.data_dir), EmbeddedDatabase)
     if made.strategy == "rolling" and embedded and made.warning is None:
-        made = attrs.evolve(made, warning="the database is embedded in one host; others cannot reach it")
+        made = replace(made, warning="the database is embedded in one host; others cannot reach it")
     if as_json:
         print_json(_as_json(made, found, source))
     else:

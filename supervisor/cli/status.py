@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
 import trio
+from msgspec.structs import asdict
 
 from lobu_actors.client import Client, ClientError
 from lobu_actors.contract.states import HostState
@@ -199,7 +199,7 @@ def _as_json(status: Status) -> dict[str, Any]:
             for host in status.hosts
         ],
         "hostsGone": status.gone,
-        "totals": attrs.asdict(status.totals),
+        "totals": asdict(status.totals),
         "owed": [
             {
                 "key": turn.conversation_id,

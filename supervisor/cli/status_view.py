@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.states import HostState
 from lobu_actors.store.link_records import PeerLink
@@ -25,8 +25,7 @@ _MEBIBYTE = 1 << 20
 Json = dict[str, Any]
 
 
-@attrs.frozen
-class Status:
+class Status(msgspec.Struct, frozen=True):
     hosts: list[Host]
     gone: int  # hosts that are not among them, since they are gone and hold nothing
     totals: Totals
@@ -37,8 +36,7 @@ class Status:
     house: Json | None = None  # what the server tells of its hosts from inside; None: it does not
 
 
-@attrs.frozen
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """Lines under a title. One that `must` be seen is cut only when nothing else is left to cut."""
 
     title: str

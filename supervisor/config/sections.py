@@ -90,7 +90,7 @@ def _checked_public_url(table: Table, url: str) -> str:
 def read_timeouts(table: Table) -> TcpTimeouts:
     """The TCP part of `[database]`."""
     return TcpTimeouts(
-        **{field.name: table.integer(field.name, None, least=1, most=86_400) for field in attrs.fields(TcpTimeouts)}
+        **{name: table.integer(name, None, least=1, most=86_400) for name in TcpTimeouts.__struct_fields__}
     )
 
 

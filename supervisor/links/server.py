@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import attrs
+import msgspec
 import structlog
 import trio
 from trio_websocket import (
@@ -47,8 +47,7 @@ class CannotListenForLinks(Exception):
     """The message says where and why."""
 
 
-@attrs.frozen
-class Listen:
+class Listen(msgspec.Struct, frozen=True):
     """`host` and `port` (0: any free one) for other hosts, `unix_path` for processes of this one."""
 
     host: str | None = None

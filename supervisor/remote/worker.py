@@ -14,7 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
-import attrs
+import msgspec
 import structlog
 import trio
 
@@ -52,8 +52,7 @@ class Places(Protocol):
         ...
 
 
-@attrs.frozen
-class _Ending:
+class _Ending(msgspec.Struct, frozen=True):
     reason: str
     detail: str
     exit_code: int | None = None

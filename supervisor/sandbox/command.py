@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import attrs
+import msgspec
 
 RELAY = str(Path(__file__).with_name("relay.py"))
 PROXY_PORT = 3128
@@ -34,8 +34,7 @@ class NoSandbox(Exception):
     """This host has no sandbox to offer; the text is one sentence for the operator."""
 
 
-@attrs.frozen
-class System:
+class System(msgspec.Struct, frozen=True):
     """What of this host sandboxes are made of. `links` are (path, target) of symbolic links; `python` runs `relay` and
     `probe` inside; `own_python` is what a program needs that runs on this process's interpreter."""
 
@@ -76,8 +75,7 @@ def outermost(paths: Iterable[str], beside: Iterable[str] = ()) -> list[str]:
     return found
 
 
-@attrs.frozen
-class Sandbox:
+class Sandbox(msgspec.Struct, frozen=True):
     """One worker's. `readable` are further paths of the host, `hidden` folders that are empty inside whatever shows
     them; `proxy_folder` is the host's folder with the socket of the way out, None for none. `processes` None: no limit
     of its own, since its user has one."""

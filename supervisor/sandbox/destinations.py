@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
-import attrs
+import msgspec
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -28,8 +28,7 @@ class Refused(Exception):
     """A request that is not let through; the text is one sentence for whoever asked."""
 
 
-@attrs.frozen
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """One entry. `host` is a name, `*.` and a name, or an address in its one canonical form.
 
     `private`: the name may lead to addresses that are not public. An address that is listed is meant as it is.

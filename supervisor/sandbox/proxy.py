@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
-import attrs
 import h11
+import msgspec
 import trio
 
 from supervisor.sandbox.destinations import Allowlist, Refused
@@ -35,8 +35,7 @@ _HOP_BY_HOP = {
 }  # fmt: skip
 
 
-@attrs.frozen
-class Clocks:
+class Clocks(msgspec.Struct, frozen=True):
     """Seconds. `head`: for a whole request head; `connect`: for the name and the connection; `idle`: without a byte."""
 
     head: float = 10.0
@@ -44,8 +43,7 @@ class Clocks:
     idle: float = 900.0  # a model may think for minutes before its first byte
 
 
-@attrs.frozen
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     host: str
     port: int
     private: bool

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import attrs
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.new_session import begins_session
@@ -37,7 +37,7 @@ class Inbox:
     async def take_in(self, turn: NewTurn, user_id: str) -> Accepted | Refused:
         """Open the conversation if it is not, and accept. Waits for a store that is away. Raises StoreRejected."""
         if not begins_session(turn.content):
-            turn = attrs.evolve(turn, verdict=await ask("judge", partial(self._judge, turn, user_id)))
+            turn = replace(turn, verdict=await ask("judge", partial(self._judge, turn, user_id)))
         outcome: Accepted | Refused = Refused("closed")
         for number in range(CLOSING_TRIES):
             if number:

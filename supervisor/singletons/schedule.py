@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
+import msgspec
 from cronsim import CronSim, CronSimError
 
 
@@ -43,8 +44,7 @@ class Schedule:
         return first if last is None or last > now else max(first, last)
 
 
-@attrs.frozen
-class Watcher:
+class Watcher(msgspec.Struct, frozen=True):
     """What fires, when, and what it says to which agent."""
 
     id: str

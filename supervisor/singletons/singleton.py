@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import attrs
+import msgspec
 import structlog
 import trio
 
@@ -52,8 +52,7 @@ class SingletonLost(Exception):
     """A fenced write found that the lease is another's. The body must end; it is no failure of it."""
 
 
-@attrs.frozen
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """What a body gets: its lease, and for how long it is trusted from now."""
 
     lease: SingletonLease

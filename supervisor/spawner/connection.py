@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 import attrs
+import msgspec
 import structlog
 import trio
 
@@ -33,8 +34,7 @@ class SpawnerLost(Exception):
     """The spawner ended or was never there; its workers were ended with it."""
 
 
-@attrs.frozen
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """How a process ended. `lost`: its spawner ended first, so its status is not known."""
 
     exit_code: int | None = None

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import attrs
+import msgspec
 
 from supervisor.config.errors import ConfigError
 from supervisor.systemd.render import MARK, UNITS, File, Installation, files_of, removable
@@ -21,8 +21,7 @@ COMMAND_SECONDS = 600.0  # a stop drains
 Tell = Callable[[str], None]
 
 
-@attrs.frozen
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where to install. `root` other than `/` is an image: nothing runs in it, so nothing is reloaded or stopped."""
 
     root: Path

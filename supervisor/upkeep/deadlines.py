@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
 import structlog
 import trio
+from msgspec.structs import replace
 
 from lobu_actors import telemetry
 from lobu_actors.contract.ids import ConversationRef
@@ -85,6 +85,6 @@ class Deadlines:
 
     def _has_moved(self, ref: ConversationRef, promise: Promise) -> bool:
         known, until = self._written.get(ref, (None, 0.0))
-        if known is None or attrs.evolve(known, until=promise.until) != promise:
+        if known is None or replace(known, until=promise.until) != promise:
             return True
         return abs(self._running.real(promise.until) - until) >= STEP_SECONDS

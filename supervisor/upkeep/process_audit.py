@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import attrs
+import msgspec
 import trio
 
 from supervisor.spawner.protocol import MARK
@@ -29,8 +30,7 @@ MAX_LEFTOVERS = 100
 _PARENT, _SESSION = 1, 3  # fields of /proc/<pid>/stat, counted from the state
 
 
-@attrs.frozen
-class Leftover:
+class Leftover(msgspec.Struct, frozen=True):
     """`kind`: orphan, without-worker, zombie, descriptor or temporary-file."""
 
     kind: str
@@ -38,8 +38,7 @@ class Leftover:
     pid: int | None = None
 
 
-@attrs.frozen
-class Process:
+class Process(msgspec.Struct, frozen=True):
     pid: int
     state: str
     parent: int

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+import msgspec
 import structlog
 import trio
 
@@ -39,8 +40,7 @@ MIB = 1024 * 1024
 _log = structlog.get_logger()
 
 
-@attrs.frozen
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where this host keeps its things, and what its gateway is called for a worker."""
 
     state_dir: Path

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Protocol, TypeVar
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.worker_port import WorkerRequest
@@ -26,8 +26,7 @@ class Asked(Protocol):
 W = TypeVar("W", bound=Asked)
 
 
-@attrs.frozen
-class WorkerInfo:
+class WorkerInfo(msgspec.Struct, frozen=True):
     """`state` is starting or ready, of a remote worker also waiting or cut; `age_seconds` counts from the asking."""
 
     worker_id: str

@@ -5,14 +5,12 @@ Owns the form. A label of another version that cannot be read costs the worker, 
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 
 
-@attrs.frozen
-class Label:
+class Label(msgspec.Struct, frozen=True):
     """`capabilities` is None before the handshake is done. `mid_frame`: a frame was sent to it in part only."""
 
     ref: ConversationRef

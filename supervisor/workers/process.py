@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import attrs
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract import frames
 from lobu_actors.contract.frames import FrameError
@@ -47,8 +48,7 @@ _Batch = tuple[frames.Frame, ...]
 _log = structlog.get_logger()
 
 
-@attrs.frozen
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """What a worker needs to start, made just before: program, environment and folder, and its first frame.
 
     `spawn` is None for an idle process, which has started already.
@@ -58,8 +58,7 @@ class Launch:
     hello: frames.Hello
 
 
-@attrs.frozen
-class _Ending:
+class _Ending(msgspec.Struct, frozen=True):
     reason: str
     detail: str
 
@@ -384,7 +383,7 @@ class WorkerProcess:
         self._relabel(mid_frame=False)
 
     def _relabel(self, **changes: Any) -> None:
-        self._label = attrs.evolve(self._label, **changes)
+        self._label = replace(self._label, **changes)
         self._link.relabel(self.worker_id, encode(self._label))
 
     async def _kill_after(self, seconds: float) -> None:

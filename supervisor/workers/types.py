@@ -7,6 +7,7 @@ import os
 import sys
 
 import attrs
+import msgspec
 
 from lobu_actors.contract.frames import MAX_LINE_BYTES
 from supervisor.sandbox.destinations import Destination
@@ -104,8 +105,7 @@ class WorkerType:
         return bool(self.network) or self.dispatcher
 
 
-@attrs.frozen
-class WorkerLimits:
+class WorkerLimits(msgspec.Struct, frozen=True):
     """Bounds on workers. `max_workers` counts living ones; a start beyond it has one at rest end, and waits within its
     startup time."""
 

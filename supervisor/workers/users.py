@@ -10,7 +10,7 @@ import pwd
 import time
 from collections.abc import Callable, Collection
 
-import attrs
+import msgspec
 
 from supervisor.workspaces import ownership
 from supervisor.workspaces.beneath import DIRECTORY, user_of
@@ -22,8 +22,7 @@ class NoUserLeft(OSError):
     """All uids of the range are in use."""
 
 
-@attrs.frozen
-class UidRange:
+class UidRange(msgspec.Struct, frozen=True):
     """`count` numbers from `first` on, and the gids of the same numbers, without those of the system's accounts."""
 
     first: int

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-import attrs
+import msgspec
 import structlog
 import trio
 
@@ -31,8 +31,7 @@ _log = structlog.get_logger()
 Launch = Callable[[WorkerType, str, str], Awaitable[Spawn]]
 
 
-@attrs.frozen
-class WarmWorker:
+class WarmWorker(msgspec.Struct, frozen=True):
     """An idle worker; who takes it owns its process and its slot."""
 
     worker_id: str

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-import attrs
+import msgspec
 
 from supervisor.workspaces.beneath import open_own
 from supervisor.workspaces.ownership import MAX_DEPTH
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
 
 
-@attrs.frozen
-class Quota:
+class Quota(msgspec.Struct, frozen=True):
     """What one workspace may hold in all: `max_files` counts folders and links, too."""
 
     max_bytes: int = 2 * 1024**3

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import TypeVar
 
-import attrs
+import msgspec
 import structlog
 import trio
 
@@ -146,8 +146,7 @@ class HostWorkspaces:
             os.close(descriptor)
 
 
-@attrs.frozen
-class HostWorkspace:
+class HostWorkspace(msgspec.Struct, frozen=True):
     """One conversation's folder. Every method raises OSError when the disk or the folder's owner is in the way."""
 
     host: HostWorkspaces

@@ -1,7 +1,7 @@
 """Leases, runs and their guards: the same on both stores."""
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.events import EventType, restart
 from lobu_actors.contract.ids import ConversationRef, new_id
@@ -152,7 +152,7 @@ async def test_requeueing(owner, failed, named):
     run_id = await owner.start(turn)
     requeue = RequeueRun(run_id if named else None, (turn.turn_id,), failed, error_code="X", exit_status="signal 9")
     [again] = await owner.store.requeue_run(owner.lease, requeue)
-    expected = attrs.evolve(turn, attempt=2, failures=int(failed), error_code="X")
+    expected = replace(turn, attempt=2, failures=int(failed), error_code="X")
     assert again == expected
     assert await owner.store.requeue_run(owner.lease, requeue) == [expected]
     assert await owner.store.load_owed(owner.lease, limit=10) == [expected, later]
@@ -191,7 +191,7 @@ async def test_events_are_numbered_without_gaps_and_appended_once(owner):
     first = await owner.store.append_event(owner.lease, QUESTION)
     assert (first.seq, first.type, first.data) == (1, QUESTION.type, QUESTION.data)
     assert await owner.store.append_event(owner.lease, QUESTION) == first
-    other = attrs.evolve(QUESTION, data={"questionId": "q2"}, turn_id="t", run_id="r", attempt=2, text_offset=7)
+    other = replace(QUESTION, data={"questionId": "q2"}, turn_id="t", run_id="r", attempt=2, text_offset=7)
     second = await owner.store.append_event(owner.lease, other)
     assert (second.seq, second.turn_id, second.run_id, second.attempt, second.text_offset) == (2, "t", "r", 2, 7)
     # The same words under a new lease are another event.
@@ -238,7 +238,7 @@ async def test_closing_marks_by_itself_and_reopening_is_a_new_generation(owner, 
 async def test_run_statuses_are_told_apart(owner, helpers):
     turn = await owner.accept()
     run_id = await owner.start(turn)
-    failed = attrs.evolve(
+    failed = replace(
         helpers.finish(run_id, turn),
         status=RunStatus.TIMEOUT,
         turn_status=TurnStatus.TIMEOUT,

@@ -2,6 +2,7 @@
 
 import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
@@ -57,7 +58,7 @@ async def test_once_more_is_the_same(owner, helpers):
     heir, _ = await successor(owner, helpers)
     first = await heir.store.adopt_run(heir.lease, run_id)
     again = await heir.store.adopt_run(heir.lease, run_id)
-    assert attrs.evolve(again, age_seconds=0) == attrs.evolve(first, age_seconds=0)
+    assert replace(again, age_seconds=0) == replace(first, age_seconds=0)
     third, activation = await successor(heir, helpers, "h3")
     assert activation.live_run.epoch == heir.lease.epoch, "the run knows its owners"
     assert await third.store.adopt_run(third.lease, run_id) is not None
@@ -110,7 +111,7 @@ async def test_its_text_began_behind_what_does_not_speak_of_it(owner, helpers):
     """A terminal event before, a question in it, a refused message's end while it ran."""
     earlier, turn, refused = await owner.accept(), await owner.accept(), await owner.accept()
     before = await owner.start(earlier)
-    end = attrs.evolve(helpers.finish(before, earlier), attempt=None, text_offset=None)
+    end = replace(helpers.finish(before, earlier), attempt=None, text_offset=None)
     [ended] = await owner.store.finish_run(owner.lease, end)
     run_id = await owner.start(turn)
     assert (await owner.store.adopt_run(owner.lease, run_id)).start_seq == ended.seq
@@ -141,7 +142,7 @@ async def test_a_second_attempts_text_began_behind_its_restart(owner, helpers):
     restarts = (events.restart(turn.message_id, 2, "retry"),)
     start = StartRun("second", (turn.turn_id,), 2, 1, 2.5, restarts)
     [restart] = await owner.store.start_run(owner.lease, start)
-    asked = await owner.store.ask_question(owner.lease, attrs.evolve(question("second", turn, "q-2"), attempt=2))
+    asked = await owner.store.ask_question(owner.lease, replace(question("second", turn, "q-2"), attempt=2))
     heir, _ = await successor(owner, helpers)
     adopted = await heir.store.adopt_run(heir.lease, "second")
     assert (restart.type, adopted.start_seq, asked.seq) == (EventType.RESTART, restart.seq, restart.seq + 1)

@@ -1,8 +1,8 @@
 """Opening conversations and accepting turns: the same on both stores."""
 
-import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import TurnStatus
@@ -88,14 +88,14 @@ async def test_the_same_message_is_the_same_turn(owner, helpers):
 async def test_the_same_call_again_is_the_same_turn(owner, helpers):
     new = helpers.new_turn(owner.ref, "m1")
     first = await owner.store.accept_turn(new, max_owed=10)
-    assert await owner.store.accept_turn(new, max_owed=10) == attrs.evolve(first, created=False)
+    assert await owner.store.accept_turn(new, max_owed=10) == replace(first, created=False)
 
 
 async def test_a_turn_id_belongs_to_one_message(owner, helpers):
     new = helpers.new_turn(owner.ref, "m1")
     await owner.store.accept_turn(new, max_owed=10)
     with pytest.raises(StoreRejected):
-        await owner.store.accept_turn(attrs.evolve(new, message_id="m2"), max_owed=10)
+        await owner.store.accept_turn(replace(new, message_id="m2"), max_owed=10)
     assert await owner.store.find_turn(owner.ref, "m2") is None
 
 
@@ -136,7 +136,7 @@ async def test_the_queue_is_in_order_of_acceptance(owner):
 
 async def test_payload_comes_back_as_it_was(owner, helpers):
     payload = {"a": [1, 2.5, None, True], "ü": {"deep": "\N{GRINNING FACE}", "%s": "%(x)s"}}
-    new = attrs.evolve(helpers.new_turn(owner.ref, "m1"), payload=payload, content="50% \\ ' \" \n")
+    new = replace(helpers.new_turn(owner.ref, "m1"), payload=payload, content="50% \\ ' \" \n")
     await owner.store.accept_turn(new, max_owed=10)
     turn = await owner.store.find_turn(owner.ref, "m1")
     assert (turn.payload, turn.content) == (payload, new.content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
@@ -65,7 +66,7 @@ class Hands:
             self.run(f"UPDATE turn SET status = %s, ended_at = {ended} WHERE turn_id = %s", status, turn.turn_id)
         else:
             now = self.tables.turns[turn.ref.organization_id, turn.turn_id]
-            self.tables.put_turn(attrs.evolve(now, status=TurnStatus(status)))
+            self.tables.put_turn(replace(now, status=TurnStatus(status)))
 
     def lose_conversation(self, ref: ConversationRef) -> None:
         if self.url:
@@ -95,12 +96,12 @@ async def test_a_turn_that_is_lost_comes_back_refused_and_can_be_ended(owner, ha
     owed = await owner.store.load_owed(owner.lease, limit=10)
     assert owed == [first, corrupt(lost, "there is no such turn"), last]
     assert list((await owner.store.activate(owner.ref, "h1")).owed) == owed
-    lease = attrs.evolve(owner.lease, epoch=owner.lease.epoch + 1)
+    lease = replace(owner.lease, epoch=owner.lease.epoch + 1)
     for _ in range(2):  # once more after an unknown outcome
         assert await owner.store.mend_markers(lease, [lost.turn_id])
     [one, back, other] = await owner.store.load_owed(lease, limit=10)
     assert [one, other] == [first, last]
-    stub = attrs.evolve(lost, message_id=lost.turn_id, content="", payload={}, position=0, verdict=CORRUPT)
+    stub = replace(lost, message_id=lost.turn_id, content="", payload={}, position=0, verdict=CORRUPT)
     assert back == stub
     [event] = await owner.store.finish_run(lease, failed(back))
     assert (event.seq, event.turn_id, event.data["messageId"]) == (1, lost.turn_id, lost.turn_id)
@@ -122,7 +123,7 @@ async def test_a_marker_in_another_conversation_goes_home_refused(owner, hands, 
     assert await owner.store.mend_markers(owner.lease, [turn.turn_id, mine.turn_id])
     assert await owner.store.load_owed(owner.lease, limit=10) == [mine]
     taken = await owner.store.activate(home, "h1")
-    assert taken.owed == (attrs.evolve(turn, verdict=CORRUPT),)
+    assert taken.owed == (replace(turn, verdict=CORRUPT),)
     assert await owner.store.read_events(home, 1, limit=10) == []
 
 

@@ -1,6 +1,6 @@
 """Deadlines of running turns, and taking over from an owner that lets them pass: the same on both stores."""
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.store.records import Activation, HeldElsewhere, MarkerDeadline, RequeueRun, StartRun
 
@@ -42,7 +42,7 @@ async def test_only_the_host_and_run_that_a_marker_names_move_its_deadline(owner
 async def test_who_adopts_a_run_is_told_with_what_its_provider_had_failed(owner, helpers):
     turn = await owner.accept()
     run_id = await owner.start(turn)
-    refused = attrs.evolve(deadline(owner, turn, run_id, 60), provider_failed_code="PROVIDER_QUOTA")
+    refused = replace(deadline(owner, turn, run_id, 60), provider_failed_code="PROVIDER_QUOTA")
     assert await owner.store.extend_deadlines("h1", [refused]) == {turn.turn_id}
     assert (await owner.store.adopt_run(owner.lease, run_id)).provider_failed_code == "PROVIDER_QUOTA"
     assert (await owner.store.adopt_run(owner.lease, run_id)).provider_failed_code == "PROVIDER_QUOTA", "asked again"

@@ -2,8 +2,8 @@
 
 import hashlib
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import new_id
 from lobu_actors.store.errors import StoreRejected
@@ -26,7 +26,7 @@ async def put(owner, data=b"bytes", *, direction=Direction.IN, ref=None, lives=D
 
 
 async def accept(owner, helpers, *file_ids, message_id=None, **extra):
-    turn = attrs.evolve(helpers.new_turn(owner.ref, message_id), file_ids=file_ids, **extra)
+    turn = replace(helpers.new_turn(owner.ref, message_id), file_ids=file_ids, **extra)
     return await owner.store.accept_turn(turn, max_owed=100)
 
 
@@ -114,7 +114,7 @@ async def test_output_comes_with_the_terminal_event(owner, helpers):
     turn = await owner.accept()
     run_id = await owner.start(turn)
     file_id = await put(owner, direction=Direction.OUT)
-    end = attrs.evolve(helpers.finish(run_id, turn), file_ids=(file_id,))
+    end = replace(helpers.finish(run_id, turn), file_ids=(file_id,))
     written = await owner.store.finish_run(owner.lease, end)
     [file] = await owner.store.list_files(owner.ref, limit=10)
     assert (file.file_id, file.turn_id, file.direction) == (file_id, turn.turn_id, Direction.OUT)
@@ -128,7 +128,7 @@ async def test_a_lost_lease_binds_no_output(owner, helpers):
     file_id = await put(owner, direction=Direction.OUT)
     await owner.store.declare_host_dead("h1")
     await owner.store.activate(owner.ref, await helpers.alive(owner.store, "h2"))
-    end = attrs.evolve(helpers.finish(run_id, turn), file_ids=(file_id,))
+    end = replace(helpers.finish(run_id, turn), file_ids=(file_id,))
     assert await owner.store.finish_run(owner.lease, end) is None
     assert await owner.store.find_file(owner.ref, file_id) is None
 
@@ -136,7 +136,7 @@ async def test_a_lost_lease_binds_no_output(owner, helpers):
 async def test_a_closed_conversation_has_no_files(owner, helpers, make_scene):
     other = await make_scene(owner.store)
     kept = await put(owner, ref=other.ref)
-    await owner.store.accept_turn(attrs.evolve(helpers.new_turn(other.ref), file_ids=(kept,)), max_owed=9)
+    await owner.store.accept_turn(replace(helpers.new_turn(other.ref), file_ids=(kept,)), max_owed=9)
     file_id = await put(owner)
     turn = (await accept(owner, helpers, file_id)).turn
     await owner.store.finish_run(owner.lease, helpers.finish(await owner.start(turn), turn))

@@ -1,8 +1,8 @@
 """The terminal statement and what it keeps: the same on both stores."""
 
-import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
@@ -147,7 +147,7 @@ async def test_an_empty_file_is_a_snapshot(owner, helpers):
 
 
 async def test_damage_is_noticed(owner, helpers):
-    bad = attrs.evolve(helpers.segment(b"abc"), sha256="0" * 64)
+    bad = replace(helpers.segment(b"abc"), sha256="0" * 64)
     await complete(owner, helpers, bad)
     with pytest.raises(SnapshotCorrupt):
         await owner.store.read_snapshot(owner.ref)
@@ -168,7 +168,7 @@ async def test_a_suffix_without_its_beginning_is_damage(owner, helpers):
 async def test_no_snapshot_of_a_run_that_did_not_complete(owner, helpers, status):
     turn = await owner.accept()
     run_id = await owner.start(turn)
-    end = attrs.evolve(
+    end = replace(
         helpers.finish(run_id, turn, segment=helpers.segment(b"abc")), status=status, turn_status=TurnStatus(status)
     )
     assert await owner.store.finish_run(owner.lease, end) is not None
@@ -187,6 +187,6 @@ async def test_another_generation_is_not_read(owner, helpers):
 async def test_usage_and_exit_are_taken(owner, helpers):
     turn = await owner.accept()
     run_id = await owner.start(turn)
-    end = attrs.evolve(helpers.finish(run_id, turn), usage={"tokens": 5}, exit_status="exit 0", segment=None)
+    end = replace(helpers.finish(run_id, turn), usage={"tokens": 5}, exit_status="exit 0", segment=None)
     assert await owner.store.finish_run(owner.lease, end) is not None
     assert await owner.store.start_run(owner.lease, StartRun(run_id, (turn.turn_id,), 1, None, None)) is None

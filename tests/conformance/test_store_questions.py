@@ -1,6 +1,6 @@
 """Messages that join a live run, and questions to a person: the same on both stores."""
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
@@ -82,9 +82,9 @@ async def test_a_run_that_is_over_asks_nothing(owner, helpers):
 
 
 async def test_a_message_may_ask_to_be_rejected_when_busy(owner, helpers):
-    reject = attrs.evolve(helpers.new_turn(owner.ref, "m-1"), on_busy=OnBusy.REJECT)
+    reject = replace(helpers.new_turn(owner.ref, "m-1"), on_busy=OnBusy.REJECT)
     assert isinstance(await owner.store.accept_turn(reject, max_owed=10), Accepted)
-    again = attrs.evolve(helpers.new_turn(owner.ref, "m-2"), on_busy=OnBusy.REJECT)
+    again = replace(helpers.new_turn(owner.ref, "m-2"), on_busy=OnBusy.REJECT)
     assert await owner.store.accept_turn(again, max_owed=10) == Refused("busy")
     assert await owner.store.find_turn(owner.ref, "m-2") is None
     assert isinstance(await owner.store.accept_turn(reject, max_owed=10), Accepted), "a known message is no new one"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
+from msgspec.structs import astuple, replace
 
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
@@ -40,7 +40,7 @@ async def seqs(owner) -> list[int]:
 async def test_what_is_young_stays(owner, helpers):
     await turns_that_ended(owner, helpers, 2, grow=True)
     trimmed = await trim(owner, older_than_seconds=HOUR)
-    assert not any(attrs.astuple(trimmed))
+    assert not any(astuple(trimmed))
     assert await seqs(owner) == [1, 2]
 
 
@@ -51,7 +51,7 @@ async def test_a_turn_goes_with_its_event_and_its_run(owner, helpers):
     assert await owner.store.find_turn(owner.ref, "m0") is None
     assert await seqs(owner) == []
     again = await trim(owner)
-    assert not any(attrs.astuple(again))
+    assert not any(astuple(again))
 
 
 async def test_a_batch_is_bounded_and_takes_the_oldest(owner, helpers):
@@ -82,7 +82,7 @@ async def test_nothing_that_is_owed_goes(owner, helpers):
     assert await owner.store.ask_question(owner.lease, question)
     trimmed = await trim(owner)
     # The event that a reader of the owed turns starts from, and with it its turn, stay too.
-    assert not any(attrs.astuple(trimmed))
+    assert not any(astuple(trimmed))
     assert ended.first_seq == 0
     assert await seqs(owner) == [1, 2]
     owed = await owner.store.load_owed(owner.lease, limit=10)
@@ -115,7 +115,7 @@ async def test_files_expire_with_their_turn(owner, helpers):
         await owner.store.begin_file(NewFile(owner.ref, file_id, Direction.IN, "a.txt", "text/plain", HOUR))
         await owner.store.append_chunk("acme", file_id, 0, b"x")
         await owner.store.seal_file("acme", file_id, size=1, sha256="0" * 64)
-        turn = attrs.evolve(helpers.new_turn(owner.ref, f"m{number}"), file_ids=(file_id,))
+        turn = replace(helpers.new_turn(owner.ref, f"m{number}"), file_ids=(file_id,))
         accepted = await owner.store.accept_turn(turn, max_owed=9)
         run_id = await owner.start(accepted.turn)
         await owner.store.finish_run(owner.lease, helpers.finish(run_id, accepted.turn))
@@ -188,7 +188,7 @@ async def test_the_owner_goes_on_after_a_compaction_it_knows_nothing_of(owner, h
 
 async def test_a_corrupt_snapshot_is_left_as_it_is(owner, helpers):
     turn = await owner.accept()
-    lie = attrs.evolve(helpers.segment(b"bytes"), sha256="0" * 64)
+    lie = replace(helpers.segment(b"bytes"), sha256="0" * 64)
     await owner.store.finish_run(owner.lease, helpers.finish(await owner.start(turn), turn, segment=lie))
     assert (await owner.store.compact(owner.ref)).corrupt
     [found] = await owner.store.find_trimmable(None, older_than_seconds=HOUR, max_segments=9, limit=9)
@@ -214,4 +214,4 @@ async def test_a_closed_conversation_is_emptied(owner, helpers):
 async def test_trimming_what_is_not_there(owner):
     missing = ConversationRef("acme", "echo", "missing")
     trimmed = await owner.store.trim(missing, older_than_seconds=AT_ONCE, limit=10)
-    assert not any(attrs.astuple(trimmed))
+    assert not any(astuple(trimmed))

@@ -1,7 +1,7 @@
 """Sessions beside the terminal statement: resets, and snapshots that workers post. The same on both stores."""
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import new_id
 from lobu_actors.store.records import Lease, NewSession
@@ -40,7 +40,7 @@ async def test_asked_again_a_reset_changes_nothing_more(owner, helpers):
 async def test_who_lost_the_lease_resets_and_purges_nothing(owner, helpers):
     await complete(owner, helpers, helpers.segment(b"old\n"))
     late = Lease(owner.ref, owner.lease.host_id, owner.lease.epoch - 1)
-    for lease in (late, attrs.evolve(owner.lease, host_id="h2")):
+    for lease in (late, replace(owner.lease, host_id="h2")):
         assert await owner.store.reset_session(lease, NewSession(1)) is None
         assert await owner.store.purge_snapshots(lease) is None
     assert await generation(owner) == 1

@@ -7,6 +7,7 @@ from datetime import timedelta
 import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import DeliveryStatus
@@ -81,7 +82,7 @@ async def test_a_holder_that_was_away_and_alone_takes_it_again_under_a_new_epoch
 
 async def test_given_up_it_is_free_and_its_epoch_goes_on(store, helpers):
     lease = await held(store, helpers)
-    await store.release_singleton(attrs.evolve(lease, epoch=lease.epoch + 1))
+    await store.release_singleton(replace(lease, epoch=lease.epoch + 1))
     assert await store.is_singleton_held(lease), "another epoch's release is not ours"
     await store.release_singleton(lease)
     await store.release_singleton(lease)

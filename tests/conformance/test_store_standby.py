@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import new_id
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
@@ -28,7 +28,7 @@ async def test_it_is_as_if_it_had_been_begun_by_its_owner(owner, helpers, run):
     assert (accepted.created, accepted.begun) == (True, True)
     assert (accepted.turn.status, accepted.turn.position) == (TurnStatus.QUEUED, 0)
     [owed] = await owner.store.load_owed(owner.lease, limit=9)
-    assert owed == attrs.evolve(accepted.turn, status=TurnStatus.RUNNING)
+    assert owed == replace(accepted.turn, status=TurnStatus.RUNNING)
     record = (await owner.store.activate(owner.ref, "h1")).live_run
     assert (record.run_id, record.turn_ids, record.status, record.attempt) == (
         run.run_id, (new.turn_id,), RunStatus.LIVE, 1,
@@ -42,7 +42,7 @@ async def test_it_ends_like_any_other(owner, helpers, run):
     [event] = await owner.store.finish_run(owner.lease, helpers.finish(run.run_id, accepted.turn))
     assert event.turn_id == accepted.turn.turn_id
     assert await owner.store.load_owed(owner.lease, limit=9) == []
-    assert (await accept(owner, helpers.new_turn(owner.ref), attrs.evolve(run, run_id=new_id()))).begun
+    assert (await accept(owner, helpers.new_turn(owner.ref), replace(run, run_id=new_id()))).begun
 
 
 async def test_it_goes_back_to_the_queue_like_any_other(owner, helpers, run):
@@ -63,10 +63,10 @@ async def test_what_is_owed_goes_first(owner, helpers, run):
 
 async def test_a_lease_that_is_not_held_begins_nothing(owner, helpers, run):
     for lease in (
-        attrs.evolve(owner.lease, epoch=owner.lease.epoch + 1),
-        attrs.evolve(owner.lease, host_id="h2"),
+        replace(owner.lease, epoch=owner.lease.epoch + 1),
+        replace(owner.lease, host_id="h2"),
     ):
-        accepted = await accept(owner, helpers.new_turn(owner.ref), attrs.evolve(run, lease=lease))
+        accepted = await accept(owner, helpers.new_turn(owner.ref), replace(run, lease=lease))
         assert (accepted.created, accepted.begun) == (True, False)
         await owner.store.finish_run(owner.lease, helpers.finish(None, accepted.turn))
     await owner.store.release(owner.lease)
@@ -78,7 +78,7 @@ async def test_asked_again_it_says_whether_it_has_begun(owner, helpers, run):
     await accept(owner, new, run)
     again = await accept(owner, new, run)
     assert (again.created, again.begun, again.turn.status) == (False, True, TurnStatus.RUNNING)
-    other = attrs.evolve(run, run_id=new_id())
+    other = replace(run, run_id=new_id())
     assert not (await accept(owner, new, other)).begun, "that one has not"
     assert not (await owner.store.accept_turn(new, max_owed=9)).begun
     await owner.store.finish_run(owner.lease, helpers.finish(run.run_id, again.turn))
@@ -98,5 +98,5 @@ async def test_what_is_refused_begins_nothing(owner, helpers, run):
 
 
 async def test_who_minds_others_begins_when_there_is_none(owner, helpers, run):
-    new = attrs.evolve(helpers.new_turn(owner.ref), on_busy=OnBusy.REJECT)
+    new = replace(helpers.new_turn(owner.ref), on_busy=OnBusy.REJECT)
     assert (await accept(owner, new, run)).begun

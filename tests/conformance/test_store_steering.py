@@ -1,6 +1,7 @@
 """Messages that join a run and leave it again unread: the same on both stores."""
 
 import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract.states import TurnStatus
 
@@ -38,7 +39,7 @@ async def test_nothing_leaves_a_run_that_is_over_or_under_a_lease_that_is_lost(o
     first, late = await owner.accept(), await owner.accept()
     run_id = await owner.start(first)
     assert await owner.store.join_run(owner.lease, run_id, late.turn_id)
-    stale = attrs.evolve(owner.lease, epoch=owner.lease.epoch + 1)
+    stale = replace(owner.lease, epoch=owner.lease.epoch + 1)
     assert await owner.store.leave_run(stale, run_id, (late.turn_id,)) is False
     assert await owner.store.finish_run(owner.lease, helpers.finish(run_id, first, late)) is not None
     assert await owner.store.leave_run(owner.lease, run_id, (late.turn_id,)) is True

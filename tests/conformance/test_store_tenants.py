@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.states import Role
 from lobu_actors.store.errors import StoreRejected
@@ -19,7 +19,7 @@ async def test_a_key_needs_its_organization(store):
     await store.ensure_organization("acme")
     await store.put_api_key(KEY)
     found = await store.find_api_key(KEY.key_hash)
-    assert attrs.evolve(found, created_at=None) == KEY
+    assert replace(found, created_at=None) == KEY
     assert found.created_at is not None
     assert await store.find_api_key("00") is None
 
@@ -27,7 +27,7 @@ async def test_a_key_needs_its_organization(store):
 async def test_putting_a_key_again_changes_it_but_lifts_no_revocation(store):
     await store.ensure_organization("acme")
     await store.put_api_key(KEY)
-    await store.put_api_key(attrs.evolve(KEY, label="desk", role=Role.ADMIN))
+    await store.put_api_key(replace(KEY, label="desk", role=Role.ADMIN))
     found = await store.find_api_key(KEY.key_hash)
     assert (found.label, found.role) == ("desk", Role.ADMIN)
     assert await store.revoke_api_key("acme", KEY.key_hash[:6]) == 1
@@ -41,7 +41,7 @@ async def test_a_key_of_another_organization_is_not_taken_over(store):
     for organization in ("acme", "other"):
         await store.ensure_organization(organization)
     await store.put_api_key(KEY)
-    await store.put_api_key(attrs.evolve(KEY, organization_id="other", role=Role.ADMIN))
+    await store.put_api_key(replace(KEY, organization_id="other", role=Role.ADMIN))
     found = await store.find_api_key(KEY.key_hash)
     assert (found.organization_id, found.role) == ("acme", Role.USER)
     assert await store.revoke_api_key("other", KEY.key_hash) == 0
@@ -50,16 +50,16 @@ async def test_a_key_of_another_organization_is_not_taken_over(store):
 async def test_expired_keys_are_not_found(store):
     await store.ensure_organization("acme")
     now = await store.now()
-    await store.put_api_key(attrs.evolve(KEY, expires_at=now - timedelta(seconds=1)))
+    await store.put_api_key(replace(KEY, expires_at=now - timedelta(seconds=1)))
     assert await store.find_api_key(KEY.key_hash) is None
-    await store.put_api_key(attrs.evolve(KEY, expires_at=now + timedelta(hours=1)))
+    await store.put_api_key(replace(KEY, expires_at=now + timedelta(hours=1)))
     assert await store.find_api_key(KEY.key_hash) is not None
 
 
 async def test_revoking_needs_one_match(store):
     await store.ensure_organization("acme")
     for last in "cd":
-        await store.put_api_key(attrs.evolve(KEY, key_hash="ab" * 31 + "e" + last))
+        await store.put_api_key(replace(KEY, key_hash="ab" * 31 + "e" + last))
     assert await store.revoke_api_key("acme", "zz") == 0
     assert await store.revoke_api_key("acme", "ab") == -1
     assert all(key.revoked_at is None for key in await store.list_api_keys("acme"))
@@ -76,7 +76,7 @@ async def test_agents_become_exactly_those_applied(store):
         await store.apply_agents("acme", [echo, chat])
         assert await store.list_agents("acme") == [chat, echo]
     assert await store.find_agent("acme", None) == echo
-    await store.apply_agents("acme", [attrs.evolve(chat, is_default=True)])
+    await store.apply_agents("acme", [replace(chat, is_default=True)])
     assert (await store.find_agent("acme", None)).agent_id == "chat"
     assert await store.find_agent("acme", "echo") is None
     assert {agent.agent_id: agent.disabled for agent in await store.list_agents("acme")} == {
@@ -112,9 +112,9 @@ async def test_organizations_without_a_default_agent_are_given_one_once(store):
     await store.apply_agents("left-without", [other])
     assert await store.ensure_default_agents(DEFAULT) == ["left-without", "made-by-hand"]
     assert await store.ensure_default_agents(DEFAULT) == []
-    assert await store.ensure_default_agents(attrs.evolve(DEFAULT, agent_id="another")) == []
+    assert await store.ensure_default_agents(replace(DEFAULT, agent_id="another")) == []
     for organization in ("made-by-hand", "left-without"):
-        given = attrs.evolve(DEFAULT, organization_id=organization)
+        given = replace(DEFAULT, organization_id=organization)
         assert await store.find_agent(organization, None) == await store.find_agent(organization, "echo") == given
     assert await store.find_agent("left-without", "chat") == other
     assert await store.list_agents("has-its-own") == [own]
@@ -126,13 +126,13 @@ async def test_an_agent_of_the_defaults_id_is_used_as_it_is(store):
         await store.ensure_organization(organization)
     idle = Agent("idle", "echo", "theirs", settings={"mine": True}, model="x/2")
     await store.apply_agents("idle", [idle])
-    await store.apply_agents("gone", [attrs.evolve(idle, organization_id="gone")])
+    await store.apply_agents("gone", [replace(idle, organization_id="gone")])
     await store.apply_agents("gone", [])
     owned = Agent("owned", "echo", "theirs", owner_user_id="ann")
     await store.apply_agents("owned", [owned])
     assert await store.ensure_default_agents(DEFAULT) == ["gone", "idle"]
-    assert await store.list_agents("idle") == [attrs.evolve(idle, is_default=True)]
-    assert await store.list_agents("gone") == [attrs.evolve(idle, organization_id="gone", is_default=True)]
+    assert await store.list_agents("idle") == [replace(idle, is_default=True)]
+    assert await store.list_agents("gone") == [replace(idle, organization_id="gone", is_default=True)]
     assert await store.list_agents("owned") == [owned]
 
 
@@ -141,11 +141,11 @@ async def test_the_default_moves_in_one_application(store):
     await store.ensure_organization("acme")
     agents = [Agent("acme", name, "echo") for name in ("a", "b", "c")]
     for default in ("a", "c", "b", "a"):
-        given = [attrs.evolve(agent, is_default=agent.agent_id == default) for agent in agents]
+        given = [replace(agent, is_default=agent.agent_id == default) for agent in agents]
         await store.apply_agents("acme", given)
         assert await store.list_agents("acme") == given
-    await store.apply_agents("acme", [attrs.evolve(agents[2], is_default=True)])
-    await store.apply_agents("acme", [attrs.evolve(agents[0], is_default=True)])
+    await store.apply_agents("acme", [replace(agents[2], is_default=True)])
+    await store.apply_agents("acme", [replace(agents[0], is_default=True)])
     assert (await store.find_agent("acme", None)).agent_id == "a"
 
 

@@ -1,6 +1,6 @@
 """What is known of a turn's life: the same on both stores."""
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
@@ -28,7 +28,7 @@ async def test_a_whole_life(owner, helpers):
     stage = NewEvent(EventType.CANCEL, events.cancel("worker-stopped", turn.message_id), turn_id=turn.turn_id)
     await owner.store.append_event(owner.lease, stage)
     end = helpers.finish(second, again)
-    await owner.store.finish_run(owner.lease, attrs.evolve(end, timeline=MARKS))
+    await owner.store.finish_run(owner.lease, replace(end, timeline=MARKS))
 
     found = await owner.store.read_turn_history(owner.ref, turn.turn_id)
     assert (found.turn_id, found.message_id, found.status) == (turn.turn_id, turn.message_id, TurnStatus.COMPLETED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import new_id
@@ -58,11 +59,11 @@ async def test_accepts(owners, helpers):
     await store.seal_file(with_file.ref.organization_id, file_id, size=3, sha256="x")
     turns = [helpers.new_turn(one.ref, "m1") for one in owners]
     turns[owners.index(full)] = helpers.new_turn(full.ref, "m3")
-    turns[owners.index(ill)] = attrs.evolve(helpers.new_turn(ill.ref), payload={"nul": "\0"})
-    turns[owners.index(busy)] = attrs.evolve(helpers.new_turn(busy.ref, "m2"), on_busy=OnBusy.REJECT)
+    turns[owners.index(ill)] = replace(helpers.new_turn(ill.ref), payload={"nul": "\0"})
+    turns[owners.index(busy)] = replace(helpers.new_turn(busy.ref, "m2"), on_busy=OnBusy.REJECT)
     turns[owners.index(nowhere)] = helpers.new_turn(nowhere.ref._replace(conversation_id="nowhere"))
-    turns[owners.index(with_file)] = attrs.evolve(helpers.new_turn(with_file.ref), file_ids=(file_id,))
-    turns[owners.index(file_less)] = attrs.evolve(helpers.new_turn(file_less.ref), file_ids=(new_id(),))
+    turns[owners.index(with_file)] = replace(helpers.new_turn(with_file.ref), file_ids=(file_id,))
+    turns[owners.index(file_less)] = replace(helpers.new_turn(file_less.ref), file_ids=(new_id(),))
     outcomes = await at_once([lambda turn=turn: store.accept_turn(turn, max_owed=2) for turn in turns])
     told = dict(zip((one.ref.conversation_id for one in owners), outcomes, strict=True))
     assert told.pop(full.ref.conversation_id) == Refused("full")
@@ -86,9 +87,9 @@ async def test_begins_and_ends(owners, helpers):
     late, lost, again = owners[1:4]
     await store.finish_run(late.lease, helpers.finish(None, turns[1]))
     runs = [StartRun(new_id(), (turn.turn_id,), 1, 1, 2.5) for turn in turns]
-    runs[3] = attrs.evolve(runs[3], attempt=2, restart_events=({"type": "restart", "n": 3},))
+    runs[3] = replace(runs[3], attempt=2, restart_events=({"type": "restart", "n": 3},))
     leases = [one.lease for one in owners]
-    leases[2] = attrs.evolve(lost.lease, epoch=lost.lease.epoch + 1)
+    leases[2] = replace(lost.lease, epoch=lost.lease.epoch + 1)
     begun = await at_once(
         [lambda lease=lease, run=run: store.start_run(lease, run) for lease, run in zip(leases, runs, strict=True)]
     )

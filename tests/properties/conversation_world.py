@@ -10,6 +10,7 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 
 import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract.frames import Complete, Frame
 from lobu_actors.contract.ids import ConversationRef
@@ -79,7 +80,7 @@ class World:
         at = EPOCH + timedelta(milliseconds=len(self.turns))
         turn = Turn(REF, turn_id, f"m{turn_id}", content, on_busy, {}, TurnStatus.QUEUED, 1, 0, 0, 0, at)
         if refused:
-            turn = attrs.evolve(turn, verdict=Verdict("GUARDRAIL_REJECTED", "no"))
+            turn = replace(turn, verdict=Verdict("GUARDRAIL_REJECTED", "no"))
         self.turns[turn_id] = turn
         self.owed.add(turn_id)
         if hint:
@@ -103,7 +104,7 @@ class World:
             self.live_run, self.standby_begun = self.standby, True
             self.begun.append(self.standby_turn.turn_id)
             self.begun_at_once += 1
-            self.turns[self.standby_turn.turn_id] = attrs.evolve(self.standby_turn, status=TurnStatus.RUNNING)
+            self.turns[self.standby_turn.turn_id] = replace(self.standby_turn, status=TurnStatus.RUNNING)
 
     def settle_standby(self, *, known: bool = True) -> None:
         """It is through, whether it has committed or was refused."""
@@ -132,7 +133,7 @@ class World:
         """A hint that comes twice, or long after its turn ended; it shows the turn as it was accepted."""
         if self.turns:
             turn = list(self.turns.values())[index % len(self.turns)]
-            self.tell(m.TurnAccepted(attrs.evolve(turn, status=TurnStatus.QUEUED, attempt=1, failures=0)))
+            self.tell(m.TurnAccepted(replace(turn, status=TurnStatus.QUEUED, attempt=1, failures=0)))
 
     def rot(self, index: int, contradicts: bool) -> None:
         """The row of something owed is lost, or becomes unreadable."""
@@ -300,7 +301,7 @@ class World:
         self.begun += [turn.turn_id for turn in turns]
         for turn in turns:
             now = self.turns[turn.turn_id]
-            self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING, attempt=attempt)
+            self.turns[turn.turn_id] = replace(now, status=TurnStatus.RUNNING, attempt=attempt)
         return m.RunBegun(run_id)
 
     def _reset(self, turn: Turn) -> m.Message:
@@ -318,7 +319,7 @@ class World:
         if self.live_run != run_id or now.status is not TurnStatus.QUEUED:
             return m.JoinRefused(turn)
         attempt = next(t.attempt for t in self.turns.values() if t.status is TurnStatus.RUNNING)
-        self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.RUNNING, attempt=attempt)
+        self.turns[turn.turn_id] = replace(now, status=TurnStatus.RUNNING, attempt=attempt)
         return m.RunJoined(turn)
 
     def _mend(self, turn_ids: tuple[str, ...]) -> m.Message:
@@ -327,7 +328,7 @@ class World:
         for turn_id in turn_ids:
             assert self.corrupt.pop(turn_id), "what could be ended was given to be mended"
             verdict = Verdict("MARKER_CORRUPT", "lost")
-            self.turns[turn_id] = attrs.evolve(self.turns[turn_id], status=TurnStatus.QUEUED, verdict=verdict)
+            self.turns[turn_id] = replace(self.turns[turn_id], status=TurnStatus.QUEUED, verdict=verdict)
         return MarkersMended(tuple(self._owed()))
 
     def _finish(self, effect: m.FinishTurns) -> m.Message:
@@ -336,7 +337,7 @@ class World:
             return m.LeaseLost()
         for turn_id in taken:
             self.owed.discard(turn_id)
-            self.turns[turn_id] = attrs.evolve(self.turns[turn_id], status=effect.status)
+            self.turns[turn_id] = replace(self.turns[turn_id], status=effect.status)
             self.terminals.setdefault(turn_id, []).append(effect.code or effect.status.value)
         if effect.run_id is not None:
             assert effect.run_id == self.live_run
@@ -348,7 +349,7 @@ class World:
         for turn in effect.returned:
             now = self.turns[turn.turn_id]
             assert now.status is TurnStatus.RUNNING, "what is returned was in the run"
-            self.turns[turn.turn_id] = attrs.evolve(now, status=TurnStatus.QUEUED, attempt=now.attempt + 1)
+            self.turns[turn.turn_id] = replace(now, status=TurnStatus.QUEUED, attempt=now.attempt + 1)
             assert self.turns[turn.turn_id].attempt == turn.attempt
             self.returned += 1
         return m.TurnsFinished(tuple(turn.turn_id for turn in effect.turns), effect.returned)
@@ -359,7 +360,7 @@ class World:
         self.live_run = None
         for turn in turns:
             now = self.turns[turn.turn_id]
-            self.turns[turn.turn_id] = attrs.evolve(
+            self.turns[turn.turn_id] = replace(
                 now, status=TurnStatus.QUEUED, attempt=now.attempt + 1, failures=now.failures + failed
             )
         there = (turn for turn in turns if not self.corrupt.get(turn.turn_id))  # lost rows are not given back

@@ -9,6 +9,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edge.dialects.ag_ui import AgUiStream
 from edge.dialects.encoder import Collector, Encoder, Head
@@ -179,7 +180,7 @@ def test_calls_that_the_client_is_to_carry_out(dialect: str, text: str) -> None:
 
 
 def test_a_question_that_cannot_be_answered_by_this_client_is_a_failure() -> None:
-    encoder = ChatStream(attrs.evolve(HEAD, may_ask=False), with_usage=False)
+    encoder = ChatStream(replace(HEAD, may_ask=False), with_usage=False)
     asked = Outgoing(EventType.QUESTION, events.question("q1", "go on?", None, MINE), None)
     outcome = READERS["chat"](encoder.begin() + encoder.event(asked))
     assert (outcome.end, outcome.code, outcome.text, encoder.settled) == ("error", "QUESTION_ASKED", "", False)
@@ -188,7 +189,7 @@ def test_a_question_that_cannot_be_answered_by_this_client_is_a_failure() -> Non
 @pytest.mark.parametrize("final", ["before and behind", "before and begun anew", "short"])
 def test_behind_an_answer_only_what_is_new_is_shown(final: str) -> None:
     """The earlier response showed `before`; a text that is shorter than that is another one."""
-    encoder = ChatStream(attrs.evolve(HEAD, before=6), with_usage=False)
+    encoder = ChatStream(replace(HEAD, before=6), with_usage=False)
     raw = encoder.begin() + encoder.event(
         Outgoing(EventType.COMPLETE, events.complete(MINE, [MINE], final, None, NOW), None)
     )

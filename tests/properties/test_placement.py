@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import HostState
@@ -47,7 +47,7 @@ def test_a_moved_conversation_is_not_moved_on(accepting: str, hosts: list[HostLo
     """With it counted, the host that got it keeps it: nothing goes back and forth."""
     chosen = place(accepting, hosts)
     if chosen not in (None, accepting):
-        after = [attrs.evolve(load, runs=load.runs + (load.host_id == chosen)) for load in hosts]
+        after = [replace(load, runs=load.runs + (load.host_id == chosen)) for load in hosts]
         assert place(chosen, after) == chosen
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store import records as r
@@ -71,8 +72,8 @@ class TwinCalls:
             return "a time"
         if isinstance(value, list | tuple):
             return [self._comparable(one) for one in value if not self._is_elsewhere(one)]
-        if attrs.has(type(value)):
-            fields = {name: getattr(value, name) for name in attrs.fields_dict(type(value)) if name not in _TIMES}
+        if isinstance(value, msgspec.Struct):
+            fields = {name: getattr(value, name) for name in value.__struct_fields__ if name not in _TIMES}
             return {name: self._comparable(one) for name, one in fields.items()} | {"is": type(value).__name__}
         return value
 

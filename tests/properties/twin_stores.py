@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
@@ -113,7 +114,7 @@ class Twins(FileOperations, TenantOperations):
         """A message or a turn id that is known already."""
         if self.turns:
             old = newest(self.turns, a)
-            new = attrs.evolve(old, turn_id=self.fresh("t")) if b % 2 else attrs.evolve(old, message_id=self.fresh("m"))
+            new = replace(old, turn_id=self.fresh("t")) if b % 2 else replace(old, message_id=self.fresh("m"))
             await self.write("accept_turn", new, max_owed=100)
 
     async def op_mark_closing(self, a: int, b: int, c: int) -> None:

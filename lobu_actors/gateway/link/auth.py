@@ -10,13 +10,12 @@ from __future__ import annotations
 import secrets
 from typing import Protocol
 
-import attrs
+import msgspec
 
 TOKEN_SECONDS = 60  # from making a token to its being checked; clocks of two hosts may differ by some more
 
 
-@attrs.frozen
-class HostClaims:
+class HostClaims(msgspec.Struct, frozen=True):
     sender: str
     receiver: str
     nonce: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-import attrs
+import msgspec
 import structlog
 import trio
 
@@ -27,8 +27,7 @@ WORST_LINKS = 16  # told one by one; more would make each renewal of a host's ro
 FindPeers = Callable[[str], Awaitable[list[Peer]]]
 
 
-@attrs.frozen
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     client: LinkClient
     scope: trio.CancelScope
 

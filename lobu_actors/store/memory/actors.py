@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.events import DURABLE_EVENTS, TERMINAL_EVENTS, Data, EventType, closed
@@ -88,7 +88,7 @@ class ActorPart(Part):
             if terminal is not None:
                 del self.tables.markers[organization, marker.turn_id]
                 if turn is not None and turn.status not in TERMINAL_TURN_STATUSES:
-                    self.tables.put_turn(attrs.evolve(turn, status=_STATUS_OF[terminal.type]))
+                    self.tables.put_turn(replace(turn, status=_STATUS_OF[terminal.type]))
             elif turn is None:
                 if (lease.ref, marker.turn_id) not in self.tables.turn_of_message:
                     self.tables.put_turn(
@@ -100,7 +100,7 @@ class ActorPart(Part):
                     )  # fmt: skip
             elif turn.ref != lease.ref:
                 marker.ref = turn.ref
-                self.tables.put_turn(attrs.evolve(turn, verdict=refused))
+                self.tables.put_turn(replace(turn, verdict=refused))
         return True
 
     async def start_run(self, lease: Lease, run: StartRun) -> list[Event] | None:
@@ -166,7 +166,7 @@ class ActorPart(Part):
             again = known is not None and known.record.status is RunStatus.REQUEUED and known.ended_epoch == lease.epoch
             return list(self._turns_still_owed(lease, run.turn_ids)) if again else None
         for row in live:
-            row.record = attrs.evolve(row.record, status=RunStatus.REQUEUED)
+            row.record = replace(row.record, status=RunStatus.REQUEUED)
             row.ended_epoch, row.error_code, row.exit_status = lease.epoch, run.error_code, run.exit_status
             row.timeline, row.ended_at = tuple(run.timeline), self.tables.now()
         for turn in self._turns_still_owed(lease, run.turn_ids):
@@ -174,7 +174,7 @@ class ActorPart(Part):
             marker.host_id = marker.run_id = marker.deadline = marker.provider_failed_code = None
             if turn.status is TurnStatus.RUNNING:
                 self.tables.put_turn(
-                    attrs.evolve(
+                    replace(
                         turn,
                         status=TurnStatus.QUEUED,
                         attempt=turn.attempt + 1,
@@ -196,9 +196,9 @@ class ActorPart(Part):
         marker = self.tables.markers.get((organization, turn_id))
         if turn.status is TurnStatus.QUEUED and marker is not None:
             attempt = run.record.attempt
-            self.tables.put_turn(attrs.evolve(turn, status=TurnStatus.RUNNING, attempt=attempt, error_code=None))
+            self.tables.put_turn(replace(turn, status=TurnStatus.RUNNING, attempt=attempt, error_code=None))
             marker.host_id, marker.run_id = lease.host_id, run_id
-            run.record = attrs.evolve(run.record, turn_ids=(*run.record.turn_ids, turn_id))
+            run.record = replace(run.record, turn_ids=(*run.record.turn_ids, turn_id))
         return marker is not None and marker.run_id == run_id
 
     async def leave_run(self, lease: Lease, run_id: str, turn_ids: tuple[str, ...]) -> bool:
@@ -212,10 +212,10 @@ class ActorPart(Part):
             if marker is None or marker.run_id != run_id or turn_id == run.record.turn_ids[0]:
                 continue
             marker.host_id = marker.run_id = marker.deadline = marker.provider_failed_code = None
-            run.record = attrs.evolve(run.record, turn_ids=tuple(t for t in run.record.turn_ids if t != turn_id))
+            run.record = replace(run.record, turn_ids=tuple(t for t in run.record.turn_ids if t != turn_id))
             turn = self.tables.turns.get((lease.ref.organization_id, turn_id))
             if turn is not None:
-                again = attrs.evolve(turn, status=TurnStatus.QUEUED, attempt=turn.attempt + 1)
+                again = replace(turn, status=TurnStatus.QUEUED, attempt=turn.attempt + 1)
                 self.tables.put_turn(again)
         return True
 
@@ -227,7 +227,7 @@ class ActorPart(Part):
         if row is None or not self.tables.holds(lease):
             return None
         for known, epoch in row.events:
-            if epoch == lease.epoch and _as_new(known) == attrs.evolve(event, data=as_stored(event.data)):
+            if epoch == lease.epoch and _as_new(known) == replace(event, data=as_stored(event.data)):
                 return known
         return self._append(row, lease, event)
 
@@ -301,7 +301,7 @@ class ActorPart(Part):
         for marker in taken:
             turn = self.tables.turns.get((marker.ref.organization_id, marker.turn_id))
             if turn is not None:
-                self.tables.put_turn(attrs.evolve(turn, status=run.turn_status, error_code=run.error_code))
+                self.tables.put_turn(replace(turn, status=run.turn_status, error_code=run.error_code))
             del self.tables.markers[marker.ref.organization_id, marker.turn_id]
 
     def _end_runs(self, lease: Lease, run: FinishRun, run_ids: set[str | None]) -> None:
@@ -310,7 +310,7 @@ class ActorPart(Part):
             run_id = row.record.run_id
             left = run.run_id is None and any(m.run_id == run_id for m in self.tables.owed(lease.ref))
             if run_id in run_ids and not left:
-                row.record = attrs.evolve(row.record, status=run.status)
+                row.record = replace(row.record, status=run.status)
                 row.ended_epoch, row.error_code, row.exit_status = lease.epoch, run.error_code, run.exit_status
                 row.usage, row.timeline = run.usage, tuple(run.timeline)
                 row.ended_at = self.tables.now()

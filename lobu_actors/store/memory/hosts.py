@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, HostState
@@ -160,7 +160,7 @@ class HostPart(Part):
 
     async def list_newest_hosts(self, *, limit: int) -> list[Host]:
         counted = await self.list_hosts()
-        return [attrs.evolve(host, leases=0, epochs=0, queued=0, running=0) for host in counted[:limit]]
+        return [replace(host, leases=0, epochs=0, queued=0, running=0) for host in counted[:limit]]
 
     async def find_owed(self, host_id: str, *, limit: int, older_than_seconds: float) -> list[Owed]:
         await pass_checkpoint()

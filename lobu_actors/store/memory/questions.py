@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
@@ -53,7 +53,7 @@ class QuestionPart(ActorPart):
             return None
         if not self.tables.holds(lease):
             return None
-        run.record = attrs.evolve(run.record, host_id=lease.host_id, epoch=lease.epoch)
+        run.record = replace(run.record, host_id=lease.host_id, epoch=lease.epoch)
         codes: list[str] = []
         for marker in self.tables.owed(lease.ref):
             if marker.run_id == run_id:
@@ -76,7 +76,7 @@ class QuestionPart(ActorPart):
             return False
         if not self.tables.holds(lease):
             return False
-        run.record = attrs.evolve(run.record, cancel_requested=True)
+        run.record = replace(run.record, cancel_requested=True)
         return True
 
     async def answer_question(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.contract.events import TERMINAL_EVENTS
 from lobu_actors.contract.states import DeliveryStatus
@@ -78,10 +78,10 @@ class SingletonPart(Part):
         key = (lease.name.organization_id, lease.name.key, delivery.delivery_id)
         known = self.tables.deliveries.get(key)
         if known is None:
-            stored = attrs.evolve(delivery, address=as_stored(delivery.address))
+            stored = replace(delivery, address=as_stored(delivery.address))
             self.tables.deliveries[key] = DeliveryRow(stored, self.tables.next_time())
         elif known.status is DeliveryStatus.OWED and known.parts_sent == 0 and delivery.notice is not None:
-            known.delivery = attrs.evolve(known.delivery, notice=delivery.notice)
+            known.delivery = replace(known.delivery, notice=delivery.notice)
         return True
 
     async def find_owed_deliveries(self, name: SingletonName, *, limit: int) -> list[OwedDelivery]:

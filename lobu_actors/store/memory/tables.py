@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import Alone, DeliveryStatus, HostState, RunStatus, TurnStatus
@@ -206,7 +207,7 @@ class Tables:
         organization = lease.ref.organization_id
         for turn_id in run.turn_ids:
             turn, marker = self.turns[organization, turn_id], self.markers[organization, turn_id]
-            self.put_turn(attrs.evolve(turn, status=TurnStatus.RUNNING, attempt=run.attempt, error_code=None))
+            self.put_turn(replace(turn, status=TurnStatus.RUNNING, attempt=run.attempt, error_code=None))
             marker.host_id, marker.run_id = lease.host_id, run.run_id
         record = RunRecord(
             run.run_id, run.turn_ids, RunStatus.LIVE, lease.host_id, lease.epoch, run.attempt, run.worker_pid,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
+from msgspec.structs import replace
 
 from lobu_actors.store.errors import StoreRejected
 from lobu_actors.store.memory.tables import Part, as_stored, pass_checkpoint
@@ -23,9 +23,9 @@ class TenantPart(Part):
         known = self.tables.api_keys.get(key.key_hash)
         if known is None:
             self._require_organization(key.organization_id)
-            key = attrs.evolve(key, created_at=self.tables.next_time(), revoked_at=None)
+            key = replace(key, created_at=self.tables.next_time(), revoked_at=None)
         elif known.organization_id == key.organization_id:
-            key = attrs.evolve(known, label=key.label, role=key.role, expires_at=key.expires_at)
+            key = replace(known, label=key.label, role=key.role, expires_at=key.expires_at)
         else:
             return
         self.tables.api_keys[key.key_hash] = key
@@ -51,7 +51,7 @@ class TenantPart(Part):
         ]
         if len(matching) == 1:
             key = matching[0]
-            keys[key.key_hash] = attrs.evolve(key, revoked_at=key.revoked_at or self.tables.now())
+            keys[key.key_hash] = replace(key, revoked_at=key.revoked_at or self.tables.now())
         return len(matching) if len(matching) <= 1 else -1
 
     async def apply_agents(self, organization_id: str, agents: Sequence[Agent]) -> None:
@@ -64,7 +64,7 @@ class TenantPart(Part):
         given = {agent.agent_id for agent in agents}
         for (organization, agent_id), agent in list(self.tables.agents.items()):
             if organization == organization_id and agent_id not in given and not agent.disabled:
-                self.tables.agents[organization, agent_id] = attrs.evolve(agent, disabled=True, is_default=False)
+                self.tables.agents[organization, agent_id] = replace(agent, disabled=True, is_default=False)
         for agent in agents:
             self.tables.agents[organization_id, agent.agent_id] = _stored(agent, organization_id)
 
@@ -76,7 +76,7 @@ class TenantPart(Part):
             place = (organization_id, agent.agent_id)
             stored = agents.get(place) or _stored(agent, organization_id)
             if stored.owner_user_id is None:
-                agents[place] = attrs.evolve(stored, is_default=True, disabled=False)
+                agents[place] = replace(stored, is_default=True, disabled=False)
                 given.append(organization_id)
         return given
 
@@ -98,6 +98,6 @@ class TenantPart(Part):
 
 
 def _stored(agent: Agent, organization_id: str) -> Agent:
-    return attrs.evolve(
+    return replace(
         agent, organization_id=organization_id, settings=as_stored(agent.settings), policy=as_stored(agent.policy)
     )

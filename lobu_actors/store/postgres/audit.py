@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import msgspec
 
 from lobu_actors.store.driver import Connection, Row
 from lobu_actors.store.pool import Pool
@@ -30,8 +31,7 @@ _LEAST = -(2**63)  # before every number
 Params = dict[str, Any]
 
 
-@attrs.frozen
-class Walk:
+class Walk(msgspec.Struct, frozen=True):
     """`page` names the query that finds a batch's end; `start` is a key before the first row's."""
 
     page: str
@@ -40,8 +40,7 @@ class Walk:
     batch: int = BATCH_ROWS
 
 
-@attrs.frozen
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """`name` is the query's without `audit_`, and the name under which its rows are reported."""
 
     invariant: str
@@ -49,8 +48,7 @@ class Check:
     walk: Walk
 
 
-@attrs.frozen
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One broken promise: the row, and which check found it."""
 
     invariant: str

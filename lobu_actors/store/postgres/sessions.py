@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+from msgspec.structs import asdict
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.postgres.rows import Part, lease_params, ref_params
@@ -13,7 +13,7 @@ class SessionPart(Part):
     """Implements `protocol.SessionStore`."""
 
     async def reset_session(self, lease: Lease, session: NewSession) -> int | None:
-        params = lease_params(lease) | attrs.asdict(session)
+        params = lease_params(lease) | asdict(session)
         rows = await self.write("reset_session_if_lease_held", params)
         if not rows:
             rows = await self.read("find_later_generation", params)

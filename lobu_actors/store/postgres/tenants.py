@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import attrs
+from msgspec.structs import asdict
 
 from lobu_actors.store.driver import Row
 from lobu_actors.store.postgres.rows import Params, Part, to_agent, to_api_key, to_json
@@ -46,7 +46,7 @@ class TenantPart(Part):
         return int(matching) if matching <= 1 else -1
 
     async def apply_agents(self, organization_id: str, agents: Sequence[Agent]) -> None:
-        given = [attrs.asdict(agent, recurse=False) for agent in agents]
+        given = [asdict(agent) for agent in agents]
         await self._write_agents("apply_agents", {"organization_id": organization_id, "agents": to_json(given)})
 
     async def ensure_default_agents(self, agent: Agent) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-import attrs
+import msgspec
 
 from lobu_actors.contract.ids import ConversationRef, conversation_key
 from lobu_actors.contract.text import storable
@@ -40,8 +40,7 @@ class BadUpdate(Exception):
     """Not an update: it has no id, so it cannot even be skipped."""
 
 
-@attrs.frozen
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """One message to the bot. Where `meaning` is NOTHING, only `update_id` says something."""
 
     update_id: int

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from edge.auth import Principal
 from edge.tenancy import may_use_agent
@@ -60,7 +60,7 @@ async def test_an_owner_of_the_same_name_in_another_organization_is_another(serv
     assert (await open_one(server, key, agentId="hers")).status_code == 404
     await server.world.store.apply_agents(
         "rival",
-        [Agent("rival", "echo", "echo", is_default=True), attrs.evolve(HERS, organization_id="rival")],
+        [Agent("rival", "echo", "echo", is_default=True), replace(HERS, organization_id="rival")],
     )
     assert (await open_one(server, key, agentId="hers")).json()["agentId"] == "hers_ann_rival"
 
@@ -70,7 +70,7 @@ def test_another_organizations_agent_is_nobodys_here() -> None:
     for role in Role:
         principal = Principal("rival", "ann", role)
         assert not may_use_agent(principal, HERS)
-        assert not may_use_agent(principal, attrs.evolve(HERS, owner_user_id=None))
+        assert not may_use_agent(principal, replace(HERS, owner_user_id=None))
 
 
 async def test_a_conversation_stays_its_users_when_its_agent_goes_to_another(server: Running, bobs_key: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
@@ -232,7 +233,7 @@ async def test_what_is_told_is_what_was_written_through_cuts(pair: Pair) -> None
         writer.end_text()
         await until(lambda: feed.text is None)
         assert feed.items[-1].event == event
-        writer.durable(attrs.evolve(event, seq=4, data={"finalText": "x" * wire.MAX_EVENT_BYTES}))
+        writer.durable(replace(event, seq=4, data={"finalText": "x" * wire.MAX_EVENT_BYTES}))
         await until(lambda: not (feed.last_seq < 4))
         assert feed.items[-1].event == event, "too long to be told: it is in the log"
 

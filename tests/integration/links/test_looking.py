@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.gateway.link import router, wire
 from lobu_actors.gateway.status import ActorStatus, HostStatus, Latencies, Node
@@ -28,7 +29,7 @@ ANY = HostStatus(
 
 
 def status(host: LinkedHost) -> HostStatus:
-    return msgspec.structs.replace(ANY, host_id=host.host_id)
+    return replace(ANY, host_id=host.host_id)
 
 
 async def test_every_host_tells_of_itself_and_is_asked_about_one_organization() -> None:

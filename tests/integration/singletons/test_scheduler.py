@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import attrs
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.store.records import Accepted, NewTurn, Refused
 from lobu_actors.store.singleton_records import SingletonLease
@@ -78,7 +78,7 @@ async def test_a_new_watcher_makes_up_for_nothing(world: World) -> None:
 
 async def test_another_schedule_begins_anew(world: World) -> None:
     await set_back(world, YEARLY, timedelta(days=366))
-    changed = attrs.evolve(YEARLY, schedule=Schedule("0 0 2 1 *"))
+    changed = replace(YEARLY, schedule=Schedule("0 0 2 1 *"))
     await world.run(scheduler(world, await world.host("h1"), changed))
     await trio.sleep(1)
     assert await keys(world) == []

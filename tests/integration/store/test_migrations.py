@@ -2,9 +2,9 @@
 
 import hashlib
 
-import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.store import migrate as module
 from lobu_actors.store.driver import open_connection
@@ -112,7 +112,7 @@ SUMS = [(migration.name, hashlib.sha256(migration.statements).hexdigest()) for m
 def edit(monkeypatch, version):
     """The program's file of this version is another one from now on."""
     known = known_migrations()
-    known[version - 1] = attrs.evolve(known[version - 1], statements=known[version - 1].statements + b"\n")
+    known[version - 1] = replace(known[version - 1], statements=known[version - 1].statements + b"\n")
     monkeypatch.setattr(module, "known_migrations", lambda: known)
 
 

@@ -7,6 +7,7 @@ import attrs
 import psycopg
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract import events
 from lobu_actors.contract.events import TERMINAL_EVENTS, EventType
@@ -250,7 +251,7 @@ class Load:
             requeue = RequeueRun(start.run_id, start.turn_ids, failed=True)
             [turn] = await self.ask(lambda: self.store.requeue_run(self.lease, requeue))
             assert turn.attempt == 2
-            start = attrs.evolve(start, run_id=new_id(), attempt=2)
+            start = replace(start, run_id=new_id(), attempt=2)
             assert await self.ask(lambda: self.store.start_run(self.lease, start)) == []
         question = NewEvent(EventType.QUESTION, {"questionId": turn.turn_id})
         assert (await self.ask(lambda: self.store.append_event(self.lease, question))).data == question.data

@@ -10,11 +10,11 @@ import sys
 import time
 from functools import partial
 
-import attrs
 import psutil
 import pytest
 import structlog.testing
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.frames import Complete, Delta
 from lobu_actors.contract.ids import ConversationRef
@@ -147,7 +147,7 @@ async def test_another_process_with_the_workers_number_is_not_adopted(lives, wai
         run = await first.begin("echo", "sleep 1000")
         first.die()
     async with lives() as second:
-        assert not second.adopt(attrs.evolve(run, worker_started_at=run.worker_started_at + 1))
+        assert not second.adopt(replace(run, worker_started_at=run.worker_started_at + 1))
         await wait_for_end(run.worker_pid)
 
 

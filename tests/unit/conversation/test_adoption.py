@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import CANCELLED, RUN_UNKNOWN, TEXT_OFFSET, Complete, Delta, Fail, Heartbeat, Reattach
@@ -23,7 +23,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 TURN = Turn(REF, "t1", "m1", "hi", OnBusy.ENQUEUE, {}, TurnStatus.RUNNING, 1, 0, 0, 0, AT)
 RECORD = RunRecord("r1", ("t1",), RunStatus.LIVE, "h", 1, 1, 7, 2.5)
 WORKER = WorkerState("w1", WorkerPhase.READY, frozenset({"cancel", "ask", "reattach", TEXT_OFFSET}), 7, 2.5)
-PLAIN = attrs.evolve(WORKER, capabilities=WORKER.capabilities - {TEXT_OFFSET})
+PLAIN = replace(WORKER, capabilities=WORKER.capabilities - {TEXT_OFFSET})
 NEW = State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True)
 
 
@@ -80,9 +80,9 @@ def test_a_provider_that_had_failed_is_still_what_the_client_is_told():
 @pytest.mark.parametrize(
     ("worker", "record", "owed"),
     [
-        (attrs.evolve(WORKER, capabilities=frozenset({"cancel", TEXT_OFFSET})), RECORD, (TURN,)),
-        (WORKER, attrs.evolve(RECORD, turn_ids=("t1", "t2")), (TURN,)),
-        (WORKER, RECORD, (attrs.evolve(TURN, status=TurnStatus.QUEUED),)),
+        (replace(WORKER, capabilities=frozenset({"cancel", TEXT_OFFSET})), RECORD, (TURN,)),
+        (WORKER, replace(RECORD, turn_ids=("t1", "t2")), (TURN,)),
+        (WORKER, RECORD, (replace(TURN, status=TurnStatus.QUEUED),)),
     ],
 )
 def test_what_cannot_go_on_ends_its_worker_first(worker, record, owed):
@@ -103,7 +103,7 @@ def test_a_turn_that_never_reached_its_worker_is_sent_and_asked_for():
     assert effects == [m.Dropped("before reattach"), m.ShowText("hello")]
 
 
-@pytest.mark.parametrize(("worker", "turn"), [(PLAIN, TURN), (WORKER, attrs.evolve(TURN, payload={FILES_KEY: ["f"]}))])
+@pytest.mark.parametrize(("worker", "turn"), [(PLAIN, TURN), (WORKER, replace(TURN, payload={FILES_KEY: ["f"]}))])
 def test_a_turn_that_cannot_be_sent_again_goes_back_with_no_failure(worker, turn):
     state, _ = adopted(worker, turn)
     state, effects = say(state, Fail(run_id="r1", code=RUN_UNKNOWN))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
@@ -65,7 +65,7 @@ def test_what_contradicts_other_rows_is_mended_first_and_then_refused_as_any_oth
     first, second, sound = lost(1), lost(2), turn(3)
     state, effects = tell(STATE, m.Recovered((first, second, sound)))
     assert effects == [note(first), note(second), MendMarkers(("t1", "t2")), END_RUNS, m.StartWorker()]
-    back = attrs.evolve(turn(1), verdict=Verdict("MARKER_CORRUPT", SENTENCE))
+    back = replace(turn(1), verdict=Verdict("MARKER_CORRUPT", SENTENCE))
     state, effects = tell(state, MarkersMended((back, second, sound)), m.TurnsRequeued(()))
     [ended] = effects
     assert isinstance(ended, m.FinishTurns)
@@ -76,7 +76,7 @@ def test_what_contradicts_other_rows_is_mended_first_and_then_refused_as_any_oth
 
 @pytest.mark.parametrize("rule", ["retry", "fail"])
 def test_a_lost_run_of_others_is_judged_as_ever(rule: str) -> None:
-    state = attrs.evolve(STATE, failure=FailurePolicy(host_lost=rule))
+    state = replace(STATE, failure=FailurePolicy(host_lost=rule))
     running = turn(2, TurnStatus.RUNNING)
     _, effects = tell(state, m.Recovered((unreadable(1), running)))
     assert effects[:2] == [note(unreadable(1)), end(unreadable(1))]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.frames import Answer, Ask, Complete, Delta, Fail, Heartbeat, Status
 from lobu_actors.contract.ids import ConversationRef
@@ -31,11 +31,11 @@ def turn(number: int = 1, **changes: object) -> Turn:
     made = Turn(
         REF, f"t{number}", f"m{number}", "hi", OnBusy.ENQUEUE, {}, TurnStatus.QUEUED, 1, 0, 0, 0, accepted_at=at
     )
-    return attrs.evolve(made, **changes)
+    return replace(made, **changes)
 
 
 def fresh(**changes: object) -> State:
-    return attrs.evolve(State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True), **changes)
+    return replace(State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True), **changes)
 
 
 def tell(state: State, *messages: m.Message, now: float = START) -> tuple[State, list[m.Effect]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, RunStatus, TurnStatus
@@ -59,7 +59,7 @@ def test_it_ends_at_once_beside_a_live_run(on_busy: OnBusy) -> None:
 
 
 def test_its_event_tells_the_verdicts_context() -> None:
-    refused = attrs.evolve(turn(1), verdict=Verdict("NO_MODEL_CONFIGURED", "None.", {"settingsUrl": "/ops"}))
+    refused = replace(turn(1), verdict=Verdict("NO_MODEL_CONFIGURED", "None.", {"settingsUrl": "/ops"}))
     _, [ended] = tell(State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True), m.TurnAccepted(refused))
     assert isinstance(ended, m.FinishTurns)
     assert (ended.code, ended.error, ended.context) == ("NO_MODEL_CONFIGURED", "None.", {"settingsUrl": "/ops"})
@@ -75,18 +75,18 @@ def test_after_recovery_each_ends_with_its_own_sentence_and_the_rest_goes_on() -
 
 def test_it_ends_while_draining_and_without_an_agent() -> None:
     state = State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=False)
-    for base in (state, attrs.evolve(state, draining=True, has_agent=True)):
+    for base in (state, replace(state, draining=True, has_agent=True)):
         _, effects = tell(base, m.TurnAccepted(turn(1, "No.")))
         assert effects[0] == end(turn(1, "No."))
         assert effects[1:] == ([ReleaseLease(owes=False)] if base.draining else [])
 
 
 def test_a_message_with_files_waits_for_a_run_of_its_own() -> None:
-    brings = attrs.evolve(turn(2, on_busy=OnBusy.STEER), payload={"files": [{"name": "a"}]})
+    brings = replace(turn(2, on_busy=OnBusy.STEER), payload={"files": [{"name": "a"}]})
     state, effects = tell(running(), m.TurnAccepted(brings))
     assert effects == []
     assert state.queue == (brings,)
-    _, effects = tell(running(), m.TurnAccepted(attrs.evolve(brings, payload={})))
+    _, effects = tell(running(), m.TurnAccepted(replace(brings, payload={})))
     assert isinstance(effects[0], m.JoinRun)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Cancel
@@ -54,7 +54,7 @@ def tell(state: State, *told: m.Message, now: float = NOW) -> tuple[State, list[
 
 
 def fresh(**changes: object) -> State:
-    return attrs.evolve(State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True), **changes)
+    return replace(State(REF, Deadlines(), FailurePolicy(), Limits(), has_agent=True), **changes)
 
 
 def running() -> State:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import attrs
 import pytest
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import OnBusy, TurnStatus
@@ -30,7 +30,7 @@ def test_it_holds_the_messages_with_their_further_fields_and_ids_that_cannot_be_
 def test_a_run_without_a_place_is_refused(name: str) -> None:
     ref = ConversationRef(**{"organization_id": "org", "agent_id": "a", "conversation_id": "c", name: ""})
     with pytest.raises(UnguardedRun):
-        turn_frame(ref, "r1", (attrs.evolve(TURN, ref=ref),), 1, run_token="token")
+        turn_frame(ref, "r1", (replace(TURN, ref=ref),), 1, run_token="token")
 
 
 def test_a_run_without_id_token_or_turns_is_refused() -> None:
@@ -44,4 +44,4 @@ def test_a_run_without_id_token_or_turns_is_refused() -> None:
 
 def test_another_conversations_turn_is_refused() -> None:
     with pytest.raises(UnguardedRun):
-        turn_frame(REF, "r1", (attrs.evolve(TURN, ref=ConversationRef("rival", "echo", "k")),), 1, run_token="token")
+        turn_frame(REF, "r1", (replace(TURN, ref=ConversationRef("rival", "echo", "k")),), 1, run_token="token")

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from edge.accepting import Acceptance
 from edge.settings import EdgeSettings
@@ -143,7 +144,7 @@ async def test_an_answer_that_stays_lost_is_said_to_be_so(scene: Scene, then: St
     "fields", [{"content": "/new"}, {"verdict": Verdict("GUARDRAIL_REJECTED", "no")}, {"file_ids": ("f",)}]
 )
 async def test_what_no_worker_gets_as_it_is_leaves_it_where_it_is(scene: Scene, fields: dict[str, Any]) -> None:
-    turn = attrs.evolve(NewTurn(scene.ref, new_id(), new_id(), "hello"), **fields)
+    turn = replace(NewTurn(scene.ref, new_id(), new_id(), "hello"), **fields)
     scene.store.before = [StoreRejected("enough")]
     with pytest.raises(StoreRejected):
         await scene.acceptance.accept(turn)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from edge.lookers import GONE_SECONDS, MOST_SECONDS, SHOWN_HOSTS, House, Looker, Lookers, Paced
 from edge.settings import EdgeSettings
@@ -48,7 +48,7 @@ class Asked:
 
     async def list_newest_hosts(self, *, limit: int) -> list[Host]:
         await trio.lowlevel.checkpoint()
-        return [attrs.evolve(one, leases=0, epochs=0) for one in self.hosts[:limit]]
+        return [replace(one, leases=0, epochs=0) for one in self.hosts[:limit]]
 
     async def look(self, organization_id: str) -> list[Any]:
         await trio.lowlevel.checkpoint()
@@ -156,7 +156,7 @@ async def test_leases_are_as_the_hosts_say_now_and_counts_as_they_were(
     ]
     house = House(asked, asked, 1.0, "acme", sees_hosts=True)  # type: ignore[arg-type]
     number, _ = await house.after(0)
-    asked.hosts = [attrs.evolve(one, expires_in_seconds=6.0, leases=0) for one in asked.hosts[:2]]
+    asked.hosts = [replace(one, expires_in_seconds=6.0, leases=0) for one in asked.hosts[:2]]
     number, frame = await house.after(number)
     assert told(frame)["leases"][0]["expiresInSeconds"] == 3.9, "5.0 a second ago"
     _, frame = await house.after(number)
