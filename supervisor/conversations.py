@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, KeysView
 from contextlib import AbstractContextManager, suppress
-from functools import partial
 
 import structlog
 import trio
@@ -186,12 +185,7 @@ class Conversations:
                 log.warning("goes on with its former agent", conversation=ref.conversation_id, error=str(error))
 
     def _actor(self, ref: ConversationRef) -> ConversationActor:
-        return ConversationActor(
-            ref,
-            self._env,
-            put_self=partial(self._registry.put, ref),
-            tell_self=partial(self._registry.tell, ref),
-        )
+        return ConversationActor(ref, self._env, self._registry)
 
     def _hint(self, ref: ConversationRef, message: Message) -> None:
         try:

@@ -7,7 +7,6 @@ the next message takes the lease anew. It gives the lease back when it is passiv
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -22,7 +21,6 @@ from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.decide import decide
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest
 from lobu_actors.conversation.environment import Environment
-from lobu_actors.conversation.policy import Deadlines, FailurePolicy
 from lobu_actors.conversation.standby_messages import LookAtStandby, StandbySettled, StandbyTaken
 from lobu_actors.conversation.standing_by import stands_by
 from lobu_actors.conversation.state import Moment, RunPhase, State, WorkerPhase, WorkerState
@@ -30,6 +28,7 @@ from lobu_actors.conversation.worker_port import Adopted, Worker, WorkerGone, Wo
 from lobu_actors.gateway.standby import Standby
 from lobu_actors.runtime.actor import Actor
 from lobu_actors.runtime.errors import ActorStopped, MailboxFull
+from lobu_actors.runtime.registry import Registry
 from lobu_actors.runtime.timers import Timer
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Activation, HeldElsewhere, Lease
@@ -42,20 +41,14 @@ TICK_AGAIN_SECONDS = 0.1
 
 
 class ConversationActor(Actor[m.Message]):
-    """`put_self` puts a message into this actor's own mailbox, waiting for room; `tell_self` raises MailboxFull."""
+    """`actors` is the registry that it lives in, through which it writes to itself."""
 
     def __init__(
-        self,
-        ref: ConversationRef,
-        environment: Environment,
-        *,
-        put_self: Callable[[m.Message], Awaitable[None]],
-        tell_self: Callable[[m.Message], None],
+        self, ref: ConversationRef, environment: Environment, actors: Registry[ConversationRef, m.Message]
     ) -> None:
         self._ref = ref
         self._env = environment
-        self._put_self = put_self
-        self._tell_self = tell_self
+        self._actors = actors
         self._state: State | None = None
         self._effects: Effects | None = None
         self._lease: Lease | None = None
@@ -181,13 +174,13 @@ class ConversationActor(Actor[m.Message]):
         if self._ended or standby is not self._standby:
             return False
         with suppress(MailboxFull):  # else it looks when it comes to the next of so many
-            self._tell_self(LookAtStandby())
+            self._actors.tell(self._ref, LookAtStandby())
         return True
 
     def _look_again(self) -> None:
         """At what is owed; the sweeper would find it, too, a little later."""
         with suppress(MailboxFull):
-            self._tell_self(m.Sweep())
+            self._actors.tell(self._ref, m.Sweep())
 
     async def _activate(self, message: m.Message, pending: deque[m.Message]) -> bool:
         """Take the lease. False: there is nothing to do here for this message."""
@@ -222,19 +215,18 @@ class ConversationActor(Actor[m.Message]):
     def _begin(self, activation: Activation, worker: Worker | None) -> None:
         if self._effects is not None:
             self._effects.kill_worker()
-        policy = activation.agent.policy if activation.agent else {}
-        deadlines = Deadlines.from_json(policy.get("deadlines", {}))
+        rules = self._env.agents.rules(activation.agent)
         self._state = State(
             ref=self._ref,
-            deadlines=deadlines,
-            failure=FailurePolicy.from_json(policy.get("failure", {})),
+            deadlines=rules.deadlines,
+            failure=rules.failure,
             limits=self._env.limits,
-            has_agent=activation.agent is not None and not activation.agent.disabled,
+            has_agent=rules.runs,
             closing=activation.conversation.closing,
             draining=self._env.placement.draining,
         )
         self._lease = activation.lease
-        self._effects = Effects(self._env, activation, self._feed, deadlines, self._deliver, worker)
+        self._effects = Effects(self._env, activation, self._feed, rules, self._deliver, worker)
         self._env.owners.took(self._ref, activation.lease.epoch)
 
     async def _deliver(self, signal: WorkerSignal) -> None:
@@ -245,7 +237,7 @@ class ConversationActor(Actor[m.Message]):
             self._env.recent.gone(self._ref, self._env.clock_ms())
         if not self._ended:
             with suppress(ActorStopped):
-                await self._put_self(signal)
+                await self._actors.put(self._ref, signal)
 
     def _set_timer(self) -> None:
         """One timer an actor, at the earliest deadline. One that only moved later is found out when it fires."""
@@ -261,7 +253,7 @@ class ConversationActor(Actor[m.Message]):
         if self._ended:
             return
         try:
-            self._tell_self(m.Tick())
+            self._actors.tell(self._ref, m.Tick())
         except MailboxFull:
             self._timer = self._env.timers.call_at(trio.current_time() + TICK_AGAIN_SECONDS, self._tick)
 

@@ -5,9 +5,6 @@ Knows the store, workers and feed by their protocols only.
 
 from __future__ import annotations
 
-from typing import Any
-
-import attrs
 import structlog
 
 from lobu_actors import telemetry
@@ -16,6 +13,7 @@ from lobu_actors.conversation import messages as m
 from lobu_actors.conversation import question_messages as asking
 from lobu_actors.conversation import session_messages as about
 from lobu_actors.conversation.adoption_messages import AdoptRun
+from lobu_actors.conversation.agent_rules import AgentRules
 from lobu_actors.conversation.drain_messages import ReleaseLease
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.marker_messages import MendMarkers
@@ -23,7 +21,6 @@ from lobu_actors.conversation.marks import Marks
 from lobu_actors.conversation.notes import Notes
 from lobu_actors.conversation.outcome import exit_status_text
 from lobu_actors.conversation.output import Output
-from lobu_actors.conversation.policy import Deadlines
 from lobu_actors.conversation.session import Session
 from lobu_actors.conversation.standby_messages import OpenRun
 from lobu_actors.conversation.turn_frame import UnguardedRun, turn_frame
@@ -31,7 +28,7 @@ from lobu_actors.conversation.worker_port import Deliver, Worker, WorkerGone, Wo
 from lobu_actors.conversation.writes import Writes
 from lobu_actors.gateway.feed import Feed
 from lobu_actors.gateway.writer import FeedWriter
-from lobu_actors.store.records import Activation, Agent
+from lobu_actors.store.records import Activation
 
 log = structlog.get_logger(__name__)
 
@@ -44,15 +41,14 @@ class Effects:
         environment: Environment,
         activation: Activation,
         feed: Feed,
-        deadlines: Deadlines,
+        rules: AgentRules,
         deliver: Deliver,
         worker: Worker | None,
     ) -> None:
         self._lease = activation.lease
-        self._agent = activation.agent
+        self._rules = rules
         self._workers = environment.workers
         self._workspace = environment.workspaces.of(self._lease.ref)
-        self._deadlines = deadlines
         self._deliver = deliver
         last_seq = activation.conversation.last_seq
         self._output = Output(FeedWriter(feed, activation.lease.epoch, last_seq), last_seq)
@@ -162,13 +158,13 @@ class Effects:
         (self._log.error if note.alarm else self._log.info)(event, **fields)
 
     def _start_worker(self) -> m.Message:
-        assert self._agent is not None, "decide starts no worker without an agent"
+        assert self._rules.agent is not None, "decide starts no worker without an agent"
         request = WorkerRequest(
             ref=self._lease.ref,
-            worker=self._agent.worker,
-            settings=_settings_of(self._agent),
-            deadlines=attrs.asdict(self._deadlines),
-            startup_seconds=self._deadlines.startup_seconds,
+            worker=self._rules.agent.worker,
+            settings=self._rules.settings,
+            deadlines=self._rules.deadline_seconds,
+            startup_seconds=self._rules.deadlines.startup_seconds,
         )
         self._marks.note(Moment.WORKER_ASKED)
         self._worker = self._workers.start(request, self._deliver)
@@ -182,7 +178,7 @@ class Effects:
                 effect.run_id,
                 self._writes.files.told(effect.turns),
                 effect.attempt,
-                run_token=self._run_token(ref, effect.run_id, self._deadlines.turn_seconds),
+                run_token=self._run_token(ref, effect.run_id, self._rules.deadlines.turn_seconds),
                 summary=await self._session.summary(),
                 traceparent=self._writes.traces.for_worker(effect.turns[0], effect.run_id) if effect.turns else None,
             )
@@ -193,8 +189,3 @@ class Effects:
             return m.TurnNotSent(effect.run_id)
         self._marks.note(Moment.SENT)
         return None
-
-
-def _settings_of(agent: Agent) -> dict[str, Any]:
-    """What a worker is told of its agent: the settings, and its model among them unless they name one."""
-    return agent.settings if agent.model is None else {"model": agent.model, **agent.settings}

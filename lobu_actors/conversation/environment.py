@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.conversation.agent_rules import AgentsInUse
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.messages import Message
 from lobu_actors.conversation.placement import HereAlways, Placement
@@ -87,6 +88,7 @@ class Environment:
     # Conversations of which the session file on this disk is the one that counts: its actor here laid it out.
     live_sessions: set[ConversationRef] = attrs.field(factory=set)
     file_limits: FileLimits = attrs.field(factory=FileLimits)
+    agents: AgentsInUse = attrs.field(factory=AgentsInUse)
     owners: Owners = attrs.field(factory=Owners)
     # What came for a conversation that another live host owns, whose id this is.
     not_ours: Callable[[ConversationRef, str, Message], None] = lambda ref, host_id, message: None

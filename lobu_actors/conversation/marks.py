@@ -78,6 +78,7 @@ class Marks:
     def end(self) -> None:
         """The run is over, and its last statement has what was marked."""
         self.start, self.awaits_text = None, False
+        self._marks = []
 
     def _keep(self, at: float, name: Moment, detail: str | None) -> None:
         if self.start is None or len(self._marks) >= MAX_MARKS:

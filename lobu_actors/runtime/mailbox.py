@@ -12,7 +12,6 @@ point each time, which is most of the cost of a short handler).
 """
 
 import enum
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -66,9 +65,10 @@ class Mailbox(Generic[M]):
         self._dropped = 0
         self._closed = False
         self._follow_ups: list[M] = []  # the newest is the first to be taken
-        self._messages: deque[M] = deque()
-        self._readers: OrderedDict[Task, _Waiting[M]] = OrderedDict()
-        self._senders: OrderedDict[Task, _Waiting[M]] = OrderedDict()  # not empty only while the mailbox is full
+        # Plain ones, which have no room for more than they hold: most mailboxes are empty, and there are many.
+        self._messages: list[M] = []
+        self._readers: dict[Task, _Waiting[M]] = {}
+        self._senders: dict[Task, _Waiting[M]] = {}  # not empty only while the mailbox is full
         self._gets_since_schedule_point = 0
         self._puts_since_schedule_point = 0
         self.waits = 0
@@ -111,7 +111,7 @@ class Mailbox(Generic[M]):
             if self._overflow is not Overflow.DROP_OLDEST:
                 raise MailboxFull(f"the mailbox already holds {self._capacity} messages")
             self._dropped += 1
-            oldest = self._messages.popleft()
+            oldest = self._messages.pop(0)
             self._messages.append(message)
             if self.on_drop is not None:
                 self.on_drop(oldest)
@@ -192,7 +192,7 @@ class Mailbox(Generic[M]):
     def nudge(self) -> None:
         """Have each waiting reader get Nudged, as though it had waited long enough."""
         while self._readers:
-            task, _ = self._readers.popitem(last=False)
+            task, _ = _first(self._readers)
             trio.lowlevel.reschedule(task)
 
     @enable_ki_protection
@@ -201,7 +201,7 @@ class Mailbox(Generic[M]):
         self._closed = True
         for waiting in (self._readers, self._senders):
             while waiting:
-                task, _ = waiting.popitem(last=False)
+                task, _ = _first(waiting)
                 trio.lowlevel.reschedule(task)
 
     def drain(self) -> list[M]:
@@ -214,20 +214,20 @@ class Mailbox(Generic[M]):
     def _take(self) -> M:
         if self._follow_ups:
             return self._follow_ups.pop()
-        message = self._messages.popleft()
+        message = self._messages.pop(0)
         if self._senders:
-            task, sender = self._senders.popitem(last=False)
+            task, sender = _first(self._senders)
             self._messages.append(sender.letters.pop())
             trio.lowlevel.reschedule(task)
         return message
 
     def _hand_over(self, message: M) -> None:
-        task, reader = self._readers.popitem(last=False)
+        task, reader = _first(self._readers)
         reader.letters.append(message)
         trio.lowlevel.reschedule(task)
 
     @staticmethod
-    async def _park(line: "OrderedDict[Task, _Waiting[M]]", waiting: "_Waiting[M]") -> None:
+    async def _park(line: "dict[Task, _Waiting[M]]", waiting: "_Waiting[M]") -> None:
         task = trio.lowlevel.current_task()
         line[task] = waiting
 
@@ -236,3 +236,9 @@ class Mailbox(Generic[M]):
             return Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+def _first(line: dict[Task, _Waiting[M]]) -> tuple[Task, _Waiting[M]]:
+    """Take who has waited for longest out of the line."""
+    task = next(iter(line))
+    return task, line.pop(task)

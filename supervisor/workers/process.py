@@ -98,7 +98,7 @@ class WorkerProcess:
         self.pid: int | None = None
         self.asked_at = time.monotonic()
         self._label = label
-        self._source = source
+        self._source: Callable[[], Awaitable[Launch]] | SpawnedProcess | None = source
         self._link = link
         self._limits = limits
         self._slots = slots
@@ -138,7 +138,7 @@ class WorkerProcess:
 
     def shutdown(self, grace_seconds: float) -> None:
         """Ask it to end, SIGKILL after the grace; a worker that is not ready yet is killed at once."""
-        if self._nursery is None:
+        if self._nursery is None or self.state != "ready":
             self.kill()
             return
         self.send(frames.Shutdown(grace_seconds=grace_seconds))
@@ -153,7 +153,10 @@ class WorkerProcess:
         """
         ending = _Ending(Gone.EXITED, "The host stopped.")
         try:
-            ending = await self._live()
+            async with trio.open_nursery() as self._nursery:  # for what the socket does not take at once
+                ending = await self._live()
+                await self._tell(ending)  # somebody waits for it, and nobody for the nursery's end
+                self._nursery.cancel_scope.cancel()
         except Exception as error:
             _log.exception("worker.internal_error", worker_id=self.worker_id)
             ending = _Ending(Gone.EXITED, f"The supervisor failed to handle the worker: {error!r}.")
@@ -166,12 +169,15 @@ class WorkerProcess:
                     self._process.close()
 
     async def _live(self) -> _Ending:
-        if isinstance(self._source, SpawnedProcess):
-            return await self._go_on(self._source)
-        return await self._start_and_talk(self._source)
+        """While it talks, little is kept of how it began: workers stand by for a long time."""
+        source, self._source = self._source, None
+        assert source is not None, "it lives once"
+        first = await (self._go_on(source) if isinstance(source, SpawnedProcess) else self._start_up(source))
+        del source
+        return first if isinstance(first, _Ending) else await self._talk(first)
 
-    async def _go_on(self, process: SpawnedProcess) -> _Ending:
-        """With a worker that an earlier supervisor talked to."""
+    async def _go_on(self, process: SpawnedProcess) -> _Ending | list[WorkerSignal]:
+        """With a worker that an earlier supervisor talked to; gives what it has said."""
         with suppress(trio.WouldBlock):  # it lives already, so there may be one too many for a while
             self._slots.acquire_nowait()
             self._has_slot = True
@@ -187,7 +193,7 @@ class WorkerProcess:
                 detail = "It ended its reply while no supervisor was there, and nobody knows all of its text."
                 self._end(Gone.EXITED, detail)
                 return await self._exit(_Ending(Gone.EXITED, detail))
-        return await self._with_nursery(self._talk, tuple(left))
+        return [WorkerFrames(self.worker_id, tuple(left))] if left else []
 
     async def _take_slot(self) -> None:
         while not self._has_slot:
@@ -197,7 +203,8 @@ class WorkerProcess:
                 await self._slots.acquire()
                 self._has_slot = True
 
-    async def _start_and_talk(self, prepare: Callable[[], Awaitable[Launch]]) -> _Ending:
+    async def _start_up(self, prepare: Callable[[], Awaitable[Launch]]) -> _Ending | list[WorkerSignal]:
+        """Gives what it said first."""
         first: _Batch | None = None
         ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
         try:
@@ -223,19 +230,7 @@ class WorkerProcess:
             if cause is not None and cause.reason == Gone.WORKSPACE_FULL:
                 return cause
             return _Ending(Gone.NOT_STARTED, (cause or ending).detail)
-        return await self._with_nursery(self._greet, first)
-
-    async def _with_nursery(self, talk: Callable[[_Batch], Awaitable[_Ending]], batch: _Batch) -> _Ending:
-        """Talk, beginning with `batch`, while what is sent has a nursery for what the socket does not take at once.
-
-        Somebody waits for the last signal, and nobody for the nursery's end.
-        """
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            ending = await talk(batch)
-            await self._tell(ending)
-            nursery.cancel_scope.cancel()
-        return ending
+        return await self._greet(first)
 
     async def _start(self, prepare: Callable[[], Awaitable[Launch]]) -> _Batch:
         """Spawn and greet; gives `ready` and what came in the same read."""
@@ -268,7 +263,7 @@ class WorkerProcess:
         limit = self._limits.max_line_bytes
         self._reader = FrameReader(process.socket, self.worker_id, limit, mid_line=mid_line)
 
-    async def _greet(self, first: _Batch) -> _Ending:
+    async def _greet(self, first: _Batch) -> _Ending | list[WorkerSignal]:
         ready, *rest = first
         assert isinstance(ready, frames.Ready)
         assert self._process is not None
@@ -277,21 +272,20 @@ class WorkerProcess:
             self._end(Gone.NOT_STARTED, detail)
             return await self._exit(_Ending(Gone.NOT_STARTED, detail))
         self._relabel(capabilities=tuple(ready.capabilities))
-        signal = WorkerReady(self.worker_id, self._process.pid, self._process.started_at, frozenset(ready.capabilities))
-        return await self._talk(tuple(rest), signal)
+        capabilities = frozenset(ready.capabilities)
+        said = WorkerReady(self.worker_id, self._process.pid, self._process.started_at, capabilities)
+        return [said, WorkerFrames(self.worker_id, tuple(rest))] if rest else [said]
 
-    async def _talk(self, batch: _Batch, ready: WorkerReady | None = None) -> _Ending:
+    async def _talk(self, said: list[WorkerSignal]) -> _Ending:
         assert self._process is not None
         self.state = "ready"
         if self._writer.open(self._process.socket):
             self._start_flush()
         try:
-            if ready is not None:
-                await self._deliver(ready)
             while True:
-                if batch:
-                    await self._deliver(WorkerFrames(self.worker_id, batch))
-                batch = await self._reader.read()
+                while said:
+                    await self._deliver(said.pop(0))
+                said.append(WorkerFrames(self.worker_id, await self._reader.read()))
         except EndOfFrames:
             pass
         except FrameError as error:
@@ -340,7 +334,6 @@ class WorkerProcess:
     async def _tell(self, ending: _Ending) -> None:
         """The last signal, once; the process's descriptors stay ours until nobody waits on them."""
         self.state = "gone"
-        self._nursery = None
         how: Exit | None = None
         if self._process is None:
             self._process = self._idle  # ended before it was talked to
@@ -372,7 +365,7 @@ class WorkerProcess:
             raise _ReceiverFailed from error
 
     def _start_flush(self) -> None:
-        if self._nursery is not None and not self._flushing:
+        if self._nursery is not None and self.state == "ready" and not self._flushing:
             self._flushing = True
             self._relabel(mid_frame=True)
             self._nursery.start_soon(self._flush)

@@ -9,6 +9,7 @@ import pytest
 
 from edge.settings import EdgeSettings
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.conversation.agent_rules import read_rules
 from lobu_actors.conversation.apply import Effects
 from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.decide import decide
@@ -101,7 +102,7 @@ async def end_what_is_refused(world: EdgeWorld, ref: ConversationRef) -> None:
         handover_seconds=1,
     )
     feed = world.gateway.feeds.hold(ref)
-    effects = Effects(environment, activation, feed, Deadlines(), nothing, None)
+    effects = Effects(environment, activation, feed, read_rules(activation.agent), nothing, None)
     state = State(ref, Deadlines(), FailurePolicy(), Limits(), has_agent=True)
     _, wanted = decide(state, Recovered(activation.owed), Moment(0.0, "r"))
     for effect in wanted:
