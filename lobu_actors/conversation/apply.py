@@ -53,10 +53,12 @@ class Effects:
         last_seq = activation.conversation.last_seq
         self._output = Output(FeedWriter(feed, activation.lease.epoch, last_seq), last_seq)
         self._run_token = environment.run_token
-        self._session = Session(self._lease.ref, environment, activation.conversation.generation, activation.snapshot)
+        self._session = Session(
+            self._lease.ref, environment, self._workspace, activation.conversation.generation, activation.snapshot
+        )
         self._marks = Marks()
         self._marks.note(Moment.LEASE, f"epoch {self._lease.epoch}")
-        self._writes = Writes(environment, self._lease, self._session, self._output, self._marks)
+        self._writes = Writes(environment, self._lease, self._workspace, self._session, self._output, self._marks)
         self._worker = worker
         self._log = log.bind(conversation=self._lease.ref.conversation_id, epoch=self._lease.epoch)
         self.notes = Notes(environment.timers, self._write)

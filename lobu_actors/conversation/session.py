@@ -26,7 +26,7 @@ from lobu_actors.contract.session_file import parse_session, whole_length
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.environment import Environment
 from lobu_actors.conversation.resetting import summary_of
-from lobu_actors.conversation.worker_port import FileMark, SessionFileInvalid
+from lobu_actors.conversation.worker_port import FileMark, SessionFileInvalid, Workspace
 from lobu_actors.store.errors import SnapshotCorrupt, StoreUnavailable
 from lobu_actors.store.records import Lease, NewSession, Segment, SnapshotMark
 
@@ -39,12 +39,17 @@ THREAD_BYTES = 256 * 1024  # hashing or parsing more than this would hold up eve
 
 class Session:
     def __init__(
-        self, ref: ConversationRef, environment: Environment, generation: int, snapshot: SnapshotMark | None
+        self,
+        ref: ConversationRef,
+        environment: Environment,
+        workspace: Workspace,
+        generation: int,
+        snapshot: SnapshotMark | None,
     ) -> None:
         self._ref = ref
         self._env = environment
         self._store = environment.store
-        self._workspace = environment.workspaces.of(ref)
+        self._workspace = workspace
         self._generation = generation
         self._snapshot = snapshot
         self._patience = environment.patience

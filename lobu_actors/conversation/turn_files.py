@@ -21,7 +21,7 @@ from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.text import storable
 from lobu_actors.conversation.commit import until_known
 from lobu_actors.conversation.environment import Environment
-from lobu_actors.conversation.worker_port import OutputEntry, OutputUnreadable
+from lobu_actors.conversation.worker_port import OutputEntry, OutputUnreadable, Workspace
 from lobu_actors.store.errors import StoreError, StoreRejected
 from lobu_actors.store.records import (
     FILE_CHUNK_BYTES,
@@ -59,10 +59,10 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class TurnFiles:
-    def __init__(self, ref: ConversationRef, environment: Environment) -> None:
+    def __init__(self, ref: ConversationRef, environment: Environment, workspace: Workspace) -> None:
         self._ref = ref
         self._store = environment.store
-        self._workspace = environment.workspaces.of(ref)
+        self._workspace = workspace
         self._limits = environment.file_limits
         self._patience = environment.patience
         self._laid: dict[str, list[Data]] = {}  # by turn

@@ -31,7 +31,7 @@ from lobu_actors.conversation.session import Session
 from lobu_actors.conversation.standby_messages import OpenRun
 from lobu_actors.conversation.traces import Traces
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
-from lobu_actors.conversation.worker_port import SessionFileInvalid, is_disk_full
+from lobu_actors.conversation.worker_port import SessionFileInvalid, Workspace, is_disk_full
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
 from lobu_actors.store.question_records import NewQuestion
@@ -49,7 +49,15 @@ log = structlog.get_logger(__name__)
 
 
 class Writes:
-    def __init__(self, environment: Environment, lease: Lease, session: Session, output: Output, marks: Marks) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        lease: Lease,
+        workspace: Workspace,
+        session: Session,
+        output: Output,
+        marks: Marks,
+    ) -> None:
         self._store = environment.store
         self._lease = lease
         self._session = session
@@ -59,7 +67,7 @@ class Writes:
         self._patience = environment.patience
         self._standbys = environment.standbys
         self._placement = environment.placement
-        self.files = TurnFiles(lease.ref, environment)
+        self.files = TurnFiles(lease.ref, environment, workspace)
         self._max_owed = environment.max_owed_turns
         self._clock_ms = environment.clock_ms
         self._recent = environment.recent

@@ -134,31 +134,22 @@ async def live(
     if on_started is not None:
         on_started()
     try:
-        return await _until_ending(actor, mailbox, stop_seconds, on_stopping)
-    finally:
-        actor.ended()
-
-
-async def _until_ending(
-    actor: Actor[M],
-    mailbox: Mailbox[M],
-    stop_seconds: float,
-    on_stopping: Callable[[], None] | None,
-) -> Ending:
-    try:
-        ending = await _receive(actor, mailbox)
-    except Exception as crash:
+        try:
+            ending = await _receive(actor, mailbox)
+        except Exception as crash:
+            if on_stopping is not None:
+                on_stopping()
+            try:
+                await _stop(actor, stop_seconds)
+            except Exception as failure:
+                raise ExceptionGroup("the actor crashed, and so did its stopped()", [crash, failure]) from None
+            raise
         if on_stopping is not None:
             on_stopping()
-        try:
-            await _stop(actor, stop_seconds)
-        except Exception as failure:
-            raise ExceptionGroup("the actor crashed, and so did its stopped()", [crash, failure]) from None
-        raise
-    if on_stopping is not None:
-        on_stopping()
-    await _stop(actor, stop_seconds)
-    return ending
+        await _stop(actor, stop_seconds)
+        return ending
+    finally:
+        actor.ended()
 
 
 async def _receive(actor: Actor[M], mailbox: Mailbox[M]) -> Ending:

@@ -139,7 +139,7 @@ class Mailbox(Generic[M]):
                 await trio.lowlevel.cancel_shielded_checkpoint()  # not cancellable: the message is in already
             return
         sender = _Waiting([message])
-        await self._park(self._senders, sender)
+        await trio.lowlevel.wait_task_rescheduled(_line_up(self._senders, sender))
         if sender.letters:
             raise MailboxClosed("the mailbox was closed before it had room")
 
@@ -176,7 +176,7 @@ class Mailbox(Generic[M]):
             self._gets_since_schedule_point = 0
             self.waits += 1
             reader: _Waiting[M] = _Waiting()
-            await self._park(self._readers, reader)
+            await trio.lowlevel.wait_task_rescheduled(_line_up(self._readers, reader))
             if reader.letters:
                 return reader.letters.pop()
             if not self._closed:
@@ -226,16 +226,17 @@ class Mailbox(Generic[M]):
         reader.letters.append(message)
         trio.lowlevel.reschedule(task)
 
-    @staticmethod
-    async def _park(line: "dict[Task, _Waiting[M]]", waiting: "_Waiting[M]") -> None:
-        task = trio.lowlevel.current_task()
-        line[task] = waiting
 
-        def abort(_: RaiseCancelT) -> Abort:
-            del line[task]
-            return Abort.SUCCEEDED
+def _line_up(line: dict[Task, _Waiting[M]], waiting: _Waiting[M]) -> Callable[[RaiseCancelT], Abort]:
+    """Put the current task at the line's end; gives what takes it out again when it is cancelled."""
+    task = trio.lowlevel.current_task()
+    line[task] = waiting
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def abort(_: RaiseCancelT) -> Abort:
+        del line[task]
+        return Abort.SUCCEEDED
+
+    return abort
 
 
 def _first(line: dict[Task, _Waiting[M]]) -> tuple[Task, _Waiting[M]]:

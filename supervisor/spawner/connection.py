@@ -46,7 +46,7 @@ class Exit(msgspec.Struct, frozen=True):
 class SpawnedProcess:
     """A worker process. `socket` is non-blocking; it and `pidfd` belong to the holder, who calls `close`.
 
-    `exited` is set, and then `on_exit` called if there is one, as soon as the spawner's report is read.
+    `exit` is set, `on_exit` called if there is one, and `wait` returns, as soon as the spawner's report is read.
     """
 
     worker_id: str
@@ -56,7 +56,7 @@ class SpawnedProcess:
     pidfd: int
     label: str = ""
     exit: Exit | None = None
-    exited: trio.Event = attrs.field(factory=trio.Event)
+    _reported: trio.Event | None = None  # while somebody waits
     on_exit: Callable[[], None] | None = None
 
     def close(self) -> None:
@@ -69,9 +69,18 @@ class SpawnedProcess:
     def end(self, how: Exit) -> None:
         if self.exit is None:
             self.exit = how
-            self.exited.set()
+            if self._reported is not None:
+                self._reported.set()
             if self.on_exit is not None:
                 self.on_exit()
+
+    async def wait(self) -> Exit:
+        """Until its end was reported; the caller bounds that."""
+        if self.exit is None:
+            self._reported = self._reported or trio.Event()
+            await self._reported.wait()
+        assert self.exit is not None
+        return self.exit
 
     def kill(self) -> None:
         """SIGKILL to leader and group, past the spawner; nothing once the leader ended, whose group the spawner kills.

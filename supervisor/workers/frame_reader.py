@@ -99,7 +99,13 @@ class FrameReader:
         while True:
             if self._fault is not None:
                 raise self._fault
-            data = await self._receive()
+            if self._pace.resumes_at > trio.current_time():
+                await trio.sleep_until(self._pace.resumes_at)
+            # Waits even when there is something to read: a worker that never stops writing must let others run.
+            await trio.lowlevel.wait_readable(self._socket)
+            data = self._receive()
+            if data is None:
+                continue
             if not data:
                 raise EndOfFrames
             frames = self._decode(data)
@@ -122,18 +128,14 @@ class FrameReader:
             frames += self._decode(data)
         return frames
 
-    async def _receive(self) -> bytes:
-        if self._pace.resumes_at > trio.current_time():
-            await trio.sleep_until(self._pace.resumes_at)
-        while True:
-            # Waits even when there is something to read: a worker that never stops writing must let others run.
-            await trio.lowlevel.wait_readable(self._socket)
-            try:
-                return self._socket.recv(READ_BYTES)
-            except BlockingIOError:
-                continue
-            except ConnectionError:
-                return b""
+    def _receive(self) -> bytes | None:
+        """None: there is nothing after all."""
+        try:
+            return self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
 
     def _decode(self, data: bytes) -> list[Frame]:
         try:

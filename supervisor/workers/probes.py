@@ -38,9 +38,7 @@ async def run_probe(link: SpawnerLink, spawn: Spawn) -> tuple[Exit, bytes]:
         with trio.fail_after(PROBE_SECONDS):
             process = await link.spawn(spawn)
             answer = await _read(process)
-            await process.exited.wait()
-            assert process.exit is not None
-            return process.exit, answer
+            return await process.wait(), answer
     except trio.TooSlowError as error:
         raise ProbeFailed(f"the test did not end within {PROBE_SECONDS:g} s") from error
     finally:

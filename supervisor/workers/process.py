@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -154,7 +155,8 @@ class WorkerProcess:
         ending = _Ending(Gone.EXITED, "The host stopped.")
         try:
             async with trio.open_nursery() as self._nursery:  # for what the socket does not take at once
-                ending = await self._live()
+                first = await self._begin()
+                ending = first if isinstance(first, _Ending) else await self._talk(first)
                 await self._tell(ending)  # somebody waits for it, and nobody for the nursery's end
                 self._nursery.cancel_scope.cancel()
         except Exception as error:
@@ -168,13 +170,11 @@ class WorkerProcess:
                 if self._process is not None:
                     self._process.close()
 
-    async def _live(self) -> _Ending:
-        """While it talks, little is kept of how it began: workers stand by for a long time."""
+    async def _begin(self) -> _Ending | list[WorkerSignal]:
+        """Gives what it said first. Nothing is kept of how it began: workers stand by for a long time."""
         source, self._source = self._source, None
         assert source is not None, "it lives once"
-        first = await (self._go_on(source) if isinstance(source, SpawnedProcess) else self._start_up(source))
-        del source
-        return first if isinstance(first, _Ending) else await self._talk(first)
+        return await (self._go_on(source) if isinstance(source, SpawnedProcess) else self._start_up(source))
 
     async def _go_on(self, process: SpawnedProcess) -> _Ending | list[WorkerSignal]:
         """With a worker that an earlier supervisor talked to; gives what it has said."""
@@ -271,8 +271,8 @@ class WorkerProcess:
             detail = f"It speaks protocol {ready.protocol}, not {frames.PROTOCOL_VERSION}."
             self._end(Gone.NOT_STARTED, detail)
             return await self._exit(_Ending(Gone.NOT_STARTED, detail))
-        self._relabel(capabilities=tuple(ready.capabilities))
-        capabilities = frozenset(ready.capabilities)
+        label, capabilities = _shared(tuple(ready.capabilities))
+        self._relabel(capabilities=label)
         said = WorkerReady(self.worker_id, self._process.pid, self._process.started_at, capabilities)
         return [said, WorkerFrames(self.worker_id, tuple(rest))] if rest else [said]
 
@@ -299,17 +299,16 @@ class WorkerProcess:
 
     async def _exit(self, if_alive: _Ending) -> _Ending:
         """Wait for the report that must be near, kill if it does not come, and say how the worker ended."""
-        assert self._process is not None
-        exited = self._process.exited
-        if self._cause is None and not exited.is_set():
+        process = self._process
+        assert process is not None
+        if self._cause is None:
             with trio.move_on_after(self._limits.exit_report_seconds):
-                await exited.wait()
-            if not exited.is_set():
+                await process.wait()
+            if process.exit is None:
                 self._end(if_alive.reason, if_alive.detail)
-        if not exited.is_set():
-            with trio.move_on_after(self._limits.killed_seconds):
-                await exited.wait()
-        how = self._process.exit
+        with trio.move_on_after(self._limits.killed_seconds):
+            await process.wait()
+        how = process.exit
         if how is not None and how.lost:
             return _Ending(Gone.SPAWNER_LOST, _SPAWNER_LOST)
         return self._cause or _Ending(Gone.EXITED, _describe(how))
@@ -382,6 +381,12 @@ class WorkerProcess:
     async def _kill_after(self, seconds: float) -> None:
         await trio.sleep(seconds)
         self.kill()
+
+
+@lru_cache(maxsize=64)
+def _shared(capabilities: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """One copy for all workers that have these; there may be a thousand, and nearly all have the same."""
+    return capabilities, frozenset(capabilities)
 
 
 def _describe(how: Exit | None) -> str:

@@ -86,7 +86,7 @@ async def activate(store: PostgresStore, environment: Environment, ref: Conversa
     assert isinstance(activation, Activation)
     workspaces = cast(HostWorkspaces, environment.workspaces)
     _, file = workspaces.ensure(ref)
-    session = Session(ref, environment, activation.conversation.generation, activation.snapshot)
+    session = Session(ref, environment, workspaces.of(ref), activation.conversation.generation, activation.snapshot)
     return Place(store, activation.lease, session, Path(file), environment)
 
 

@@ -209,7 +209,7 @@ async def test_limits_and_user_of_a_request(host, program, tmp_path):
     assert os.stat(f"/proc/{process.pid}").st_uid == 12345  # as dumpable as an executed one
     process.kill()
     with trio.fail_after(5):
-        await process.exited.wait()
+        await process.wait()
     process.close()
 
 
