@@ -53,6 +53,7 @@ class Batch:
         self._key_columns = key_columns
         self._under_way = False
         self._waiting: deque[_Member] = deque()
+        self._served: list[_Member] = []  # who is woken when the next one has sent
         self._loners: OrderedDict[Key, None] = OrderedDict()
 
     async def rows(self, key: Key, item: bytes) -> list[Row]:
@@ -63,6 +64,7 @@ class Batch:
         if self._under_way:
             await self._wait(member)
         if member.rows is None and member.error is None:
+            self._wake_served()
             await self._lead(member)
         if member.rows is not None:
             return member.rows
@@ -130,14 +132,25 @@ class Batch:
         return [members[key] for key in sorted(members)]
 
     def _hand_on(self, members: list[_Member]) -> None:
-        """Wake those who were served, and the next one to send."""
+        """Wake the next one to send, and through it those who were served.
+
+        Each of these has a message to go on with. The server would stand still for as long as that takes if they came
+        first: they wake as the next one runs, which sends before it waits.
+        """
         for member in members:
             if member.rows is None and member.error is None:
                 member.error = StoreOutcomeUnknown("the statement was given up by the one that sent it")
-            _wake(member)
+        self._served = members
         self._under_way = bool(self._waiting)
         if self._waiting:
             _wake(self._waiting.popleft())
+        else:
+            self._wake_served()
+
+    def _wake_served(self) -> None:
+        served, self._served = self._served, []
+        for member in served:
+            _wake(member)
 
 
 def _wake(member: _Member) -> None:
