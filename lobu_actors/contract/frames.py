@@ -7,8 +7,9 @@ a frame is a `FrameError`, which ends the run.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar
+
+import msgspec
 
 PROTOCOL_VERSION = 1
 TEXT_OFFSET = "text-offset"  # capability: the first delta that answers `reattach` says where its text begins
@@ -33,19 +34,17 @@ def _wire(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all frames. A field's Python type is its whole wire check; None means absent."""
 
     TYPE: ClassVar[str]
-    extra: Json = field(default_factory=dict)
+    extra: Json = msgspec.field(default_factory=dict)
 
 
 # --- supervisor -> worker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello(Frame):
+class Hello(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "hello"
     protocol: int = PROTOCOL_VERSION
     worker_id: str
@@ -58,8 +57,7 @@ class Hello(Frame):
     deadlines: Json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnFrame(Frame):
+class TurnFrame(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "turn"
     run_id: str
     attempt: int
@@ -67,39 +65,34 @@ class TurnFrame(Frame):
     run_token: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steer(Frame):
+class Steer(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "steer"
     run_id: str
     message_id: str
     content: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer(Frame):
+class Answer(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "answer"
     run_id: str
     question_id: str
     answer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel(Frame):
+class Cancel(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "cancel"
     run_id: str
     reason: str
     grace_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reattach(Frame):
+class Reattach(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "reattach"
     run_id: str
     text_offset: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shutdown(Frame):
+class Shutdown(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "shutdown"
     grace_seconds: float
 
@@ -107,30 +100,26 @@ class Shutdown(Frame):
 # --- worker -> supervisor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready(Frame):
+class Ready(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "ready"
     protocol: int = PROTOCOL_VERSION
     name: str = ""
     version: str = ""
-    capabilities: list[str] = field(default_factory=list)
+    capabilities: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat(Frame):
+class Heartbeat(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "heartbeat"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta(Frame):
+class Delta(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "delta"
     run_id: str
     text: str
     text_offset: int | None = None  # only of text that is sent again: where it begins, in code points
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status(Frame):
+class Status(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "status"
     run_id: str
     status: str
@@ -139,8 +128,7 @@ class Status(Frame):
     code: str | None = None  # a failure that the provider reported and that the worker may yet get over
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask(Frame):
+class Ask(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "ask"
     run_id: str
     question_id: str
@@ -148,15 +136,13 @@ class Ask(Frame):
     options: list[str] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ephemeral(Frame):
+class Ephemeral(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "ephemeral"
     run_id: str
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complete(Frame):
+class Complete(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "complete"
     run_id: str
     text: str | None = None
@@ -165,8 +151,7 @@ class Complete(Frame):
     processed_message_ids: list[str] | None = None  # what was read of the messages that joined the run; absent: all
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fail(Frame):
+class Fail(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "fail"
     run_id: str
     code: str
@@ -175,16 +160,14 @@ class Fail(Frame):
     context: Json | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log(Frame):
+class Log(Frame, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "log"
     level: str = "info"
     message: str = ""
-    fields: Json = field(default_factory=dict)
+    fields: Json = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unknown(Frame):
+class Unknown(Frame, frozen=True, kw_only=True):
     """A frame of a type that this version does not know: ignored, with a debug line."""
 
     TYPE: ClassVar[str] = ""
@@ -203,8 +186,7 @@ WORKER_FRAMES: dict[str, type[Frame]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _FieldRule:
+class _FieldRule(msgspec.Struct, frozen=True):
     name: str
     wire: str
     types: tuple[type, ...]
@@ -223,17 +205,21 @@ _CHECKS: dict[str, tuple[type, ...]] = {
 }
 
 
-def _rule(declared: Field[Any]) -> _FieldRule:
-    annotation = str(declared.type).removesuffix(" | None")
-    required = declared.default is MISSING and declared.default_factory is MISSING
-    return _FieldRule(
-        declared.name, _wire(declared.name), _CHECKS[annotation], required, strings=annotation == "list[str]"
-    )
+def _rules(kind: type[Frame]) -> tuple[_FieldRule, ...]:
+    """Of its own fields, as they are declared."""
+    names, defaults = kind.__struct_fields__, kind.__struct_defaults__
+    default_of = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+    rules = []
+    for name, declared in kind.__annotations__.items():
+        if name in names:
+            wanted = declared.removesuffix(" | None")
+            required = default_of.get(name, msgspec.NODEFAULT) is msgspec.NODEFAULT
+            rules.append(_FieldRule(name, _wire(name), _CHECKS[wanted], required, strings=wanted == "list[str]"))
+    return tuple(rules)
 
 
 _RULES: dict[type[Frame], tuple[_FieldRule, ...]] = {
-    kind: tuple(_rule(declared) for declared in fields(kind) if declared.name != "extra")
-    for kind in (*SUPERVISOR_FRAMES.values(), *WORKER_FRAMES.values())
+    kind: _rules(kind) for kind in (*SUPERVISOR_FRAMES.values(), *WORKER_FRAMES.values())
 }
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections import deque
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
+
+import msgspec
 
 from lobu_actors.contract.frames import MAX_LINE_BYTES
 
@@ -34,16 +35,14 @@ class LinkError(ValueError):
     """The other side sent what it must not. The sentence is for its log."""
 
 
-@dataclass(frozen=True)
-class LinkMessage:
+class LinkMessage(msgspec.Struct, frozen=True):
     """Named by its TYPE on the wire; field names are the wire's. Unknown fields are ignored."""
 
     TYPE: ClassVar[str]
     COUNTED: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
-class Join(LinkMessage):
+class Join(LinkMessage, frozen=True):
     """The runner's first message. `resume`: the worker that it has, and what it has `received` of it."""
 
     TYPE: ClassVar[str] = "join"
@@ -57,8 +56,7 @@ class Join(LinkMessage):
     received: int = 0
 
 
-@dataclass(frozen=True)
-class Joined(LinkMessage):
+class Joined(LinkMessage, frozen=True):
     """A host has taken the place, or has its worker again. The frames follow."""
 
     TYPE: ClassVar[str] = "joined"
@@ -69,8 +67,7 @@ class Joined(LinkMessage):
     received: int = 0
 
 
-@dataclass(frozen=True)
-class Received(LinkMessage):
+class Received(LinkMessage, frozen=True):
     """How much of the worker's was received; also the sign of life of a link on which nothing else happens."""
 
     TYPE: ClassVar[str] = "received"
@@ -78,16 +75,14 @@ class Received(LinkMessage):
     received: int
 
 
-@dataclass(frozen=True)
-class Prepare(LinkMessage):
+class Prepare(LinkMessage, frozen=True):
     """A turn is about to come: empty its folders. `session`: there is `none`, it `follows`, or it is the `same`."""
 
     TYPE: ClassVar[str] = "prepare"
     session: str
 
 
-@dataclass(frozen=True)
-class Piece(LinkMessage):
+class Piece(LinkMessage, frozen=True):
     """Of a file. `absent`: a session file that is not there. `unfit`: why it cannot be carried."""
 
     TYPE: ClassVar[str] = "piece"
@@ -112,15 +107,13 @@ class Piece(LinkMessage):
             raise LinkError("a piece of a file that is not base64") from None
 
 
-@dataclass(frozen=True)
-class Kill(LinkMessage):
+class Kill(LinkMessage, frozen=True):
     """End the worker and its whole tree now."""
 
     TYPE: ClassVar[str] = "kill"
 
 
-@dataclass(frozen=True)
-class Ended(LinkMessage):
+class Ended(LinkMessage, frozen=True):
     """The worker is gone; its last message. Fields as those of the port's `WorkerGone`."""
 
     TYPE: ClassVar[str] = "ended"
@@ -143,7 +136,7 @@ _CHECKS: dict[str, tuple[type, ...]] = {
 
 
 def encode(message: LinkMessage) -> str:
-    wire = {field.name: getattr(message, field.name) for field in fields(message)}
+    wire = {name: getattr(message, name) for name in message.__struct_fields__}
     return json.dumps({"type": _PREFIX + message.TYPE, **wire}, separators=(",", ":"))
 
 
@@ -162,12 +155,12 @@ def decode(text: str) -> LinkMessage | None:
     if kind is None:
         raise LinkError(f"{name!r}, which is no message of this version's link")
     values: dict[str, Any] = {}
-    for field in fields(kind):
-        if field.name in wire:
-            value, types = wire[field.name], _CHECKS[str(field.type)]
+    for field in kind.__struct_fields__:
+        if field in wire:
+            value, types = wire[field], _CHECKS[kind.__annotations__[field]]
             if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-                raise LinkError(f"`{field.name}` of {name} has the wrong type")
-            values[field.name] = value
+                raise LinkError(f"`{field}` of {name} has the wrong type")
+            values[field] = value
     try:
         return kind(**values)
     except TypeError:

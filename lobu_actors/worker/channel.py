@@ -1,6 +1,6 @@
 """The worker's end of its socket: JSON lines out under one lock, JSON lines in on one thread.
 
-Owns the descriptor. Works on plain dicts, not on `lobu_actors.contract.frames`, whose dataclasses cost more to load
+Owns the descriptor. Works on plain dicts, not on `lobu_actors.contract.frames`, whose classes cost more to load
 than the rest of a worker together; a test holds the two vocabularies against each other.
 """
 

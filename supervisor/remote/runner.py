@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version
 
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract import frames
 from lobu_actors.contract import worker_link as link

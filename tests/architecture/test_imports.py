@@ -57,7 +57,7 @@ COMPOSITION_ROOTS = (
     "supervisor.everything",
     "supervisor.units",
 )
-STANDARD_LIBRARY_ONLY = ("lobu_actors.contract", "lobu_actors.worker", "supervisor.spawner.__main__")
+STANDARD_LIBRARY_ONLY = ("lobu_actors.worker", "supervisor.spawner.__main__")
 
 
 def modules() -> dict[str, Path]:
@@ -110,7 +110,19 @@ def test_a_module_imports_only_what_its_part_may_see(name: str) -> None:
     assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if within(name, STANDARD_LIBRARY_ONLY)])
+def with_what_they_import(prefixes: tuple[str, ...]) -> list[str]:
+    """The modules under the prefixes, and whatever of ours they import, directly or not."""
+    found: set[str] = set()
+    left = [name for name in MODULES if within(name, prefixes)]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += ours(imports(MODULES[name], name), set(MODULES))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("name", with_what_they_import(STANDARD_LIBRARY_ONLY))
 def test_what_a_worker_program_imports_is_standard_library_only(name: str) -> None:
     foreign = {
         imported.split(".")[0]
