@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import attrs
 import pytest
@@ -40,6 +41,7 @@ class World:
     batch: Batch = attrs.field(init=False)
     outcomes: dict[int, object] = attrs.field(factory=dict)
     scopes: dict[int, trio.CancelScope] = attrs.field(factory=dict)
+    on_done: Callable[[int], None] = lambda number: None
 
     def __attrs_post_init__(self) -> None:
         self.batch = Batch(self.statement, key_columns=1)
@@ -56,6 +58,7 @@ class World:
                 self.outcomes[number] = await self.batch.rows((f"key{number:03}",), str(number).encode())
             except StoreError as error:
                 self.outcomes[number] = error
+            self.on_done(number)
             return
         self.outcomes[number] = "cancelled"
 
@@ -103,6 +106,28 @@ async def test_a_statement_has_a_bound_of_members(world):
     await world.let_go()
     assert [len(numbers) for numbers in world.statement.sent] == [1, MAX_MEMBERS, 2]
     assert len(world.outcomes) == MAX_MEMBERS + 3
+
+
+async def test_the_next_statement_is_sent_before_those_who_were_served_go_on(world):
+    await world.ask(*range(0, 2 * (MAX_MEMBERS + 3), 2))
+    sent_then: dict[int, int] = {}
+    world.on_done = lambda number: sent_then.setdefault(number, len(world.statement.sent))
+    await world.let_go()
+    leader = 2  # has waited for longest
+    assert {sent_then[number] for number in world.statement.sent[1] if number != leader} == {3}
+
+
+async def test_who_was_served_and_is_cancelled_then_takes_nobody_along(world):
+    await world.ask(*range(0, 2 * (MAX_MEMBERS + 3), 2))
+    cancelled = 4
+
+    def cancel(number: int) -> None:
+        world.scopes[cancelled].cancel()
+
+    world.on_done = cancel
+    await world.let_go()
+    assert world.outcomes.pop(cancelled) in ("cancelled", [(8,)])
+    assert world.outcomes == {n: [(2 * n,)] if n else [] for n in range(0, 2 * (MAX_MEMBERS + 3), 2) if n != cancelled}
 
 
 async def test_a_statement_has_a_bound_of_bytes(world):
