@@ -20,7 +20,7 @@ from benchmarks.server import FORKED, own_server
 from supervisor.cli.main import main
 
 NAME = "calls of functions a turn, supervisor and edge"
-LIMIT = 2_170.0
+LIMIT = 2_110.0
 TURNS = 300
 COUNTED = "calls"
 COUNT_SECONDS = 10.0
