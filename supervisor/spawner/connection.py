@@ -77,7 +77,8 @@ class SpawnedProcess:
     async def wait(self) -> Exit:
         """Until its end was reported; the caller bounds that."""
         if self.exit is None:
-            self._reported = self._reported or trio.Event()
+            if self._reported is None:
+                self._reported = trio.Event()
             await self._reported.wait()
         assert self.exit is not None
         return self.exit
