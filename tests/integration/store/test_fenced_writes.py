@@ -65,7 +65,8 @@ async def scene(store: PostgresStore, make_scene: Callable[..., Awaitable[Any]])
         standbys=Standbys(),
     )
     output = SimpleNamespace(position=(1, 0), final_text=lambda text: text or "")
-    return Writes(environment, lease, NoSessionFile(store), output, Marks()), run_id, running, queued
+    workspace = environment.workspaces.of(lease.ref)
+    return Writes(environment, lease, workspace, NoSessionFile(store), output, Marks()), run_id, running, queued
 
 
 FAILED = (TurnStatus.FAILED, RunStatus.FAILED, "MY_CODE")
