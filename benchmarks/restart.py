@@ -65,9 +65,11 @@ def _gap(server: Server, cause: Callable[[Server], None]) -> float:
         conversation.wait_for("output")
         begun = time.perf_counter()
         cause(server)
-        server.start()
+        server.launch()
         _connect(conversation, server.port)
-        return conversation.wait_for("output") - begun
+        gap = conversation.wait_for("output") - begun
+        server.until_ready()
+        return gap
     finally:
         conversation.close()
 

@@ -88,6 +88,7 @@ class Server:
         self.port = free_port()  # the same one again after a restart
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "log"
+        self._url_file = folder / ".lobu" / "gateway_url"
         (folder / "lobu.toml").write_text(config)
         (folder / "tmp").mkdir()
         theirs = {name: value for name, value in os.environ.items() if not name.startswith(("LOBU_", "DATABASE_"))}
@@ -103,8 +104,12 @@ class Server:
 
     def start(self) -> None:
         """Ready when it returns."""
-        url_file = self.folder / ".lobu" / "gateway_url"
-        url_file.unlink(missing_ok=True)
+        self.launch()
+        self.until_ready()
+
+    def launch(self) -> None:
+        """Begin to start it."""
+        self._url_file.unlink(missing_ok=True)
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self._program, "run", "--port", str(self.port)],
@@ -113,8 +118,11 @@ class Server:
                 cwd=self.folder,
                 env=self._environment,
             )
+
+    def until_ready(self) -> None:
+        assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
-        while not url_file.exists():
+        while not self._url_file.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the server to measure did not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(POLL_SECONDS)

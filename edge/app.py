@@ -1,8 +1,6 @@
-"""Puts the HTTP application together: routes at `/` and under `/lobu`, limits, errors. Decides nothing else."""
+"""Puts the routes together: each at `/` and under `/lobu`, with limits and errors. Decides nothing else."""
 
 from __future__ import annotations
-
-from typing import cast
 
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -10,44 +8,22 @@ from quart_trio import QuartTrio
 from edge import metrics
 from edge.asgi import Outermost
 from edge.body import EdgeConnection, discard_body, request_class
-from edge.errors import refusal_of
 from edge.links import ALIAS_PREFIX
 from edge.request import opening
+from edge.responses import refusal_of_any, refused
 from edge.routes import blueprints, openai, worker
 from edge.services import Services
-from edge.settings import EdgeSettings
-from edge.streams import Streams
-from edge.tokens import JwtKeys
-from edge.tracing import SpanSink
-from lobu_actors.gateway.protocol import Gateway
-from lobu_actors.gateway.worker_door import WorkerDoor
-from lobu_actors.store.protocol import Store
-
-_EXTENSION = "lobu"
 
 
-def create_app(
-    store: Store,
-    gateway: Gateway,
-    keys: JwtKeys,
-    settings: EdgeSettings,
-    streams: Streams | None = None,
-    spans: SpanSink | None = None,
-    worker_door: WorkerDoor | None = None,
-) -> QuartTrio:
-    """An ASGI app. It reads no environment, and holds nothing that must be closed; `edge.server.serve` runs it.
-
-    `streams`: of the app that this one follows on, which counts on and ends them all. `spans`: where spans go, if
-    anywhere. `worker_door`: where links of remote workers go; None: they are refused.
-    """
+def create_app(services: Services) -> QuartTrio:
+    """An ASGI app. It reads no environment, holds nothing that must be closed, and needs no lifespan."""
+    settings = services.settings
     app = QuartTrio("edge", static_folder=None)
     app.asgi_http_class = EdgeConnection
-    app.request_class = request_class(worker.snapshot_body(keys, settings))
+    app.request_class = request_class(worker.snapshot_body(services.keys, settings))
     app.config["MAX_CONTENT_LENGTH"] = settings.max_message_bytes
     app.config["BODY_TIMEOUT"] = settings.body_seconds
     app.url_map.merge_slashes = False  # a redirect would lose a POST's body
-    services = Services.build(store, gateway, keys, settings, streams or Streams(settings, spans), worker_door)
-    app.extensions[_EXTENSION] = services
     for blueprint in blueprints(services):
         app.register_blueprint(blueprint)
         app.register_blueprint(blueprint, url_prefix=ALIAS_PREFIX, name=f"{blueprint.name}_alias")
@@ -55,7 +31,7 @@ def create_app(
     @app.errorhandler(Exception)
     async def failed(error: Exception) -> Response:
         """Also for addresses that no blueprint has, and methods that it does not take."""
-        return openai.refused(error) if openai.is_address(opening().path) else refusal_of(error).response()
+        return openai.refused(error) if openai.is_address(opening().path) else refused(refusal_of_any(error))
 
     @app.after_request
     async def finish(response: Response) -> Response:
@@ -67,27 +43,3 @@ def create_app(
 
     app.asgi_app = Outermost(app.asgi_app, settings.stalled_reader_seconds)  # type: ignore[method-assign]
     return app
-
-
-def take_up(app: QuartTrio, settings: EdgeSettings) -> None:
-    """Serve the requests that come from now on with `settings`; those under way end as they began.
-
-    What is remembered (credentials, rates of callers) begins anew. Connections keep what they were made with.
-    """
-    services = services_of(app)
-    services.streams.settings = settings
-    fresh = create_app(
-        services.store,
-        services.gateway,
-        services.keys,
-        settings,
-        services.streams,
-        worker_door=services.worker_door,
-    )
-    app.asgi_app = fresh.asgi_app  # type: ignore[method-assign]
-    app.extensions[_EXTENSION] = services_of(fresh)
-
-
-def services_of(app: QuartTrio) -> Services:
-    """What `create_app` made for `app`, or for the one that it took up last."""
-    return cast(Services, app.extensions[_EXTENSION])

@@ -16,6 +16,12 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers.request import TrioBody, TrioRequest
 from werkzeug.datastructures import Headers
 
+from edge.errors import Refusal
+from edge.request import parse_object
+from edge.settings import EdgeSettings
+from edge.wire import Json
+from lobu_actors.contract.errors import ApiError
+
 ROOM_BYTES = 256 * 1024
 
 
@@ -114,3 +120,30 @@ async def discard_body(seconds: float) -> None:
         request.body.discard()
         with trio.move_on_after(seconds):
             await request.body.ended.wait()
+
+
+async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json:
+    """The request's JSON object; `optional`: no body means an empty one.
+
+    Raises Refusal (400, 415), and werkzeug's 408 and 413 for a body that is late or too large.
+    """
+    if request.content_length is None and "Transfer-Encoding" not in request.headers:
+        if optional:
+            return {}
+        raise Refusal(400, ApiError.INVALID_JSON, "The request has no body; send a JSON object.")
+    if not optional or request.content_length != 0:
+        _require_json()
+    raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    if optional and not raw:
+        return {}
+    return parse_object(raw, settings)
+
+
+def _require_json() -> None:
+    kind = (request.mimetype or "").lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise Refusal(
+            415,
+            ApiError.UNSUPPORTED_MEDIA_TYPE,
+            "This address takes JSON; send it with Content-Type: application/json.",
+        )

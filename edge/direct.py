@@ -12,20 +12,19 @@ Mostly the whole request is there in one read, and is answered by `whole`, witho
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl
 
 import attrs
 import trio
 from hypercorn.protocol.events import Body, EndBody, Event, StreamClosed
-from werkzeug.http import parse_cookie
 
 from edge import direct_stream, metrics
 from edge.direct_stream import Send, Spawn, StreamExchange
 from edge.errors import Refusal, refusal_of
 from edge.links import ALIAS_PREFIX
+from edge.messages import ADDRESS, take_in
 from edge.request import PlainHeaders, PlainRequest, answered, parse_object
-from edge.routes.messages import ADDRESS, take_in
 from edge.services import Services
 from edge.whole_request import read_whole
 from edge.wire import JSON_HEADERS, Json, encode, raw_headers
@@ -76,7 +75,7 @@ class Direct:
             return None
         path = target.partition(b"?")[0].decode("ascii")
         args = dict(reversed(parse_qsl((found[2] or b"").decode("latin1"), keep_blank_values=True)))  # the first counts
-        cookies = parse_cookie(headers.get(b"cookie", b"").decode("latin1"))
+        cookies = _cookies(headers[b"cookie"]) if b"cookie" in headers else {}
         plain = PlainRequest("GET", "http", path, PlainHeaders(headers), args, cookies)
         return StreamExchange(self._services(), found[1].decode(), plain, send, spawn)
 
@@ -96,6 +95,12 @@ class Direct:
             return None
         plain = PlainRequest("POST", "http", target.decode("ascii"), PlainHeaders(headers))
         return Exchange(services, found[1].decode(), plain, respond)
+
+
+def _cookies(header: bytes) -> Mapping[str, str]:
+    from werkzeug.http import parse_cookie
+
+    return parse_cookie(header.decode("latin1"))
 
 
 class Exchange:

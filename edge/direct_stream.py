@@ -21,14 +21,13 @@ from edge.errors import Refusal, refusal_of
 from edge.following import Wanted, away, subscription_on, wanted_of
 from edge.request import PlainRequest, answered
 from edge.services import Services
-from edge.stream_response import HEADERS
 from edge.subscription import StreamBroken, Subscription
 from edge.wire import JSON_HEADERS, encode, raw_headers
 from lobu_actors.store.errors import StoreUnavailable
 
 ADDRESS = "/api/v1/agents/<key>/events"
 _log = structlog.get_logger(__name__)
-_HEADERS = raw_headers([("Content-Type", sse.CONTENT_TYPE), *HEADERS.items()])
+_HEADERS = raw_headers([("Content-Type", sse.CONTENT_TYPE), *sse.HEADERS.items()])
 
 Send = Callable[[Event], Awaitable[None]]
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]

@@ -6,29 +6,16 @@ Every failure of the HTTP interface leaves through here, so that no caller ever 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import structlog
-from quart import Response
-from werkzeug.exceptions import HTTPException
 
-from edge.wire import json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.store.errors import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 1
-
-_BY_STATUS: dict[int, tuple[ApiError, str]] = {
-    HTTPStatus.BAD_REQUEST: (ApiError.INVALID_FIELD, "The request could not be understood."),
-    HTTPStatus.NOT_FOUND: (ApiError.NOT_FOUND, "There is nothing at this address."),
-    HTTPStatus.METHOD_NOT_ALLOWED: (ApiError.METHOD_NOT_ALLOWED, "This address does not take that method."),
-    HTTPStatus.REQUEST_TIMEOUT: (ApiError.BODY_TIMEOUT, "The request's body did not arrive in time."),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (ApiError.BODY_TOO_LARGE, "The request's body is larger than is allowed."),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (ApiError.UNSUPPORTED_MEDIA_TYPE, "Send JSON with its Content-Type."),
-}
 
 
 class Refusal(Exception):
@@ -58,9 +45,6 @@ class Refusal(Exception):
         if self.details:
             body["details"] = dict(self.details)
         return body
-
-    def response(self) -> Response:
-        return json_response(self.body(), self.status, self.headers)
 
 
 def invalid_field(field: str, sentence: str) -> Refusal:
@@ -113,16 +97,4 @@ def refusal_of(error: Exception) -> Refusal:
             return error
         case StoreUnavailable():
             return _store_away(error)
-        case HTTPException():
-            return _of_http(error)
     return _internal_failure(error)
-
-
-def _of_http(error: HTTPException) -> Refusal:
-    status = error.code or 500
-    code, sentence = _BY_STATUS.get(status, (ApiError.INVALID_FIELD, "The request cannot be served."))
-    if status >= 500:
-        code, sentence = ApiError.INTERNAL, "Something failed here; the operator's log says what."
-    allowed = getattr(error, "valid_methods", None)
-    headers = {"Allow": ", ".join(sorted(allowed))} if allowed else None
-    return Refusal(status, code, sentence, headers=headers)

@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from typing import Any, Protocol, overload
 
 import attrs
-from quart import has_websocket_context, request, websocket
 
 from edge.errors import Refusal, invalid_field
 from edge.settings import EdgeSettings
@@ -74,24 +73,11 @@ answered: ContextVar[PlainRequest | None] = ContextVar("lobu_request", default=N
 
 def opening() -> Opening:
     """The current request, or the handshake of the current WebSocket."""
-    return answered.get() or (websocket if has_websocket_context() else request)
+    if (plain := answered.get()) is not None:
+        return plain
+    from quart import has_websocket_context, request, websocket
 
-
-async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json:
-    """The request's JSON object; `optional`: no body means an empty one.
-
-    Raises Refusal (400, 415), and werkzeug's 408 and 413 for a body that is late or too large.
-    """
-    if request.content_length is None and "Transfer-Encoding" not in request.headers:
-        if optional:
-            return {}
-        raise Refusal(400, ApiError.INVALID_JSON, "The request has no body; send a JSON object.")
-    if not optional or request.content_length != 0:
-        _require_json()
-    raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-    if optional and not raw:
-        return {}
-    return parse_object(raw, settings)
+    return websocket if has_websocket_context() else request
 
 
 def parse_object(raw: bytes, settings: EdgeSettings) -> Json:
@@ -132,13 +118,3 @@ def message_id_of(value: Any) -> str | None:
     if not isinstance(value, str) or not is_message_id(value):
         raise invalid_field("messageId", "`messageId` must be 1 to 200 visible ASCII characters.")
     return value
-
-
-def _require_json() -> None:
-    kind = (request.mimetype or "").lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise Refusal(
-            415,
-            ApiError.UNSUPPORTED_MEDIA_TYPE,
-            "This address takes JSON; send it with Content-Type: application/json.",
-        )

@@ -21,20 +21,18 @@ from functools import partial
 
 import structlog
 import trio
-from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
-from quart_trio import QuartTrio
 
 from edge import metrics
-from edge.app import services_of
+from edge.application import Application
 from edge.connection import Connection
 from edge.direct import Direct
 from edge.listening import bind, configure
-from edge.routes.worker_link import message_bytes
 from edge.settings import EdgeSettings
 from edge.ws_stream import EdgeConfig, SocketLimits
+from lobu_actors.contract import worker_link
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +41,7 @@ _IDLE_LOOKS = 8  # in the time that a connection may be idle
 
 
 async def serve(
-    app: QuartTrio,
+    app: Application,
     settings: EdgeSettings,
     *,
     stopping: trio.Event,
@@ -54,8 +52,8 @@ async def serve(
 ) -> None:
     """Serve until `stopping` is set, then stop in order and return. Cancelled, it stops at once.
 
-    Reports the port through `task_status`. `sockets` are listening sockets to take over in place of `host` and `port`.
-    Raises PortTaken, CannotListen.
+    Reports the port through `task_status` once every address is answered. `sockets` are listening sockets to take over
+    in place of `host` and `port`. Raises PortTaken, CannotListen, and what is in the way of the routes' modules.
     """
     if sockets is None:
         sockets = await bind(host, port, settings)
@@ -65,13 +63,13 @@ async def serve(
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(raw)) for raw in sockets]
     try:
         async with trio.open_nursery() as nursery:
-            await connections.start_app(nursery)
             nursery.start_soon(connections.end_idle)
             async with trio.open_nursery() as handlers:
                 accepting = partial(trio.serve_listeners, connections.handle, listeners, handler_nursery=handlers)
                 try:
                     async with trio.open_nursery() as acceptors:
                         acceptors.start_soon(accepting)
+                        await app.load()
                         task_status.started(sockets[0].getsockname()[1])
                         await stopping.wait()
                         acceptors.cancel_scope.cancel()
@@ -79,7 +77,6 @@ async def serve(
                     handlers.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
                 finally:
                     connections.cut()  # when cancelled too: nothing else reaches a send that waits in a shield
-            await connections.stop_app()
             nursery.cancel_scope.cancel()
     finally:
         for listener in listeners:
@@ -89,31 +86,22 @@ async def serve(
 class _Connections:
     """The open connections of one server."""
 
-    def __init__(self, app: QuartTrio, settings: EdgeSettings) -> None:
-        self._services = services_of(app)
+    def __init__(self, app: Application, settings: EdgeSettings) -> None:
+        self._streams = app.services.streams
         self._settings = settings
         self._config = _hypercorn_config(settings)
-        self._config.direct = Direct(partial(services_of, app))
+        self._config.direct = Direct(lambda: app.services)
         self._context = WorkerContext(None)
         self._app = wrap_app(app, 0, "asgi")
-        self._state: dict[str, object] = {}
-        self._lifespan = Lifespan(self._app, self._config, self._state)
         self._open: set[Connection] = set()
         self._all_gone = trio.Event()
-
-    async def start_app(self, nursery: trio.Nursery) -> None:
-        await nursery.start(self._lifespan.handle_lifespan)
-        await self._lifespan.wait_for_startup()
-
-    async def stop_app(self) -> None:
-        await self._lifespan.wait_for_shutdown()
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from its accept to its end. Its faults are logged and end here."""
         if len(self._open) >= self._settings.max_connections:
             stream.socket.close()
             return
-        state = ConnectionState(self._state.copy())
+        state = ConnectionState({})
         connection = Connection(
             self._app, self._config, self._context, state, stream, self._settings.stalled_reader_seconds
         )
@@ -134,7 +122,7 @@ class _Connections:
         """Have everything end by itself; takes at most `drain_seconds` and `stop_grace_seconds`."""
         for listener in listeners:
             listener.socket.close()
-        await self._services.streams.stop()
+        await self._streams.stop()
         await self._context.terminated.set()
         for connection in list(self._open):
             connection.end_if_idle()
@@ -170,7 +158,11 @@ def _hypercorn_config(settings: EdgeSettings) -> EdgeConfig:
     config.h11_max_incomplete_size = settings.max_header_bytes
     config.websocket_ping_interval = settings.ping_seconds
     config.sockets = SocketLimits(
-        partial(message_bytes, settings), settings.socket_silence_seconds, settings.linger_seconds
+        partial(_message_bytes, settings), settings.socket_silence_seconds, settings.linger_seconds
     )
-    config.startup_timeout = config.shutdown_timeout = 10.0
     return config
+
+
+def _message_bytes(settings: EdgeSettings, path: str) -> int:
+    """How long a message may be on the WebSocket at that path."""
+    return worker_link.MAX_MESSAGE_BYTES if path.endswith(worker_link.PATH) else settings.max_message_bytes

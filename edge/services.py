@@ -1,13 +1,12 @@
-"""What every route works with, in one value; made once by `create_app`. No globals, no lookups by name."""
+"""What every route works with, in one value; made by `edge.application`. No globals, no lookups by name."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
-from quart.wrappers.base import BaseRequestWebsocket
 
 from edge.accepting import Acceptance
 from edge.auth import Authenticator, Principal
@@ -17,11 +16,13 @@ from edge.settings import EdgeSettings
 from edge.streams import Streams
 from edge.tenancy import Tenancy
 from edge.tokens import JwtKeys
-from edge.uploads import Uploads
 from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.gateway.worker_door import WorkerDoor
 from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Conversation
+
+if TYPE_CHECKING:
+    from quart.wrappers.base import BaseRequestWebsocket
 
 # The ASGI scope's entries for what a request holds until it is over, and for what is done then; see `edge.asgi`.
 HELD = "lobu.held"
@@ -37,7 +38,6 @@ class Services(msgspec.Struct, frozen=True):
     tenancy: Tenancy
     acceptance: Acceptance
     guardrails: Guardrails
-    uploads: Uploads
     streams: Streams
     worker_door: WorkerDoor | None
 
@@ -60,7 +60,6 @@ class Services(msgspec.Struct, frozen=True):
             tenancy=Tenancy(store, settings),
             acceptance=Acceptance(store, gateway, settings),
             guardrails=Guardrails(store, settings),
-            uploads=Uploads(store, settings),
             streams=streams,
             worker_door=worker_door,
         )
@@ -80,11 +79,11 @@ class Services(msgspec.Struct, frozen=True):
 
     def afterwards(self, do: Callable[[], Awaitable[None]]) -> None:
         """Have this done when the current request's connection is done with it, whatever way it ends; it is bounded."""
-        scope = cast(BaseRequestWebsocket, opening()).scope
+        scope = cast("BaseRequestWebsocket", opening()).scope
         scope[AFTERWARDS].append(do)  # type: ignore[literal-required]
 
     def held(self) -> ExitStack:
         """What the current request holds; let go when its connection is done with it, whatever way it ends."""
-        held = cast(BaseRequestWebsocket, opening()).scope[HELD]  # type: ignore[literal-required]
+        held = cast("BaseRequestWebsocket", opening()).scope[HELD]  # type: ignore[literal-required]
         assert isinstance(held, ExitStack)
         return held

@@ -15,9 +15,9 @@ import structlog
 
 from edge.auth import TICKET_ARGUMENT, Principal, bearer_credential
 from edge.errors import Refusal, invalid_field, store_unavailable, unauthorized
+from edge.messages import take_in
 from edge.request import opening, parse_object, text_field
 from edge.routes.control import answer_question, cancel_messages
-from edge.routes.messages import take_in
 from edge.routes.sessions import begin_anew
 from edge.services import Services
 from edge.sse import Encoding

@@ -17,6 +17,14 @@ from lobu_actors.contract.events import ERROR_ALIAS, Cursor, Data, EventType
 from lobu_actors.gateway.feed import Outgoing
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
+# Of a response, beside its type.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+    # A pipelined second request would hide that the reader went away.
+    "Connection": "close",
+}
 PING = b": ping\n\n"
 
 # JSON leaves these as they are, but readers that split lines the Unicode way would break a frame at them.

@@ -11,15 +11,6 @@ from quart.wrappers.response import ResponseBody
 
 from edge import sse
 
-# Beside its type.
-HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-    "X-Content-Type-Options": "nosniff",
-    # A pipelined second request would hide that the reader went away.
-    "Connection": "close",
-}
-
 
 class PulledBody(ResponseBody):
     """A body that gives its next piece when the connection has room for it; the rest is `__anext__`'s.
@@ -43,5 +34,5 @@ class PulledBody(ResponseBody):
 def stream_response(body: ResponseBody | bytes) -> Response:
     response = Response(body, content_type=sse.CONTENT_TYPE)
     response.timeout = None
-    response.headers.update(HEADERS)
+    response.headers.update(sse.HEADERS)
     return response

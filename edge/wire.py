@@ -7,11 +7,10 @@ without NUL and lone surrogates, integers of 64 bits, bounded nesting.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from quart import Response
 
 from lobu_actors.contract.text import is_storable
 
@@ -62,21 +61,6 @@ def decode_object(raw: bytes, max_depth: int) -> Json:
 def raw_headers(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """As they are written on a connection, past Quart."""
     return [(name.lower().encode(), value.encode()) for name, value in fields]
-
-
-def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    response = Response(encode(body), status, JSON_HEADERS)
-    if headers:
-        response.headers.update(dict(headers))
-    return response
-
-
-def no_content() -> Response:
-    """204. Quart's own body for nothing at all asks for an asyncio loop, and takes the connection down."""
-    response = Response(b"", 204)
-    for header in ("Content-Type", "Content-Length"):
-        response.headers.pop(header, None)
-    return response
 
 
 def _has_bad_text(raw: bytes) -> bool:

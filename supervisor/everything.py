@@ -18,9 +18,8 @@ from functools import partial
 
 import structlog
 import trio
-from quart_trio import QuartTrio
 
-from edge import app as edge_app
+from edge.application import Application
 from edge.guardrails import Guardrails
 from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
@@ -134,7 +133,7 @@ class Everything:
         self._spans = spans
         self._host = Host(settings, self._store, partial(sign_run, self._keys), tokens, self._judge)
         self._host.tell_spans(spans)
-        self._app: QuartTrio | None = None
+        self._app: Application | None = None
         children = [
             ChildSpec("store", self._run_store, start_timeout_seconds=60),
             *self._host.children,
@@ -184,7 +183,7 @@ class Everything:
         edge_settings = edge_settings_of(settings, before)
         self._guardrails = Guardrails(self._store, edge_settings)
         if self._app is not None:
-            edge_app.take_up(self._app, edge_settings)
+            self._app.take_up(edge_settings)
         self._host.take_up(settings, changed_agents(before, settings))
 
     async def _judge(self, turn: NewTurn, user_id: str) -> Verdict | None:
@@ -228,7 +227,7 @@ class Everything:
     async def _run_edge(self, context: ChildContext) -> None:
         settings = self._settings
         edge_settings = edge_settings_of(settings)
-        self._app = edge_app.create_app(
+        self._app = Application.build(
             self._store,
             self._host.gateway,
             self._keys,

@@ -23,7 +23,7 @@ import attrs
 import structlog
 import trio
 
-from edge.app import create_app, take_up
+from edge.application import Application
 from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
 from edge.server import serve
@@ -107,12 +107,12 @@ async def run_edge(
     edge_settings = edge_settings_of(settings)
     telling = ExitStack()
     spans = telling.enter_context(spans_told(settings.telemetry.otlp_endpoint, "lobu-edge"))
-    app = create_app(store, detached.gateway, keys, edge_settings, spans=spans, worker_door=detached.worker_door)
+    app = Application.build(store, detached.gateway, keys, edge_settings, spans=spans, worker_door=detached.worker_door)
     in_force = settings
 
     async def take_up_settings(found: Settings) -> None:
         nonlocal in_force
-        take_up(app, edge_settings_of(found, in_force))
+        app.take_up(edge_settings_of(found, in_force))
         in_force = found
 
     stopping = trio.Event()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
+from edge.body import read_object
 from edge.dialects import following
 from edge.dialects.ag_ui import AgUiStream
 from edge.dialects.messages import BadMessages
 from edge.dialects.page_requests import ag_ui_request
 from edge.dialects.talk import digest, find_talk
 from edge.errors import invalid_field
-from edge.request import read_object
 from edge.services import Services
 from edge.stream_response import stream_response
 

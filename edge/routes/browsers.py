@@ -9,9 +9,9 @@ from quart import Blueprint, Response, request
 from edge.auth import SESSION_COOKIE, Principal, bearer_credential
 from edge.errors import unauthorized
 from edge.origins import is_https, require_own_origin
+from edge.responses import json_response
 from edge.services import Services
 from edge.tickets import sign_key_session, sign_ticket, sign_token_session
-from edge.wire import json_response
 from lobu_actors.contract.errors import ApiError
 
 SESSION_PATH = "/api/v1/session"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from edge.auth import Principal
+from edge.body import read_object
 from edge.errors import Refusal, invalid_field, owner_unreachable
-from edge.request import message_id_of, read_object
+from edge.request import message_id_of
+from edge.responses import json_response
 from edge.services import Services
-from edge.wire import Json, json_response
+from edge.wire import Json
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_message_id
 from lobu_actors.gateway.protocol import CancelResult

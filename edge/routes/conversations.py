@@ -8,13 +8,15 @@ import msgspec
 from quart import Blueprint, Response
 
 from edge.auth import Principal
+from edge.body import read_object
 from edge.errors import Refusal, invalid_field
 from edge.links import conversation_url
 from edge.opening import find_agent, place, require_own
 from edge.provider_change import change_provider
-from edge.request import flag_field, read_object, text_field
+from edge.request import flag_field, text_field
+from edge.responses import json_response
 from edge.services import Services
-from edge.wire import Json, json_response
+from edge.wire import Json
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import MAX_ID_LENGTH, is_id, new_id
 from lobu_actors.contract.new_session import provider_of

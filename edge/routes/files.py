@@ -12,9 +12,10 @@ import trio
 from quart import Blueprint, Response, request
 
 from edge.errors import Refusal, invalid_field
+from edge.responses import json_response
 from edge.services import Services
 from edge.stream_response import PulledBody
-from edge.wire import Json, json_response
+from edge.wire import Json
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import is_id
 from lobu_actors.store.errors import StoreUnavailable

@@ -10,8 +10,9 @@ from typing import Any
 from quart import Blueprint, Response, request
 
 from edge.errors import invalid_field
+from edge.responses import json_response
 from edge.services import Services
-from edge.wire import Json, json_response
+from edge.wire import Json
 from lobu_actors.store.listing_protocol import ListedConversation, ListedTurn
 from lobu_actors.store.records import Agent
 

@@ -1,79 +1,30 @@
-"""Take a message in. The answer says that it is durable, nothing more; the reply comes over the event stream."""
+"""Take a message in. The answer says that it is durable, nothing more; the reply comes over the event stream.
+
+As JSON with a Bearer credential it is mostly answered by `edge.direct`, in the same way.
+"""
 
 from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from edge import intake
-from edge.errors import invalid_field
-from edge.links import conversation_url, query_value
-from edge.request import message_id_of, read_object
+from edge.body import read_object
+from edge.messages import ADDRESS, take_in
+from edge.responses import json_response
 from edge.services import Services
-from edge.uploads import is_upload
-from edge.wire import Json, json_response
-from lobu_actors.contract.ids import ConversationRef, new_id
-from lobu_actors.contract.states import OnBusy
-from lobu_actors.store.records import Conversation, NewTurn, Turn
-
-ADDRESS = "/api/v1/agents/<key>/messages"
-_OWN_FIELDS = frozenset({"content", "message", "messageId", "onBusy"})
+from edge.uploads import Uploads, is_upload
 
 
 def routes(services: Services) -> Blueprint:
     blueprint = Blueprint("messages", __name__)
+    uploads = Uploads(services.store, services.settings)
 
     @blueprint.post(ADDRESS)
     async def send_message(key: str) -> Response:
         # What never changes about a conversation is remembered; that it is there and open, the write itself checks.
         _, conversation = await services.conversation(key, fresh=False)
         if is_upload():
-            async with services.uploads.receive(conversation.ref) as (body, file_ids):
+            async with uploads.receive(conversation.ref) as (body, file_ids):
                 return json_response(await take_in(services, conversation, body, file_ids))
         return json_response(await take_in(services, conversation, await read_object(services.settings)))
 
     return blueprint
-
-
-async def take_in(services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()) -> Json:
-    """The receipt of the message in `body`, once it is durable. Raises Refusal."""
-    turn = await intake.take_in(services, conversation, _new_turn(conversation.ref, body), file_ids)
-    return receipt(services, turn)
-
-
-def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
-    content = body.get("content")
-    if content is None:
-        content = body.get("message")
-    if not isinstance(content, str) or not content.strip():
-        raise invalid_field("content", "`content` must be a text that is not empty.")
-    return NewTurn(
-        ref=ref,
-        turn_id=new_id(),
-        message_id=message_id_of(body.get("messageId")) or new_id(),
-        content=content,
-        on_busy=_on_busy(body.get("onBusy"), content),
-        payload={name: value for name, value in body.items() if name not in _OWN_FIELDS},
-    )
-
-
-def _on_busy(value: object, content: str) -> OnBusy:
-    if value is None:
-        return intake.default_on_busy(content)
-    if not isinstance(value, str) or value not in OnBusy.__members__.values():
-        raise invalid_field("onBusy", f"`onBusy` must be one of {', '.join(OnBusy)}.")
-    return OnBusy(value)
-
-
-def receipt(services: Services, turn: Turn) -> Json:
-    """What the sender of an accepted message is answered."""
-    key = turn.ref.conversation_id
-    tail = f"/events?messageId={query_value(turn.message_id)}&since={turn.first_seq}"
-    return {
-        "success": True,
-        "messageId": turn.message_id,
-        "agentId": key,
-        "turnId": turn.turn_id,
-        "queued": True,
-        "position": turn.position,
-        "eventsUrl": conversation_url(services.settings, key, tail),
-    }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from quart import Blueprint, Response, request
 
 from edge.auth import Principal
+from edge.body import read_object
 from edge.dialects import following, openai_chat, openai_responses
 from edge.dialects.encoder import Collector, Encoder, Head
 from edge.dialects.following import Followed
@@ -18,13 +19,14 @@ from edge.dialects.openai_errors import NO_RETRY, error_body, status_of, turn_er
 from edge.dialects.openai_request import chat_request, responses_request
 from edge.dialects.reply import CANCELLED, Cancelled, Failed
 from edge.dialects.talk import Talk, digest, find_known_talk, find_talk
-from edge.errors import Refusal, invalid_field, refusal_of
+from edge.errors import Refusal, invalid_field
 from edge.links import ALIAS_PREFIX
-from edge.request import flag_field, opening, read_object, text_field
+from edge.request import flag_field, opening, text_field
+from edge.responses import json_response, refusal_of_any
 from edge.services import Services
 from edge.stream_response import stream_response
 from edge.tenancy import may_use_agent
-from edge.wire import Json, json_response
+from edge.wire import Json
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.store.errors import StoreOutcomeUnknown
 from lobu_actors.store.records import Agent
@@ -179,7 +181,7 @@ def is_address(path: str) -> bool:
 
 def refused(error: Exception) -> Response:
     """What went wrong at such an address, as those clients read it."""
-    refusal = refusal_of(error)
+    refusal = refusal_of_any(error)
     headers = dict(refusal.headers)
     if isinstance(refusal.__cause__, StoreOutcomeUnknown) and not opening().headers.get(IDEMPOTENCY_HEADER):
         headers |= NO_RETRY  # the turn may be there: only by a key of its own could it be found again

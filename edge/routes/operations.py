@@ -10,8 +10,9 @@ from quart import Blueprint, Response
 
 from edge import docs_page, openapi
 from edge.errors import Refusal, store_unavailable
+from edge.responses import json_response
 from edge.services import Services
-from edge.wire import JSON_TYPE, encode, json_response
+from edge.wire import JSON_TYPE, encode
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.store.errors import StoreUnavailable
 

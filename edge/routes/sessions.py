@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from quart import Blueprint, Response, request
 
+from edge.body import read_object
 from edge.errors import Refusal, invalid_field
 from edge.history import DEFAULT_LIMIT, MAX_LIMIT, BadCursor, page, parse_history_cursor, read_session, stats
 from edge.intake import accept
-from edge.request import message_id_of, read_object
-from edge.routes.messages import receipt
+from edge.messages import receipt
+from edge.request import message_id_of
+from edge.responses import json_response
 from edge.services import Services
-from edge.wire import Json, json_response
+from edge.wire import Json
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import new_id
 from lobu_actors.contract.new_session import NEW_SESSION

@@ -9,9 +9,9 @@ from quart import Blueprint, Response, request
 from edge import sse
 from edge.direct_stream import ADDRESS
 from edge.following import away, subscribe, wanted_of
+from edge.responses import no_content
 from edge.services import Services
 from edge.stream_response import PulledBody, stream_response
-from edge.wire import no_content
 from lobu_actors.store.errors import StoreUnavailable
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from edge.errors import Refusal
+from edge.responses import json_response
 from edge.services import Services
-from edge.wire import json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.ids import ConversationRef, is_message_id
 from lobu_actors.store.timeline import timeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint, Response, request
 
+from edge.body import read_object
 from edge.dialects import following, ui_stream
 from edge.dialects.following import Followed
 from edge.dialects.messages import BadMessages
@@ -11,10 +12,9 @@ from edge.dialects.page_requests import ui_request
 from edge.dialects.talk import digest, find_opened_talk, find_talk
 from edge.errors import invalid_field, owner_unreachable
 from edge.links import conversation_url
-from edge.request import read_object
+from edge.responses import json_response, no_content
 from edge.services import Services
 from edge.stream_response import stream_response
-from edge.wire import json_response, no_content
 from lobu_actors.gateway.protocol import CancelResult
 
 _CHAT = "/api/v1/ui/<agent_id>/chat"

@@ -9,14 +9,14 @@ from __future__ import annotations
 from quart import Blueprint, Response, request
 from werkzeug.datastructures import Headers
 
-from edge.body import LargerBody
+from edge.body import LargerBody, read_object
 from edge.errors import Refusal, invalid_field, unauthorized
-from edge.request import read_object, text_field
+from edge.request import text_field
+from edge.responses import json_response
 from edge.run_tokens import RunClaims, verify_run
 from edge.services import Services
 from edge.settings import EdgeSettings
 from edge.tokens import ExpiredToken, InvalidToken, JwtKeys
-from edge.wire import json_response
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.store.errors import SnapshotCorrupt
 

@@ -11,19 +11,13 @@ from wsproto.frame_protocol import CloseReason
 from edge.auth import Principal
 from edge.errors import Refusal
 from edge.services import Services
-from edge.settings import EdgeSettings
 from edge.worker_relay import WorkerRelay
 from lobu_actors.contract import worker_link as link
 from lobu_actors.contract.errors import ApiError
-from lobu_actors.contract.worker_link import MAX_MESSAGE_BYTES, PATH, LinkError
+from lobu_actors.contract.worker_link import PATH, LinkError
 from lobu_actors.gateway.worker_door import Joining, WorkerDoor
 
 _RETRY_SECONDS = 5
-
-
-def message_bytes(settings: EdgeSettings, path: str) -> int:
-    """How long a message may be on the WebSocket at that path."""
-    return MAX_MESSAGE_BYTES if path.endswith(PATH) else settings.max_message_bytes
 
 
 def routes(services: Services) -> Blueprint:

@@ -191,18 +191,14 @@ class Mailbox(Generic[M]):
     @enable_ki_protection
     def nudge(self) -> None:
         """Have each waiting reader get Nudged, as though it had waited long enough."""
-        while self._readers:
-            task, _ = _first(self._readers)
-            trio.lowlevel.reschedule(task)
+        _wake_all(self._readers)
 
     @enable_ki_protection
     def close(self) -> None:
         """Accept nothing more; senders, the waiting ones too, get MailboxClosed. What is inside can still be taken."""
         self._closed = True
-        for waiting in (self._readers, self._senders):
-            while waiting:
-                task, _ = _first(waiting)
-                trio.lowlevel.reschedule(task)
+        _wake_all(self._readers)
+        _wake_all(self._senders)
 
     def drain(self) -> list[M]:
         """Take everything out at once, first message first. For an owner that will not handle it."""
@@ -243,3 +239,10 @@ def _first(line: dict[Task, _Waiting[M]]) -> tuple[Task, _Waiting[M]]:
     """Take who has waited for longest out of the line."""
     task = next(iter(line))
     return task, line.pop(task)
+
+
+def _wake_all(line: dict[Task, _Waiting[M]]) -> None:
+    """Wake everybody in the order of the line. Not one `_first` after the other: each would pass by all before it."""
+    for task in line:
+        trio.lowlevel.reschedule(task)
+    line.clear()

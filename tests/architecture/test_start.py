@@ -21,14 +21,15 @@ OF_CLIENTS = {"httpx", "httpcore", "anyio", "lobu_actors.client"}
 OF_TESTS = {"pytest", "hypothesis", "benchmarks", "lobu_actors.store.memory", "setuptools", "pkg_resources"}
 OF_AGENTS = {"mcp", "pydantic", "openai", "acp", "lobu_actors.agents"}
 OF_SERVERS = {"quart", "flask", "hypercorn", "trio_websocket", "prometheus_client", "structlog", "edge"}
+OF_ROUTES = {"quart", "quart_trio", "flask", "werkzeug", "jinja2", "edge.app", "edge.routes"}  # see `edge.application`
 OF_STORES = {"psycopg", "lobu_actors.store.postgres"}
 ELSEWHERE = OF_CLIENTS | OF_TESTS | OF_AGENTS | {"opentelemetry", "supervisor.singletons.telegram.poller"}
 HEAVY = {"trio", "asyncio", "attr", "click", "structlog", "inspect", "dataclasses", "email", "ssl", "uuid", "logging"}
 
 NOT_NEEDED = {
-    "supervisor.cli.run": ELSEWHERE,
-    "supervisor.cli.supervisor": ELSEWHERE,
-    "supervisor.cli.edge": ELSEWHERE,
+    "supervisor.cli.run": ELSEWHERE | OF_ROUTES,
+    "supervisor.cli.supervisor": ELSEWHERE | OF_ROUTES,
+    "supervisor.cli.edge": ELSEWHERE | OF_ROUTES,
     "supervisor.cli.chat": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_STORES,
     "supervisor.cli.cancel": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_STORES,
     "supervisor.cli.token": OF_TESTS | OF_AGENTS | OF_SERVERS | OF_CLIENTS,

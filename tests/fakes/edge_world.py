@@ -9,6 +9,8 @@ import attrs
 from quart_trio import QuartTrio
 
 from edge.app import create_app
+from edge.application import Application
+from edge.services import Services
 from edge.settings import EdgeSettings
 from edge.tokens import JwtKeys, new_api_key
 from lobu_actors.contract.ids import ConversationRef, new_id
@@ -53,8 +55,18 @@ class EdgeWorld:
         return cls(store, gateway, keys, settings, *made)
 
     @cached_property
+    def application(self) -> Application:
+        """As it is served."""
+        return Application.build(self.store, self.gateway, self.keys, self.settings)
+
+    @property
+    def services(self) -> Services:
+        return self.application.services
+
+    @cached_property
     def app(self) -> QuartTrio:
-        return create_app(self.store, self.gateway, self.keys, self.settings)
+        """The routes alone."""
+        return create_app(self.services)
 
     async def conversation(self, thread: str | None = None, user: str = "ann") -> ConversationRef:
         key = f"echo_{user}_acme" + (f"_{thread}" if thread else "")

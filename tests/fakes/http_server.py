@@ -42,7 +42,7 @@ async def running(world: EdgeWorld) -> AsyncIterator[Running]:
     async def run(task_status: trio.TaskStatus[int]) -> None:
         async with trio.open_nursery() as timing:
             timing.start_soon(world.gateway.timers.fire)
-            await serve(world.app, world.settings, stopping=stopping, task_status=task_status)
+            await serve(world.application, world.settings, stopping=stopping, task_status=task_status)
             timing.cancel_scope.cancel()
         stopped.set()
 

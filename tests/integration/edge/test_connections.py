@@ -72,7 +72,7 @@ async def test_stalled_readers_do_not_hold_a_cancellation_up() -> None:
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[int]) -> None:
-                await serve(world.app, world.settings, stopping=trio.Event(), task_status=task_status)
+                await serve(world.application, world.settings, stopping=trio.Event(), task_status=task_status)
 
             server = Running(world, await nursery.start(run), trio.Event(), trio.Event())
             for _ in range(20):
@@ -235,7 +235,7 @@ async def test_sockets_may_be_handed_over(nursery: trio.Nursery) -> None:
     stopping = trio.Event()
 
     async def run(*, task_status: trio.TaskStatus[int]) -> None:
-        await serve(world.app, world.settings, stopping=stopping, sockets=sockets, task_status=task_status)
+        await serve(world.application, world.settings, stopping=stopping, sockets=sockets, task_status=task_status)
 
     port = await nursery.start(run)
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from edge.app import services_of
 from lobu_actors.contract import events
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
@@ -159,7 +158,7 @@ async def test_refused_before_there_is_a_turn(server: Running, dialect: Dialect)
         ref = ConversationRef("acme", "echo", "echo_root_acme_full")
         with ExitStack() as streams:
             for _ in range(world.settings.max_streams_per_conversation):
-                streams.enter_context(services_of(world.app).streams.place(ref))
+                streams.enter_context(world.services.streams.place(ref))
             refused = await client.post(dialect.path, **dialect.request("hi", "full"))
         assert (refused.status_code, int(refused.headers["Retry-After"]) > 0) == (429, True)
         world.gateway.draining = True
@@ -181,7 +180,7 @@ async def test_a_client_asks_again_only_for_what_cannot_be_there(
     async def fail(*_: Any, **__: Any) -> None:
         raise fault("away")
 
-    monkeypatch.setattr(services_of(server.world.app).acceptance, "accept", fail)
+    monkeypatch.setattr(server.world.services.acceptance, "accept", fail)
     async with server.client() as client:
         answer = await client.post(CHAT.path, **CHAT.request("hi", None, key))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "STORE_UNAVAILABLE")

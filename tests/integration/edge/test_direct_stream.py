@@ -8,7 +8,6 @@ import httpx
 import pytest
 import trio
 
-from edge.app import services_of
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.store.errors import StoreUnavailable
@@ -98,7 +97,7 @@ async def test_whom_the_store_cannot_tell_about_is_told_to_come_back(
 
 async def test_there_is_no_more_than_one_for_each_who_may_read(server: Running) -> None:
     ref = await ended(server)
-    services = services_of(server.world.app)
+    services = server.world.services
     streams = services.streams
     path = f"/api/v1/agents/{ref.conversation_id}/events"
     places = [streams.place(ref) for _ in range(services.settings.max_streams_per_conversation)]

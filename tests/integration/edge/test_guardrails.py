@@ -13,7 +13,6 @@ import psutil
 import pytest
 import trio
 
-from edge.app import services_of
 from edge.guardrail_command import MAX_OUTPUT_BYTES, CommandBroken, run_command
 from edge.settings import EdgeSettings
 from lobu_actors.store.errors import StoreOutcomeUnknown, StoreUnavailable
@@ -214,7 +213,7 @@ async def test_a_refusal_that_cannot_be_stored_is_not_accepted(max_owed: int) ->
 @pytest.mark.parametrize(("seconds", "code"), [(60.0, None), (0.0, REJECTED)])
 async def test_rules_are_remembered_for_a_while(seconds: float, code: str | None) -> None:
     world = await world_of(policy_cache_seconds=seconds)
-    guardrails = services_of(world.app).guardrails
+    guardrails = world.services.guardrails
     turn = NewTurn(await world.conversation(), "t", "m", "bad")
     assert await guardrails.verdict(turn, "ann") is None
     rule = {"kind": "pattern", "pattern": "bad"}
