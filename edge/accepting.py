@@ -18,6 +18,7 @@ from lobu_actors.contract.new_session import begins_session
 from lobu_actors.contract.states import TERMINAL_TURN_STATUSES
 from lobu_actors.gateway.protocol import Gateway
 from lobu_actors.gateway.standby import Standby
+from lobu_actors.runtime.scheduling import others_first
 from lobu_actors.store.errors import StoreError, StoreOutcomeUnknown, StoreUnavailable
 from lobu_actors.store.protocol import ConversationStore
 from lobu_actors.store.records import Accepted, NewTurn, Refused
@@ -77,6 +78,8 @@ class Acceptance:
     async def _tell(self, accepted: Accepted, standby: Standby | None) -> None:
         if standby is None or not accepted.begun or not standby.begun(accepted.turn):
             await self._gateway.accepted(accepted.turn)
+        else:
+            await others_first()  # the worker gets its turn before the sender gets its receipt
 
     async def _commit(self, turn: NewTurn, standby: Standby | None) -> Accepted | Refused:
         backoff = _FIRST_BACKOFF_SECONDS

@@ -32,6 +32,7 @@ from lobu_actors.conversation.standby_messages import OpenRun
 from lobu_actors.conversation.traces import Traces
 from lobu_actors.conversation.turn_files import Taken, TurnFiles
 from lobu_actors.conversation.worker_port import SessionFileInvalid, Workspace, is_disk_full
+from lobu_actors.runtime.scheduling import others_first
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.errors import SnapshotCorrupt, StoreRejected
 from lobu_actors.store.question_records import NewQuestion
@@ -159,7 +160,7 @@ class Writes:
         if effect.run_id is not None:
             self._output.end()
         self._standbys.expect(self._lease.ref)
-        await _readers_first()
+        await others_first()  # readers
         self.traces.finished(effect)
         if effect.run_id is not None:
             self._marks.end()
@@ -323,13 +324,6 @@ class Writes:
             file_ids=taken.file_ids,
             timeline=self._marks.of_run(effect.run_id),
         )
-
-
-async def _readers_first() -> None:
-    """Let those run who were just woken. Twice, since trio runs who is ready in one order or the other; shielded, so
-    that what is committed is counted."""
-    await trio.lowlevel.cancel_shielded_checkpoint()
-    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def _end(effect: m.FinishTurns, turn: Turn | CorruptMarker, text: str, now: int, taken: Taken) -> TurnEnd:
