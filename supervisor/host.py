@@ -97,7 +97,7 @@ class Host:
             self._types,
             workspaces,
             self._worker_environment,
-            WorkerLimits(max_workers=limits.max_workers),
+            WorkerLimits(max_workers=limits.max_workers, place_seconds=limits.worker_place_seconds),
             self._containment,
         )
         self.remote = RemoteWorkers(self._host_id, self._types, workspaces, WorkerLimits(), _quota(settings))
@@ -219,7 +219,7 @@ class Host:
         telemetry.LIVE_RUNS.set_function(lambda: len(self._busy))
         telemetry.IDLE_WORKERS.set_function(lambda: self.workers.idle)
         telemetry.HOST_TRUST_SECONDS.set_function(lambda: self.membership.trusted_until - trio.current_time())
-        for state in ("starting", "ready"):
+        for state in ("waiting", "starting", "ready"):
             telemetry.WORKERS.labels(state).set_function(partial(self._count_workers, state))
 
     def _count_workers(self, state: str) -> int:

@@ -102,6 +102,7 @@ class Limits:
 
     # Workers
     max_workers: int = 256
+    worker_place_seconds: float = 60.0  # how long a message waits for one of them while all have work
     # Uids of workers, when the supervisor is root: neither people's, nor systemd's dynamic ones, nor containers'.
     worker_uid_first: int = 1_900_000_000
     worker_uid_count: int = 4096

@@ -27,7 +27,8 @@ W = TypeVar("W", bound=Asked)
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
-    """`state` is starting or ready, of a remote worker also waiting or cut; `age_seconds` counts from the asking."""
+    """`state` is waiting (for a place), starting or ready, of a remote worker also cut. `age_seconds` counts from the
+    asking."""
 
     worker_id: str
     worker: str  # the name of its type

@@ -38,10 +38,10 @@ from supervisor.spawner.protocol import Spawn
 from supervisor.workers.frame_reader import EndOfFrames, FrameReader
 from supervisor.workers.frame_writer import BufferFull, FrameWriter, send_first
 from supervisor.workers.label import Label, encode
+from supervisor.workers.slots import Slots
 from supervisor.workers.types import WorkerLimits
 
 _SPAWNER_LOST = "The spawner ended, and the worker with it."
-ROOM_AGAIN_SECONDS = 0.5  # who was to make room may have had something to do just then
 FINAL_SECONDS = 1.0  # for `WorkerGone` when the task itself is cancelled
 
 _Batch = tuple[frames.Frame, ...]
@@ -86,13 +86,11 @@ class WorkerProcess:
         source: Callable[[], Awaitable[Launch]] | SpawnedProcess,
         link: SpawnerLink,
         limits: WorkerLimits,
-        slots: trio.Semaphore,
+        slots: Slots,
         deliver: Deliver,
         idle: SpawnedProcess | None = None,
-        make_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """`idle`: the process that was started before anybody asked; it is ours now, and so is its slot.
-        `make_room` is called while there is none."""
+        """`idle`: the process that was started before anybody asked; it is ours now, and so is its slot."""
         self.worker_id = worker_id
         self.request = request
         self.state = "starting"
@@ -104,13 +102,12 @@ class WorkerProcess:
         self._limits = limits
         self._slots = slots
         self._deliver_to = deliver
-        self._startup = trio.CancelScope(deadline=trio.current_time() + request.startup_seconds)
+        self._startup = trio.CancelScope()
         self._process: SpawnedProcess | None = None
         self._writer = FrameWriter(limits.send_buffer_bytes)
         self._nursery: trio.Nursery | None = None
         self._flushing = False
         self._idle = idle
-        self._make_room = make_room
         self._has_slot = idle is not None
         self._cause: _Ending | None = None  # why we ended it, when we did
 
@@ -178,9 +175,7 @@ class WorkerProcess:
 
     async def _go_on(self, process: SpawnedProcess) -> _Ending | list[WorkerSignal]:
         """With a worker that an earlier supervisor talked to; gives what it has said."""
-        with suppress(trio.WouldBlock):  # it lives already, so there may be one too many for a while
-            self._slots.acquire_nowait()
-            self._has_slot = True
+        self._has_slot = self._slots.take_nowait()  # it lives already, so there may be one too many for a while
         self._hold(process, mid_line=True)
         if self._cause is not None:  # it was ended before this task came to run
             self._link.end(process)
@@ -196,20 +191,23 @@ class WorkerProcess:
         return [WorkerFrames(self.worker_id, tuple(left))] if left else []
 
     async def _take_slot(self) -> None:
-        while not self._has_slot:
-            if not self._slots.value:
-                self._make_room()
-            with trio.move_on_after(ROOM_AGAIN_SECONDS):
-                await self._slots.acquire()
-                self._has_slot = True
+        self._has_slot = self._has_slot or self._slots.take_nowait()
+        if not self._has_slot:
+            self.state = "waiting"
+            self._startup.deadline = trio.current_time() + self._limits.place_seconds
+            await self._slots.take()
+            self._has_slot = True
+            self.state = "starting"
 
     async def _start_up(self, prepare: Callable[[], Awaitable[Launch]]) -> _Ending | list[WorkerSignal]:
         """Gives what it said first."""
         first: _Batch | None = None
-        ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
+        ending = _Ending(Gone.NOT_STARTED, self._slots.none_in(self._limits.place_seconds))
         try:
             with self._startup:
                 await self._take_slot()
+                ending = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
+                self._startup.deadline = trio.current_time() + self.request.startup_seconds
                 first = await self._start(prepare)
         except _DiskFull as error:
             return _Ending(Gone.DISK_FULL, str(error))
@@ -343,7 +341,7 @@ class WorkerProcess:
             self._process.on_exit = None
         if self._has_slot:
             self._has_slot = False
-            self._slots.release()
+            self._slots.give_back()
         exit_code, number = (how.exit_code, how.signal) if how is not None else (None, None)
         gone = WorkerGone(self.worker_id, ending.reason, ending.detail, exit_code, number)
         with suppress(_ReceiverFailed):

@@ -24,6 +24,7 @@ from supervisor.workers.containment import Containment
 from supervisor.workers.info import WorkerInfo, oldest
 from supervisor.workers.label import Label, decode, encode
 from supervisor.workers.process import Launch, WorkerProcess
+from supervisor.workers.slots import Slots
 from supervisor.workers.types import WorkerLimits, WorkerType
 from supervisor.workers.warm import WarmPool
 from supervisor.workspaces.workspace import workspace_name
@@ -86,7 +87,7 @@ class WorkerProcesses:
         self._folders = folders
         self._environment_of = environment_of
         self._limits = limits or WorkerLimits()
-        self._slots = trio.Semaphore(self._limits.max_workers)
+        self._slots = Slots(self._limits.max_workers, self._make_room)
         self._workers: dict[str, WorkerProcess] = {}
         self._tokens: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
@@ -107,6 +108,7 @@ class WorkerProcesses:
                 self._take_left()
                 nursery.start_soon(self._warm.run)
                 nursery.start_soon(self._end_unclaimed)
+                nursery.start_soon(self._slots.run)
                 self._preload()
                 context.started()
                 await context.stopping.wait()
@@ -133,7 +135,6 @@ class WorkerProcesses:
             self._slots,
             deliver,
             None if warm is None else warm.process,
-            self._make_room,
         )
         self._begin(worker, label)
         return worker

@@ -106,10 +106,11 @@ class WorkerType:
 
 
 class WorkerLimits(msgspec.Struct, frozen=True):
-    """Bounds on workers. `max_workers` counts living ones; a start beyond it has one at rest end, and waits within its
-    startup time."""
+    """Bounds on workers. `max_workers` counts living ones; a start beyond it has one at rest end, and waits for its
+    place, `place_seconds` at the most."""
 
     max_workers: int = 256
+    place_seconds: float = 60.0
     send_buffer_bytes: int = 16 * 1024 * 1024
     max_line_bytes: int = MAX_LINE_BYTES
     exit_report_seconds: float = 0.25  # from a closed socket to the report of the exit, before the worker is killed

@@ -19,6 +19,7 @@ from lobu_actors.contract.ids import new_id
 from supervisor.spawner.connection import SpawnedProcess, SpawnerLost, SpawnFailed
 from supervisor.spawner.link import SpawnerLink
 from supervisor.spawner.protocol import Spawn
+from supervisor.workers.slots import Slots
 from supervisor.workers.types import WorkerLimits, WorkerType
 
 START_SECONDS = 30.0
@@ -49,7 +50,7 @@ class WarmPool:
         types: Mapping[str, WorkerType],
         launch: Launch,
         release: Callable[[str], None],
-        slots: trio.Semaphore,
+        slots: Slots,
         limits: WorkerLimits,
     ) -> None:
         self._link = link
@@ -136,9 +137,7 @@ class WarmPool:
         """One more; False when it must wait."""
         if time.monotonic() < self._paused_until.get(kind.name, 0.0):
             return False
-        try:
-            self._slots.acquire_nowait()
-        except trio.WouldBlock:
+        if not self._slots.take_nowait():
             return False
         worker_id, token, version = new_id(), secrets.token_urlsafe(32), self._versions[kind.name]
         process: SpawnedProcess | None = None
@@ -151,7 +150,7 @@ class WarmPool:
         finally:
             if process is None:
                 self._release(worker_id)
-                self._slots.release()
+                self._slots.give_back()
         if process is None:
             return False
         warm = WarmWorker(worker_id, token, process, programs)
@@ -180,7 +179,7 @@ class WarmPool:
         self._link.end(warm.process)
         warm.process.close()
         self._release(warm.worker_id)
-        self._slots.release()
+        self._slots.give_back()
 
 
 def memory_is_short(least_free: float) -> bool:

@@ -53,3 +53,28 @@ async def test_who_works_keeps_its_place(start_run: Start, database_url: str) ->
     assert worker in run.worker_pids()
     assert (await long.terminal_of(running)).event == "complete"
     assert broken_promises(database_url) == []
+
+
+async def test_who_finds_all_at_work_waits_for_longer_than_a_start_may_take(
+    start_run: Start, database_url: str
+) -> None:
+    run = await start_run(config=CONFIG.replace("startup_seconds = 20", "startup_seconds = 3"))
+    first, second, third = [await client_of(run).open(userId=user) for user in ("a", "b", "c")]
+    running = [await talk.send("stream 60 100") for talk in (first, second)]  # six seconds
+    await until(lambda: len(run.worker_pids()) == 2, "they run")
+    assert (await third.ask("hello")).event == "complete"
+    for talk, message_id in zip((first, second), running, strict=True):
+        assert (await talk.terminal_of(message_id)).event == "complete"
+    assert broken_promises(database_url) == []
+
+
+async def test_who_has_waited_for_long_enough_is_told_why(start_run: Start, database_url: str) -> None:
+    run = await start_run(config=CONFIG.replace("max_workers = 2", "max_workers = 1\nworker_place_seconds = 1"))
+    first, second = [await client_of(run).open(userId=user) for user in ("a", "b")]
+    running = await first.send("stream 60 100")
+    await until(lambda: len(run.worker_pids()) == 1, "it runs")
+    end = await second.ask("hello")
+    assert (end.event, end.data["errorCode"]) == ("agent-error", "WORKER_STARTUP_FAILED")
+    assert "max_workers" in str(end.data)
+    assert (await first.terminal_of(running)).event == "complete"
+    assert broken_promises(database_url) == []

@@ -231,17 +231,40 @@ async def test_a_receiver_that_fails_costs_only_its_worker(host, wait_for_end):
 class TestSlots:
     @pytest.fixture
     def limits(self):
-        return WorkerLimits(max_workers=1)
+        return WorkerLimits(max_workers=1, place_seconds=0.5)
 
     async def test_a_start_over_the_limit_waits_for_a_slot(self, host):
         first = await host.ready()
-        second = host.start()
-        late = host.start(startup_seconds=0.05)
-        assert (await late.gone()).reason == Gone.NOT_STARTED
+        second = host.start(startup_seconds=20)
         await second.assert_nothing_more()
+        assert second.worker.state == "waiting"
         first.worker.kill()
         await first.gone()
         await second.ready()
+
+    async def test_its_startup_time_begins_with_its_slot(self, host):
+        first = await host.ready()
+        second = host.start(startup_seconds=0.0)  # no worker is as fast as that
+        await second.assert_nothing_more()
+        assert second.worker.state == "waiting"
+        first.worker.kill()
+        assert "ready within 0 s" in (await second.gone()).detail
+
+    async def test_it_does_not_wait_for_longer_than_is_set(self, host):
+        await host.ready()
+        gone = await host.start(startup_seconds=20).gone()
+        assert gone.reason == Gone.NOT_STARTED
+        assert "All 1 workers of this host had work for 0.5 s" in gone.detail
+
+    async def test_one_that_is_killed_while_it_waits_takes_none(self, host):
+        first = await host.ready()
+        second = host.start(startup_seconds=20)
+        await second.assert_nothing_more()
+        second.worker.kill()
+        assert (await second.gone()).reason == Gone.NOT_STARTED
+        first.worker.kill()
+        await first.gone()
+        await host.ready()
 
 
 async def test_stopping_the_service_ends_all(host, wait_for_end):
