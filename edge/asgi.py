@@ -31,9 +31,6 @@ class Outermost:
         self._end_seconds = end_seconds
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         scope["path"] = _path(scope["path"])
         with ExitStack() as held:
             scope[HELD] = held
