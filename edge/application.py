@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Self
+from typing import Any
 
 import trio
 
 from edge.services import Services
 from edge.settings import EdgeSettings
-from edge.streams import Streams
-from edge.tokens import JwtKeys
-from edge.tracing import SpanSink
-from lobu_actors.gateway.protocol import Gateway
-from lobu_actors.gateway.worker_door import WorkerDoor
-from lobu_actors.store.protocol import Store
 
 # How long the thread that loads keeps the loop from running; Python's own 5 ms would be felt in each step of a request.
 _SWITCH_SECONDS = 0.0005
@@ -36,20 +30,6 @@ class Application:
         """Of the requests that come from now on."""
         self._routes: Routes | None = None
         self._loaded = trio.Event()
-
-    @classmethod
-    def build(
-        cls,
-        store: Store,
-        gateway: Gateway,
-        keys: JwtKeys,
-        settings: EdgeSettings,
-        *,
-        spans: SpanSink | None = None,
-        worker_door: WorkerDoor | None = None,
-    ) -> Self:
-        """`spans`: where spans go, if anywhere. `worker_door`: where links of remote workers go; None: refused."""
-        return cls(Services.build(store, gateway, keys, settings, Streams(settings, spans), worker_door))
 
     async def load(self) -> None:
         """Load the routes and answer who waits for them. Raises what is in the way of a module."""

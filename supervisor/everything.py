@@ -25,7 +25,9 @@ from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
 from edge.run_tokens import sign_run
 from edge.server import serve
+from edge.services import Services
 from edge.settings import EdgeSettings
+from edge.streams import Streams
 from edge.tokens import JwtKeys, api_key_hash
 from lobu_actors.contract.states import Role
 from lobu_actors.conversation.spans import SpanSink
@@ -227,13 +229,9 @@ class Everything:
     async def _run_edge(self, context: ChildContext) -> None:
         settings = self._settings
         edge_settings = edge_settings_of(settings)
-        self._app = Application.build(
-            self._store,
-            self._host.gateway,
-            self._keys,
-            edge_settings,
-            spans=self._spans,
-            worker_door=self._host.worker_door,
+        streams = Streams(edge_settings, self._spans)
+        self._app = Application(
+            Services.build(self._store, self._host.gateway, self._keys, edge_settings, streams, self._host.worker_door)
         )
         async with trio.open_nursery() as nursery:
             serving = partial(

@@ -27,6 +27,8 @@ from edge.application import Application
 from edge.host_tokens import JwtHostTokens
 from edge.listening import CannotListen
 from edge.server import serve
+from edge.services import Services
+from edge.streams import Streams
 from lobu_actors import telemetry
 from lobu_actors.gateway.link.detached import Detached
 from lobu_actors.runtime.loop_lag import measure_loop_lag
@@ -107,7 +109,8 @@ async def run_edge(
     edge_settings = edge_settings_of(settings)
     telling = ExitStack()
     spans = telling.enter_context(spans_told(settings.telemetry.otlp_endpoint, "lobu-edge"))
-    app = Application.build(store, detached.gateway, keys, edge_settings, spans=spans, worker_door=detached.worker_door)
+    streams = Streams(edge_settings, spans)
+    app = Application(Services.build(store, detached.gateway, keys, edge_settings, streams, detached.worker_door))
     in_force = settings
 
     async def take_up_settings(found: Settings) -> None:

@@ -12,6 +12,7 @@ from edge.app import create_app
 from edge.application import Application
 from edge.services import Services
 from edge.settings import EdgeSettings
+from edge.streams import Streams
 from edge.tokens import JwtKeys, new_api_key
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import Role
@@ -57,7 +58,8 @@ class EdgeWorld:
     @cached_property
     def application(self) -> Application:
         """As it is served."""
-        return Application.build(self.store, self.gateway, self.keys, self.settings)
+        streams = Streams(self.settings)
+        return Application(Services.build(self.store, self.gateway, self.keys, self.settings, streams, None))
 
     @property
     def services(self) -> Services:
