@@ -46,20 +46,21 @@ class Proxy:
             await near.aclose()
             return
         self.accepted += 1
+        ends = {near}
+        self._open |= ends  # before it has its other end, too, it can be cut
         try:
             far = await trio.open_tcp_stream("127.0.0.1", self.target)
-        except OSError:
-            await near.aclose()
-            return
-        self._open |= {near, far}
-        try:
+            ends.add(far)
+            self._open |= ends
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump, near, far, nursery.cancel_scope)
                 nursery.start_soon(self._pump, far, near, nursery.cancel_scope)
+        except OSError:
+            pass  # nobody listens there
         finally:
-            self._open -= {near, far}
-            near.socket.close()
-            far.socket.close()
+            self._open -= ends
+            for stream in ends:
+                stream.socket.close()
 
     async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
         heard_at = -math.inf
