@@ -1,6 +1,6 @@
 """What one process serves: messages and event streams at once, every other address as soon as the routes are loaded.
 
-Quart, what it stands on and the routes are a quarter of what a start loads. A client whose server was killed waits for
+Quart, what it stands on and the routes are a fifth of what a start loads. A client whose server was killed waits for
 that start, and what it waits for is answered without them (`edge.direct`). So the socket listens before they are
 loaded: who asks for another address meanwhile waits until they are.
 """

@@ -64,7 +64,7 @@ class Runner:
             types,
             self._workspaces,
             self._environment_of,
-            WorkerLimits(max_workers=limits.max_workers),
+            WorkerLimits(max_workers=limits.max_workers, place_seconds=limits.worker_place_seconds),
             self._containment,
         )
         self._tenants: dict[ConversationRef, Tenant] = {}
