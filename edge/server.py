@@ -1,4 +1,4 @@
-"""Serves the app: our own listening sockets, accept loop and connections around Hypercorn's protocols.
+"""Serves the app: our own listening sockets and accept loop, and the connections that are open.
 
 Why not Hypercorn's own `serve`: it sends with an unbounded shield, so one reader that has stalled holds a shutdown up
 until the kernel gives the reader up, and it knows no way to cut. Here every accepted socket is known, a fault in one
@@ -8,31 +8,30 @@ connection ends that connection only, and a stop is a short list of bounded step
 2. requests under way get `stop_grace_seconds`;
 3. what is left is cut at its socket, which ends even a shielded send; then it is cancelled.
 
-Uses of Hypercorn what is not its public interface (see `edge.connection` too): the dependency is pinned to a minor
-version, and the integration tests drive every step of the above.
+What is said on a connection is `edge.http_connection`'s. `edge.protocols` uses of Hypercorn what is not its public
+interface: the dependency is pinned to a minor version, and the integration tests drive every step of the above.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
 
 from edge import metrics
 from edge.application import Application
 from edge.connection import Connection
 from edge.direct import Direct
+from edge.http_connection import HttpConnection, Shared
 from edge.listening import bind, configure
 from edge.settings import EdgeSettings
-from edge.ws_stream import EdgeConfig, SocketLimits
-from lobu_actors.contract import worker_link
+
+if TYPE_CHECKING:
+    from edge.protocols import Protocols
 
 _log = structlog.get_logger(__name__)
 
@@ -87,32 +86,36 @@ class _Connections:
     """The open connections of one server."""
 
     def __init__(self, app: Application, settings: EdgeSettings) -> None:
-        self._streams = app.services.streams
+        self._app = app
         self._settings = settings
-        self._config = _hypercorn_config(settings)
-        self._config.direct = Direct(lambda: app.services)
-        self._context = WorkerContext(None)
-        self._app = wrap_app(app, 0, "asgi")
+        self._ending = trio.Event()
+        self._shared = Shared(Direct(lambda: app.services), settings, self._ending, self._loaded_protocols)
+        self._protocols: Protocols | None = None
         self._open: set[Connection] = set()
         self._all_gone = trio.Event()
+
+    async def _loaded_protocols(self) -> Protocols:
+        await self._app.until_loaded()
+        if self._protocols is None:
+            from edge.protocols import Protocols
+
+            self._protocols = Protocols(self._app, self._settings, self._ending)
+        return self._protocols
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from its accept to its end. Its faults are logged and end here."""
         if len(self._open) >= self._settings.max_connections:
             stream.socket.close()
             return
-        state = ConnectionState({})
-        connection = Connection(
-            self._app, self._config, self._context, state, stream, self._settings.stalled_reader_seconds
-        )
+        connection = Connection(stream, self._settings.stalled_reader_seconds, self._ending)
         self._open.add(connection)
         metrics.CONNECTIONS_OPEN.inc()
         try:
-            await connection.run()
+            await HttpConnection(connection, self._shared).run()
         except Exception:
             _log.exception("connection failed")
         finally:
-            stream.socket.close()
+            connection.close()
             self._open.discard(connection)
             metrics.CONNECTIONS_OPEN.dec()
             if not self._open:
@@ -122,8 +125,8 @@ class _Connections:
         """Have everything end by itself; takes at most `drain_seconds` and `stop_grace_seconds`."""
         for listener in listeners:
             listener.socket.close()
-        await self._streams.stop()
-        await self._context.terminated.set()
+        await self._app.services.streams.stop()
+        self._ending.set()
         for connection in list(self._open):
             connection.end_if_idle()
         with trio.move_on_after(self._settings.stop_grace_seconds):
@@ -147,22 +150,3 @@ class _Connections:
             metrics.CONNECTIONS_CUT.inc(len(self._open))
         for connection in list(self._open):
             connection.cut()
-
-
-def _hypercorn_config(settings: EdgeSettings) -> EdgeConfig:
-    config = EdgeConfig()
-    config.accesslog = None
-    config.errorlog = logging.getLogger("lobu.edge.connection")
-    config.include_server_header = False
-    config.keep_alive_max_requests = settings.keep_alive_max_requests
-    config.h11_max_incomplete_size = settings.max_header_bytes
-    config.websocket_ping_interval = settings.ping_seconds
-    config.sockets = SocketLimits(
-        partial(_message_bytes, settings), settings.socket_silence_seconds, settings.linger_seconds
-    )
-    return config
-
-
-def _message_bytes(settings: EdgeSettings, path: str) -> int:
-    """How long a message may be on the WebSocket at that path."""
-    return worker_link.MAX_MESSAGE_BYTES if path.endswith(worker_link.PATH) else settings.max_message_bytes

@@ -7,7 +7,6 @@ without NUL and lone surrogates, integers of 64 bits, bounded nesting.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -56,11 +55,6 @@ def decode_object(raw: bytes, max_depth: int) -> Json:
         raise BadJson("The body must be a JSON object.")
     _check(value, max_depth, has_escapes=b"\\u" in raw)
     return value
-
-
-def raw_headers(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """As they are written on a connection, past Quart."""
-    return [(name.lower().encode(), value.encode()) for name, value in fields]
 
 
 def _has_bad_text(raw: bytes) -> bool:

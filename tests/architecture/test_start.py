@@ -21,7 +21,19 @@ OF_CLIENTS = {"httpx", "httpcore", "anyio", "lobu_actors.client"}
 OF_TESTS = {"pytest", "hypothesis", "benchmarks", "lobu_actors.store.memory", "setuptools", "pkg_resources"}
 OF_AGENTS = {"mcp", "pydantic", "openai", "acp", "lobu_actors.agents"}
 OF_SERVERS = {"quart", "flask", "hypercorn", "trio_websocket", "prometheus_client", "structlog", "edge"}
-OF_ROUTES = {"quart", "quart_trio", "flask", "werkzeug", "jinja2", "edge.app", "edge.routes"}  # see `edge.application`
+# See `edge.application`.
+OF_ROUTES = {
+    "quart",
+    "quart_trio",
+    "flask",
+    "werkzeug",
+    "jinja2",
+    "hypercorn",
+    "h2",
+    "edge.app",
+    "edge.protocols",
+    "edge.routes",
+}
 OF_STORES = {"psycopg", "lobu_actors.store.postgres"}
 ELSEWHERE = OF_CLIENTS | OF_TESTS | OF_AGENTS | {"opentelemetry", "supervisor.singletons.telegram.poller"}
 HEAVY = {"trio", "asyncio", "attr", "click", "structlog", "inspect", "dataclasses", "email", "ssl", "uuid", "logging"}

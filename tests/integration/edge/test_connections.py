@@ -133,14 +133,17 @@ async def test_stream_slots_are_counted_and_given_back(server: Running) -> None:
     await again.close()
 
 
+@pytest.mark.parametrize(
+    "line", [b"GET /health/live", b"POST /api/v1/agents/k/messages", b"GET /api/v1/agents/k/events"]
+)
 @pytest.mark.parametrize("before", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
-async def test_trickled_head_is_cut_off(server: Running, before: bytes) -> None:
+async def test_trickled_head_is_cut_off(server: Running, before: bytes, line: bytes) -> None:
     async with await server.connect() as stream:
         await stream.send_all(before)
         with trio.fail_after(10):
             raw = await stream.receive_some() if before else b""
             assert raw.startswith(b"HTTP/1.1 200") or not before
-            await stream.send_all(b"GET /health/live HTTP/1.1\r\n")
+            await stream.send_all(line + b" HTTP/1.1\r\n")
             while True:
                 try:
                     await stream.send_all(b"X: y\r\n")
@@ -168,9 +171,10 @@ async def test_trickled_body_is_cut_off(server: Running) -> None:
         assert raw.startswith(b"HTTP/1.1 408")
 
 
-async def test_oversized_head_is_refused(server: Running) -> None:
+@pytest.mark.parametrize("line", [b"GET /", b"POST /api/v1/agents/k/messages", b"GET /api/v1/agents/k/events"])
+async def test_oversized_head_is_refused(server: Running, line: bytes) -> None:
     async with await server.connect() as stream:
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000)
+        await stream.send_all(line + b" HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000)
         with trio.fail_after(5):
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 431")
 

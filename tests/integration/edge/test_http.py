@@ -1,4 +1,5 @@
-"""What we write of HTTP/1.1 ourselves, read by h11: answers to messages and the pieces of event streams."""
+"""What we read and write of HTTP/1 ourselves (`edge.http_connection`), with h11 at the other end: messages and event
+streams, and how they share a connection with what Hypercorn answers."""
 
 from __future__ import annotations
 
@@ -68,6 +69,11 @@ class Reader:
     async def is_at_end(self) -> bool:
         with trio.fail_after(5):
             return not self._rest and not await self._stream.receive_some()
+
+
+def stream_request(server: Running, ref: ConversationRef, query: str = "") -> bytes:
+    path = f"/api/v1/agents/{ref.conversation_id}/events{query}"
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.world.admin_key}\r\n\r\n".encode()
 
 
 def contents(server: Running) -> list[str]:
@@ -144,15 +150,13 @@ async def test_a_stream_is_whole_in_chunks(server: Running, size: int) -> None:
     turn = await server.world.message(ref, message_id="m")
     owner = await server.world.owner(ref)
     await owner.begin(turn)
-    path = f"/api/v1/agents/{ref.conversation_id}/events?messageId=m"
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.world.admin_key}\r\n\r\n"
     found: list[Answer] = []
 
     async def read(stream: trio.SocketStream) -> None:
         found.append(await Reader(stream).answer("GET"))
 
     async with await server.connect() as stream, trio.open_nursery() as nursery:
-        await stream.send_all(request.encode())
+        await stream.send_all(stream_request(server, ref, "?messageId=m"))
         nursery.start_soon(read, stream)
         await server.world.gateway.until_readers(ref, 1)
         for letter in "xyz":
@@ -176,3 +180,72 @@ async def test_the_head_of_a_stream_is_all_that_a_head_request_gets(server: Runn
         answer = await reader.answer("HEAD")
         assert (answer.status, answer.body) == (200, b"")
         assert await reader.is_at_end()
+
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def ended(server: Running, ref: ConversationRef) -> None:
+    """The first message sent to the server has been answered."""
+    owner = await server.world.owner(ref)
+    turn = server.world.gateway.hints[0]
+    await owner.begin(turn)
+    await owner.end(turn)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_connection_takes_requests_of_all_kinds(server: Running, at_once: bool) -> None:
+    ref = await server.world.conversation()
+    requests = [message(server, ref, "a"), LIVE, message(server, ref, "b"), LIVE, message(server, ref, "c")]
+    async with await server.connect() as stream:
+        reader, answers = Reader(stream), []
+        if at_once:
+            await stream.send_all(b"".join(requests))
+        for request in requests:
+            if not at_once:
+                await stream.send_all(request)
+            answers.append(await reader.answer(request[:4].decode().strip()))
+        assert [answer.status for answer in answers] == [200] * len(requests)
+        assert [answer.message_id for answer in answers[::2]] == ["a", "b", "c"]
+        await ended(server, ref)
+        await stream.send_all(stream_request(server, ref, "?messageId=a"))
+        last = await reader.answer("GET")
+        assert [frame.event for frame in parse_frames(last.body)][-1] == "complete"
+        assert await reader.is_at_end()
+
+
+async def test_a_stream_whose_head_comes_in_pieces(server: Running) -> None:
+    ref = await server.world.conversation()
+    await server.world.message(ref)
+    raw = stream_request(server, ref)
+    async with await server.connect() as stream:
+        for piece in (raw[:-30], raw[-30:-2], raw[-2:]):
+            await stream.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        with trio.fail_after(10):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+
+
+async def test_what_is_sent_behind_a_stream_is_no_request(server: Running) -> None:
+    ref = await server.world.conversation()
+    async with await server.connect() as stream:
+        await stream.send_all(stream_request(server, ref) + message(server, ref, "lost"))
+        await server.world.gateway.until_readers(ref, 1)
+        await stream.send_all(message(server, ref, "lost, too"))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert contents(server) == []
+    with trio.fail_after(5):
+        await server.world.gateway.until_readers(ref, 0)
+
+
+@pytest.mark.parametrize("cut", [1, 60])
+async def test_who_leaves_in_the_middle_of_a_message_has_sent_none(server: Running, cut: int) -> None:
+    ref = await server.world.conversation()
+    async with await server.connect() as stream:
+        await stream.send_all(message(server, ref, "x")[:-cut])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await stream.send_eof()
+        with trio.fail_after(5):
+            answer = b"".join([data async for data in stream])
+    assert not answer.startswith(b"HTTP/1.1 200")
+    assert contents(server) == []

@@ -284,8 +284,12 @@ async def test_broken_stream_is_cut_and_not_ended(server: Running, monkeypatch: 
     reader = await EventReader.open(server, f"/api/v1/agents/{ref.conversation_id}/events")
     await reader.close()
 
+    next_chunk = Subscription.next_chunk
+
     async def broken(self: Subscription) -> bytes | None:
-        raise StreamBroken("for the test")
+        if self._greeted:
+            raise StreamBroken("for the test")
+        return await next_chunk(self)
 
     monkeypatch.setattr(Subscription, "next_chunk", broken)
     async with await server.connect() as stream:
