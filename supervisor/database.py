@@ -36,7 +36,7 @@ async def watch_database(server: EmbeddedServer, context: ChildContext) -> None:
 async def fail_when_it_ends(server: EmbeddedServer) -> None:
     """Raises EmbeddedServerError."""
     status = await server.wait_exit()
-    raise EmbeddedServerError(f"the embedded database ended with status {status}")
+    raise EmbeddedServerError("the embedded database ended" + ("" if status is None else f" with status {status}"))
 
 
 async def run_database(settings: Settings, notifier: Notifier) -> None:

@@ -211,7 +211,7 @@ class Everything:
             await migrate(self._url)
         else:
             await store.check_sessions()
-        await store.check_schema()
+            await store.check_schema()
         await store.ensure_organization(settings.organization_id)
         await _provide_agents(store, settings)
         assert settings.admin_key is not None, "run_everything is given settings that have their keys"

@@ -1,9 +1,9 @@
 """A PostgreSQL server of our own: makes its data when new, starts, watches, stops and restarts it.
 
-Authority: a lock file says which process runs the server of a folder; its holder alone starts one, and first ends what
-an earlier life left running (that life was killed: it could not). The server is a child in a process group of its own,
-so a terminal's Ctrl-C does not reach it, and it outlives our death, which costs nothing but the next start's stop. It
-listens on a unix socket in a private folder and nowhere else, so who may connect is who may enter.
+Authority: a lock file says which process runs the server of a folder; its holder alone starts one. The server is a
+child in a process group of its own, so a terminal's Ctrl-C does not reach it, and it outlives our death: one that an
+earlier life left running is kept when it is as we would start it and answers, and is ended first otherwise. It listens
+on a unix socket in a private folder and nowhere else, so who may connect is who may enter.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from urllib.parse import quote
 
 import trio
 
-from lobu_actors.store.errors import EmbeddedServerError
-from lobu_actors.store.postmaster import end_earlier_server, processes_of, read_pid_file
+from lobu_actors.store.driver import open_connection
+from lobu_actors.store.errors import EmbeddedServerError, StoreUnavailable
+from lobu_actors.store.postmaster import EarlierServer, PidFile, end_earlier_server, processes_of, read_pid_file
 from lobu_actors.store.server_files import ServerFiles, ServerUser
 
 ROLE = "lobu"
@@ -31,6 +32,7 @@ INITDB_SECONDS = 120.0
 STOP_SECONDS = 30.0
 IMMEDIATE_SECONDS = 10.0
 POLL_SECONDS = 0.01
+ANSWER_SECONDS = 2.0  # for a server that an earlier life left running
 
 StopMode = Literal["fast", "immediate"]
 
@@ -84,7 +86,7 @@ class EmbeddedServer:
         self._lock: int | None = None
         self._user: ServerUser | None = None
         self._socket_dir: Path | None = None
-        self._process: trio.Process | None = None
+        self._process: trio.Process | EarlierServer | None = None
 
     @property
     def url(self) -> str:
@@ -102,7 +104,7 @@ class EmbeddedServer:
     @property
     def running(self) -> bool:
         """Whether the server process lives."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and _runs(self._process)
 
     async def start(self) -> None:
         """Usable when it returns. Raises EmbeddedServerError with the reason and the log's last lines."""
@@ -126,6 +128,9 @@ class EmbeddedServer:
             self._tell(f"let the database's user pass through {folder}")
         await self._make_cluster(self._user)
         earlier = read_pid_file(self._files.pgdata)
+        if earlier is not None and await self._keeps(earlier, self._user):
+            self._tell(f"kept the server (pid {earlier.pid}) that was still running on this data")
+            return
         if (done := await end_earlier_server(self._files.pgdata, STOP_SECONDS)) is not None:
             self._tell(done)
         if earlier is not None:
@@ -133,6 +138,24 @@ class EmbeddedServer:
         self._socket_dir = await trio.to_thread.run_sync(self._files.make_socket_dir, self._user)
         self._files.clear_socket_dir(self._socket_dir)
         await self._launch()
+
+    async def _keeps(self, earlier: PidFile, user: ServerUser) -> bool:
+        if not earlier.ready or earlier.socket_dir is None:
+            return False
+        command = self._command(earlier.socket_dir)
+        server = await trio.to_thread.run_sync(EarlierServer.found, earlier.pid, self._files.pgdata, command, user.uid)
+        if server is None:
+            return False
+        try:
+            (await open_connection(socket_url(earlier.socket_dir), timeout_seconds=ANSWER_SECONDS)).close_now()
+        except StoreUnavailable:
+            server.close()
+            return False
+        except BaseException:
+            server.close()
+            raise
+        self._process, self._socket_dir = server, earlier.socket_dir
+        return True
 
     async def _make_cluster(self, user: ServerUser) -> None:
         """initdb into a folder beside, then rename: half a cluster is never taken for a whole one."""
@@ -180,32 +203,41 @@ class EmbeddedServer:
     async def _launch_once(self) -> bool:
         """False: children of a dead server still hold the data; they are about to notice, so try again."""
         assert self._user is not None
-        settings = {**self._settings, "unix_socket_directories": str(self._socket_dir)}
-        command = [str(self._programs / "postgres"), "-D", str(self._files.pgdata)]
-        for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
+        assert self._socket_dir is not None
         log = await trio.to_thread.run_sync(self._files.open_log)
         try:
-            self._process = await trio.lowlevel.open_process(
-                command, stdout=log, stderr=log, process_group=0, **self._spawn_options(self._user)
+            process = self._process = await trio.lowlevel.open_process(
+                self._command(self._socket_dir),
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                **self._spawn_options(self._user),
             )
         finally:
             os.close(log)
         while True:
-            if self._process.poll() is not None:
+            if process.poll() is not None:
                 if await trio.to_thread.run_sync(processes_of, self._files.pgdata):
                     return False
-                raise self._failure(f"the database ended with status {self._process.returncode} while starting")
+                raise self._failure(f"the database ended with status {process.returncode} while starting")
             found = read_pid_file(self._files.pgdata)
-            if found is not None and found.pid == self._process.pid and found.ready:
+            if found is not None and found.pid == process.pid and found.ready:
                 return True
             await trio.sleep(POLL_SECONDS)
+
+    def _command(self, socket_dir: Path) -> list[str]:
+        settings = {**self._settings, "unix_socket_directories": str(socket_dir)}
+        parts = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self._programs / "postgres"), "-D", str(self._files.pgdata), *parts]
 
     def _failure(self, sentence: str) -> EmbeddedServerError:
         return EmbeddedServerError(f"{sentence}; its log is {self._files.log}:\n{self._files.log_tail()}")
 
-    async def wait_exit(self) -> int:
-        """Waits until the server process ends, for whatever reason; its exit status, negative for a signal."""
+    async def wait_exit(self) -> int | None:
+        """Waits until the server process ends, for whatever reason; its exit status, negative for a signal.
+
+        None when it was an earlier life's: only who started it is told.
+        """
         if self._process is None:
             raise EmbeddedServerError("the embedded database is not running")
         return await self._process.wait()
@@ -237,11 +269,13 @@ class EmbeddedServer:
         if mode == "fast":
             steps.insert(0, (signal.SIGINT, timeout_seconds))
         for number, seconds in steps:
-            if process.poll() is None:
+            if _runs(process):
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(number)
             with trio.move_on_after(seconds):
                 await process.wait()
+                if isinstance(process, EarlierServer):
+                    process.close()
                 self._process = None
                 return
         raise self._failure("the database does not stop")
@@ -254,6 +288,10 @@ class EmbeddedServer:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _runs(process: trio.Process | EarlierServer) -> bool:
+    return process.running if isinstance(process, EarlierServer) else process.poll() is None
 
 
 def socket_url(socket_dir: Path) -> str:

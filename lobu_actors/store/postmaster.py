@@ -1,4 +1,5 @@
-"""What is running on a data directory: reads `postmaster.pid` and /proc, and ends a server that an earlier life left.
+"""What is running on a data directory: reads `postmaster.pid` and /proc, finds or ends a server that an earlier life
+left.
 
 Knows nothing of how a server is started. Linux only.
 """
@@ -7,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import trio
@@ -52,6 +56,64 @@ def processes_of(pgdata: Path) -> list[int]:
 
 def _program(pid: str) -> str:
     return os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+
+
+class EarlierServer:
+    """A running server that is not our child, but an earlier life's. It is known by a pidfd, and nobody hears its exit
+    status."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
+
+    @classmethod
+    def found(cls, pid: int, pgdata: Path, command: Sequence[str], uid: int) -> Self | None:
+        """That process, if it is exactly this command, on this data, as this user, of a program that is still there."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return None
+        try:
+            process = Path(f"/proc/{pid}")
+            is_it = (
+                os.readlink(process / "exe") == os.path.realpath(command[0])
+                and os.readlink(process / "cwd") == os.path.realpath(pgdata)
+                and process.stat().st_uid == uid
+                and (process / "cmdline").read_bytes() == b"".join(os.fsencode(part) + b"\0" for part in command)
+            )
+        except OSError:
+            is_it = False
+        server = cls(pid, descriptor)
+        if is_it and server.running:  # so it was the same process all the while
+            return server
+        server.close()
+        return None
+
+    @property
+    def running(self) -> bool:
+        if self._descriptor < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return not poll.poll(0)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Raises ProcessLookupError."""
+        signal.pidfd_send_signal(self._descriptor, number)
+
+    async def wait(self) -> None:
+        """Until it has ended."""
+        descriptor = os.dup(self._descriptor)
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Forget it, running or not."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 async def end_earlier_server(pgdata: Path, timeout_seconds: float) -> str | None:

@@ -135,19 +135,80 @@ trio.run(main)
 """
 
 
-async def test_the_server_of_a_killed_life_is_stopped_first(servers, server_folder):
+@pytest.fixture
+async def left(server_folder):
+    """The pid and the url of a server whose starter was killed."""
     life = await trio.run_process(
         [sys.executable, "-c", KILLED, str(server_folder)], capture_stdout=True, check=False, stdin=subprocess.DEVNULL
     )
     assert life.returncode == -signal.SIGKILL
-    left = read_pid_file(pgdata(server_folder)).pid
-    assert left in processes_of(pgdata(server_folder))
-    await ask(life.stdout.decode().strip(), b"CREATE TABLE t AS SELECT 7 AS x")
+    pid, url = read_pid_file(pgdata(server_folder)).pid, life.stdout.decode().strip()
+    assert pid in processes_of(pgdata(server_folder))
+    await ask(url, b"CREATE TABLE t AS SELECT 7 AS x")
+    return pid, url
+
+
+async def test_the_server_of_a_killed_life_goes_on(servers, server_folder, left):
+    pid, url = left
+    session = await open_connection(url, timeout_seconds=10)
     said = []
     server = servers(server_folder, on_progress=said.append)
     await server.start()
-    assert server.pid != left
-    assert any(f"pid {left}" in sentence for sentence in said)
+    assert (server.pid, server.url, server.running) == (pid, url, True)
+    assert any(f"pid {pid}" in sentence for sentence in said)
+    await session.fetch(b"SELECT 1", None, timeout_seconds=10, write=False)
+    session.close_now()
+    await server.stop()
+    assert not server.running
+    assert processes_of(pgdata(server_folder)) == []
+    await server.start()
+    assert server.pid != pid
+    assert await ask(server.url, b"SELECT x FROM t") == [(7,)]
+
+
+async def test_a_server_that_went_on_is_watched_and_restarted(servers, server_folder, left):
+    pid, url = left
+    server = servers(server_folder)
+    await server.start()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                assert await server.wait_exit() is None
+                await server.restart()
+
+            nursery.start_soon(watch)
+            os.kill(pid, signal.SIGKILL)
+    assert (server.pid != pid, server.url) == (True, url)
+    assert await ask(url, b"SELECT x FROM t") == [(7,)]
+
+
+async def test_a_server_that_was_started_otherwise_is_stopped_first(servers, server_folder, left):
+    pid, _ = left
+    said = []
+    server = servers(server_folder, settings={"work_mem": "8MB"}, on_progress=said.append)
+    await server.start()
+    assert server.pid != pid
+    assert any(f"stopped a server (pid {pid})" in sentence for sentence in said)
+    assert await ask(server.url, b"SHOW work_mem") == [("8MB",)]
+    assert await ask(server.url, b"SELECT x FROM t") == [(7,)]
+
+
+async def test_a_server_that_takes_nobody_any_more_is_stopped_first(servers, server_folder, left):
+    pid, url = left
+    session = await open_connection(url, timeout_seconds=10)
+    os.kill(pid, signal.SIGTERM)  # ends when the last session has, and takes no other
+    with trio.fail_after(10):
+        while True:
+            try:
+                await ask(url)
+            except StoreUnavailable:
+                break
+            await trio.sleep(0.01)
+    server = servers(server_folder)
+    await server.start()
+    assert server.pid != pid
+    session.close_now()
     assert await ask(server.url, b"SELECT x FROM t") == [(7,)]
 
 
