@@ -50,18 +50,23 @@ class HttpConnection:
 
     async def run(self) -> None:
         """Until either side has ended it and what was asked is answered. Raises what the app raises."""
-        try:
+        foreign = b""
+        with suppress(Gone):
             with self._connection.reading():
-                self._connection.clock(idle=True)
-                while data := await self._connection.receive():
-                    if (data := await self._take(data)) or self._over:
-                        break
-            if data:
-                await self._by_hypercorn(data)
-        except Gone:
-            pass
+                foreign = await self._directly()
+            if foreign:
+                await self._by_hypercorn(foreign)
 
     # --- what is for here
+
+    async def _directly(self) -> bytes:
+        """Answer what is for here, until the first that is not, which is returned as it came; b"" at the end. Raises
+        Gone."""
+        self._connection.clock(idle=True)
+        while not self._over and (data := await self._connection.receive()):
+            if foreign := await self._take(data):
+                return foreign
+        return b""
 
     async def _take(self, data: bytes) -> bytes:
         """Answer the requests in `data`. Returns what is not for here, as it came. Raises Gone."""

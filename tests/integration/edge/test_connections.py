@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from edge.listening import CannotListen, PortTaken, bind, close_all
 from edge.server import serve
@@ -131,6 +132,18 @@ async def test_stream_slots_are_counted_and_given_back(server: Running) -> None:
     again = await EventReader.open(server, path)
     assert again.head.startswith(b"HTTP/1.1 200")
     await again.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /api/v1/agents/k/mess", b"POST /api/v1/agents/k/messages HTTP/1.1\r\nHost: x"]
+)
+async def test_who_asks_for_nothing_is_closed_when_idle(server: Running, sent: bytes) -> None:
+    with capture_logs() as logs:
+        async with await server.connect() as stream:
+            await stream.send_all(sent)
+            with trio.fail_after(10):
+                assert b"".join([data async for data in stream]) == b""
+    assert logs == []
 
 
 @pytest.mark.parametrize(
