@@ -182,7 +182,7 @@ class Machine:
         return (await self._run(words, COMMAND_SECONDS))[1].strip()
 
     async def journal(self, unit: str | None = None, lines: int = 200) -> str:
-        """What was said so far, of a unit that has just ended too: the journal is asked to read all that it was sent."""
+        """What was said so far, by what has just ended too: the journal is asked to read all that it was sent."""
         await self.run("journalctl", "--sync")
         words = ["journalctl", "--no-pager", "--output=short-precise", f"--lines={lines}"]
         return await self.ask(*words, *(["--unit", unit] if unit else []))
