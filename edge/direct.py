@@ -38,6 +38,8 @@ _MESSAGES = _pattern(ADDRESS)
 _EVENTS = _pattern(direct_stream.ADDRESS, rb"(?:\?([^#%b]*))?" % _NOT_VISIBLE)
 _FIRST_LINE = re.compile(rb"(?:POST %b|GET %b) HTTP/1\.[01]\r\n" % (_MESSAGES, _EVENTS))
 _MESSAGE, _EVENT = re.compile(_MESSAGES), re.compile(_EVENTS)
+_COOKIE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+=[!#-+\--:<-\[\]-~]*"
+_COOKIES = re.compile(rb"%b(?:; *%b)*" % (_COOKIE, _COOKIE))
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 
 
@@ -77,15 +79,24 @@ class Direct:
             return None
         path = head.target.partition(b"?")[0].decode("ascii")
         args = dict(reversed(parse_qsl((found[2] or b"").decode("latin1"), keep_blank_values=True)))  # the first counts
-        cookies = _cookies(headers[b"cookie"]) if b"cookie" in headers else {}
+        cookies = plain_cookies(headers.get(b"cookie", b""))
+        if cookies is None:
+            return None
         request = PlainRequest("GET", "http", path, PlainHeaders(headers), args, cookies)
         return StreamExchange(self._services(), found[1].decode(), request)
 
 
-def _cookies(header: bytes) -> Mapping[str, str]:
-    from werkzeug.http import parse_cookie
+def plain_cookies(header: bytes) -> Mapping[str, str] | None:
+    """Of a header in which all is as RFC 6265 has it, nothing quoted; None: it is Quart's to read.
 
-    return parse_cookie(header.decode("latin1"))
+    Werkzeug must not be loaded for it here: another thread may be loading it, and its modules need each other.
+    """
+    if not header:
+        return {}
+    if _COOKIES.fullmatch(header) is None:
+        return None
+    pairs = [pair.strip().partition("=") for pair in header.decode("ascii").split(";")]
+    return {name: value for name, _, value in reversed(pairs)}  # the first counts
 
 
 class MessageExchange:

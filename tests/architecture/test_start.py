@@ -5,9 +5,11 @@ Not asked of: rich and cryptography, which structlog and PyJWT load by themselve
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,7 @@ OF_ROUTES = {
 }
 OF_STORES = {"psycopg", "lobu_actors.store.postgres"}
 ELSEWHERE = OF_CLIENTS | OF_TESTS | OF_AGENTS | {"opentelemetry", "supervisor.singletons.telegram.poller"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 HEAVY = {"trio", "asyncio", "attr", "click", "structlog", "inspect", "dataclasses", "email", "ssl", "uuid", "logging"}
 
 NOT_NEEDED = {
@@ -60,6 +63,24 @@ def test_a_program_loads_only_what_it_uses(module: str) -> None:
     loaded = set(json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout))
     assert module in loaded
     assert not {name for name in loaded if _parents(name) & NOT_NEEDED[module]}
+
+
+# Behind the thread's work, or for requests that have waited for it.
+LATE = {"application.py", "server.py", "request.py"}
+
+
+@pytest.mark.parametrize("path", sorted(Path("edge").glob("*.py")), ids=lambda path: path.name)
+def test_nobody_loads_the_routes_beside_the_thread_that_does(path: Path) -> None:
+    """Two that load one package at the same time may each see the other's half of it."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTIONS)]
+    named = {name for function in functions for node in ast.walk(function) for name in _loads(node)}
+    assert not {name for name in named if _parents(name) & OF_ROUTES} or path.name in LATE
+
+
+def _loads(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
 def _parents(name: str) -> set[str]:

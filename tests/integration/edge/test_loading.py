@@ -75,6 +75,10 @@ async def test_messages_and_streams_do_not_wait_for_the_routes(release: threadin
         await owner.begin(turn)
         owner.say("reply")
         await reader.until(b"reply")
+        async with server.client() as client:
+            del client.headers["Authorization"]
+            browser = {"Cookie": "other=1; lobu_session=x", "Sec-Fetch-Site": "same-origin"}
+            assert (await client.get(f"{path}/events", headers=browser)).status_code == 401
         assert not ready.is_set()
         with trio.move_on_after(0.05):
             pytest.fail(f"answered before it could be: {await other.receive_some()!r}")
