@@ -36,8 +36,8 @@ def _pattern(address: str, query: bytes = b"") -> bytes:
 
 _MESSAGES = _pattern(ADDRESS)
 _EVENTS = _pattern(direct_stream.ADDRESS, rb"(?:\?([^#%b]*))?" % _NOT_VISIBLE)
+# Groups: the key of a message's conversation; or that of a stream's, and its query.
 _FIRST_LINE = re.compile(rb"(?:POST %b|GET %b) HTTP/1\.[01]\r\n" % (_MESSAGES, _EVENTS))
-_MESSAGE, _EVENT = re.compile(_MESSAGES), re.compile(_EVENTS)
 _COOKIE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+=[!#-+\--:<-\[\]-~]*"
 _COOKIES = re.compile(rb"%b(?:; *%b)*" % (_COOKIE, _COOKIE))
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
@@ -49,41 +49,41 @@ class Direct:
 
     _services: Callable[[], Services]
 
-    def begins(self, data: bytes) -> bool:
-        """Whether `data` begins with the first line of what may be a request for here."""
-        return _FIRST_LINE.match(data) is not None
+    def begun(self, data: bytes) -> re.Match[bytes] | None:
+        """The first line of `data`, if it is that of what may be a request for here."""
+        return _FIRST_LINE.match(data)
 
-    def exchange(self, head: RequestHead) -> MessageExchange | StreamExchange | None:
-        """None: it is Quart's to answer."""
+    def exchange(self, begun: re.Match[bytes], head: RequestHead) -> MessageExchange | StreamExchange | None:
+        """`begun` is the first line of `head`. None: it is Quart's to answer."""
         headers = dict(head.headers)
         if len(headers) != len(head.headers) or b"expect" in headers:
             return None
-        if head.method == b"POST":
-            return self._message(head, headers)
-        return self._stream(head, headers) if head.length == 0 else None
+        key, streamed, query = begun.groups()
+        if key is not None:
+            return self._message(key.decode(), head, headers)
+        return self._stream(streamed.decode(), query or b"", head, headers) if head.length == 0 else None
 
-    def _message(self, head: RequestHead, headers: Mapping[bytes, bytes]) -> MessageExchange | None:
-        found, services = _MESSAGE.fullmatch(head.target), self._services()
-        if found is None or b"content-length" not in headers or head.length > services.settings.max_message_bytes:
+    def _message(self, key: str, head: RequestHead, headers: Mapping[bytes, bytes]) -> MessageExchange | None:
+        services = self._services()
+        if b"content-length" not in headers or head.length > services.settings.max_message_bytes:
             return None
         if b"cookie" in headers or b"authorization" not in headers or b"content-encoding" in headers:
             return None
         if headers.get(b"content-type", b"").lower() not in _JSON_TYPES:
             return None
         request = PlainRequest("POST", "http", head.target.decode("ascii"), PlainHeaders(headers))
-        return MessageExchange(services, found[1].decode(), request)
+        return MessageExchange(services, key, request)
 
-    def _stream(self, head: RequestHead, headers: Mapping[bytes, bytes]) -> StreamExchange | None:
-        found = _EVENT.fullmatch(head.target)
-        if found is None:
-            return None
+    def _stream(
+        self, key: str, query: bytes, head: RequestHead, headers: Mapping[bytes, bytes]
+    ) -> StreamExchange | None:
         path = head.target.partition(b"?")[0].decode("ascii")
-        args = dict(reversed(parse_qsl((found[2] or b"").decode("latin1"), keep_blank_values=True)))  # the first counts
+        args = dict(reversed(parse_qsl(query.decode("latin1"), keep_blank_values=True)))  # the first counts
         cookies = plain_cookies(headers.get(b"cookie", b""))
         if cookies is None:
             return None
         request = PlainRequest("GET", "http", path, PlainHeaders(headers), args, cookies)
-        return StreamExchange(self._services(), found[1].decode(), request)
+        return StreamExchange(self._services(), key, request)
 
 
 def plain_cookies(header: bytes) -> Mapping[str, str] | None:

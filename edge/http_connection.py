@@ -72,11 +72,11 @@ class HttpConnection:
         """Answer the requests in `data`. Returns what is not for here, as it came. Raises Gone."""
         direct = self._shared.direct
         while data and not self._over:
-            if not direct.begins(data):
+            if (begun := direct.begun(data)) is None:
                 return data
             data, length = await self._with_head(data)
             head = read_head(data[:length])
-            exchange = direct.exchange(head) if head is not None else None
+            exchange = direct.exchange(begun, head) if head is not None else None
             if head is None or exchange is None:
                 return data
             self._connection.clock(idle=False)

@@ -67,11 +67,20 @@ class EarlierServer:
         self._descriptor = descriptor
 
     @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """None: there is no such process."""
+        try:
+            return cls(pid, os.pidfd_open(pid))
+        except ProcessLookupError:
+            return None
+
+    @classmethod
     def found(cls, pid: int, pgdata: Path, command: Sequence[str], uid: int) -> Self | None:
         """That process, if it is exactly this command, on this data, as this user, of a program that is still there."""
-        try:
-            descriptor = os.pidfd_open(pid)
-        except OSError:
+        server = None
+        with contextlib.suppress(OSError):  # no such number, or no room: then it is ended as any other
+            server = cls.of(pid)
+        if server is None:
             return None
         try:
             process = Path(f"/proc/{pid}")
@@ -83,7 +92,6 @@ class EarlierServer:
             )
         except OSError:
             is_it = False
-        server = cls(pid, descriptor)
         if is_it and server.running:  # so it was the same process all the while
             return server
         server.close()
@@ -102,7 +110,7 @@ class EarlierServer:
         signal.pidfd_send_signal(self._descriptor, number)
 
     async def wait(self) -> None:
-        """Until it has ended."""
+        """Until it has ended. As of a child, by as many at once as want to, so each has a descriptor."""
         descriptor = os.dup(self._descriptor)
         try:
             await trio.lowlevel.wait_readable(descriptor)
@@ -153,19 +161,15 @@ def _remove_misleading_pid_file(pgdata: Path) -> bool:
 
 async def _stop_foreign(pid: int, timeout_seconds: float) -> None:
     """Fast, then immediate: both leave data that the next start recovers."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
+    server = EarlierServer.of(pid)
+    if server is None:
         return
-    try:
+    with contextlib.closing(server):
         for number, seconds in ((signal.SIGINT, timeout_seconds), (signal.SIGQUIT, IMMEDIATE_SECONDS)):
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, number)
+                server.send_signal(number)
             with trio.move_on_after(seconds) as scope:
-                await trio.lowlevel.wait_readable(descriptor)
+                await server.wait()
             if not scope.cancelled_caught:
                 return
-    finally:
-        trio.lowlevel.notify_closing(descriptor)
-        os.close(descriptor)
     raise EmbeddedServerError(f"an earlier database server (pid {pid}) does not stop; end it first")
