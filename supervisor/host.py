@@ -92,22 +92,23 @@ class Host:
         self._link = _spawner_link(settings)
         workspaces = _workspaces(settings)
         self._containment = _containment(settings, self._types, self._link, workspaces)
+        of_workers = WorkerLimits(max_workers=limits.max_workers, place_seconds=limits.worker_place_seconds)
         self.workers = WorkerProcesses(
             self._link,
             self._types,
             workspaces,
             self._worker_environment,
-            WorkerLimits(max_workers=limits.max_workers, place_seconds=limits.worker_place_seconds),
+            of_workers,
             self._containment,
         )
-        self.remote = RemoteWorkers(self._host_id, self._types, workspaces, WorkerLimits(), _quota(settings))
+        self.remote = RemoteWorkers(self._host_id, self._types, workspaces, of_workers, _quota(settings))
         self.worker_door = self._door(settings, store, tokens)
         self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
         self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
         self._placing = Placing(store, self.membership, lambda: len(self._busy))
         environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
-        self.workers.end_one_at_rest = self.conversations.end_one_at_rest
+        self.workers.end_one_at_rest = self.remote.end_one_at_rest = self.conversations.end_one_at_rest
         look = self.looking = Look(environment, self.workers, self.remote, self.conversations)
         self.conversations.looking = look
         self._links = LinkHub(settings.links, environment, self.conversations, tokens, self.remote.attach)

@@ -1,26 +1,25 @@
-"""The remote workers of this host: idle places of runners that came in, wishes for one, and workers that work.
+"""The remote workers of this host: the links of runners that came in, and the workers that have or want one.
 
-A supervised child whose nursery holds a task for each link and each worker. Owns who gets which place: first come,
-first served, within one organization and worker type. What a worker does with its place is `RemoteWorker`'s.
+A supervised child whose nursery holds a task for each link and each worker. Who gets which place is
+`Line`'s; what a worker does with its place is `RemoteWorker`'s.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
-import attrs
 import structlog
 import trio
 
 from lobu_actors.contract import worker_link as link
 from lobu_actors.contract.frames import PROTOCOL_VERSION
-from lobu_actors.contract.ids import new_id
+from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.worker_link import LinkError
 from lobu_actors.conversation.worker_port import Deliver, WorkerRequest
 from lobu_actors.gateway.worker_door import CannotReach, Joining, MemoryPipe, PipeClosed, WorkerPipe, memory_pipe
 from lobu_actors.runtime.child_spec import ChildContext
 from supervisor.remote.carrying import Files
+from supervisor.remote.line import Line, Link
 from supervisor.remote.sending import BEAT_SECONDS
 from supervisor.remote.worker import RemoteWorker
 from supervisor.workers.info import WorkerInfo, oldest
@@ -33,26 +32,6 @@ _log = structlog.get_logger()
 JOIN_SECONDS = 10.0
 MAX_LINKS = 1000
 MACHINE_LENGTH = 64  # of its name for itself, of which nobody knows whether it is true
-
-
-@attrs.define(eq=False)
-class _Link:
-    """A pipe that came in, and whom it belongs to: nobody as long as it is idle."""
-
-    pipe: WorkerPipe
-    joining: Joining
-    worker: RemoteWorker | None = None
-    machine: str = ""
-
-    def give(self, worker: RemoteWorker) -> None:
-        self.worker, worker.machine = worker, self.machine
-
-
-@attrs.define(eq=False)
-class _Wish:
-    worker: RemoteWorker
-    granted: trio.Event = attrs.field(factory=trio.Event)
-    link: _Link | None = None
 
 
 class RemoteWorkers:
@@ -71,12 +50,13 @@ class RemoteWorkers:
         self._workspaces = workspaces
         self._limits = limits
         self._quota = quota
-        self._idle: dict[Joining, deque[_Link]] = {}
-        self._wishes: dict[Joining, deque[_Wish]] = {}
+        self._lines: dict[Joining, Line] = {}
         self._workers: dict[str, RemoteWorker] = {}
         self._links = 0
         self._nursery: trio.Nursery | None = None
         self._all_gone = trio.Event()
+        # As that of `WorkerProcesses`.
+        self.end_one_at_rest: Callable[[Container[ConversationRef]], None] = lambda refs: None
 
     async def run(self, context: ChildContext) -> None:
         """Until an ordered stop, with which all workers end."""
@@ -101,8 +81,8 @@ class RemoteWorkers:
     def idle(self, organization_id: str, worker: str | None = None) -> int:
         """Places that wait for a worker, of one type or of all."""
         return sum(
-            len(places)
-            for key, places in self._idle.items()
+            len(line.idle)
+            for key, line in self._lines.items()
             if key.organization_id == organization_id and worker in (None, key.worker)
         )
 
@@ -124,30 +104,19 @@ class RemoteWorkers:
             await worker.run()
         finally:
             del self._workers[worker.worker_id]
+            self._line(_joining(worker)).gone(worker)
             if not self._workers:
                 self._all_gone.set()
 
     async def claim(self, worker: RemoteWorker) -> WorkerPipe:
-        key = Joining(worker.request.ref.organization_id, worker.request.worker)
-        idle = self._idle.get(key)
-        if idle:
-            found = idle.popleft()
-            found.give(worker)
-            return found.pipe
-        wish = _Wish(worker)
-        waiting = self._wishes.setdefault(key, deque())
-        waiting.append(wish)
-        try:
-            await wish.granted.wait()
-        except trio.Cancelled:
-            if wish.link is None:
-                waiting.remove(wish)
-            else:  # it was granted at the same moment
-                wish.link.worker = None
-                self._offer(wish.link)
-            raise
-        assert wish.link is not None
-        return wish.link.pipe
+        return await self._line(_joining(worker)).claim(worker)
+
+    def _line(self, key: Joining) -> Line:
+        line = self._lines.get(key)
+        if line is None:
+            line = Line(key.worker, self._limits.place_seconds, lambda refs: self.end_one_at_rest(refs))
+            self._lines[key] = line
+        return line
 
     # --- for doors
 
@@ -165,7 +134,7 @@ class RemoteWorkers:
             await pipe.close(link.NOBODY_THERE, f"This host has {MAX_LINKS} links of remote workers already.")
             return
         self._links += 1
-        served = _Link(pipe, joining)
+        served = Link(pipe, joining)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat, served, nursery.cancel_scope)
@@ -184,30 +153,27 @@ class RemoteWorkers:
             self._links -= 1
             self._forget(served)
 
-    async def _serve(self, served: _Link) -> None:
+    async def _serve(self, served: Link) -> None:
         join = await self._read_join(served)
         if join is None:
             return
         served.machine = join.name.encode("utf-8", "replace").decode()[:MACHINE_LENGTH]
         if join.resume:
             worker = self._workers.get(join.resume)
-            fits = (
-                worker is not None
-                and Joining(worker.request.ref.organization_id, worker.request.worker) == served.joining
-            )
+            fits = worker is not None and _joining(worker) == served.joining
             if worker is None or not fits or not await worker.resume(served.pipe, join.received):
                 await served.pipe.close(link.UNKNOWN_WORKER, "This host does not know that worker any more.")
                 return
             served.give(worker)
         else:
             await served.pipe.send(link.encode(link.Received(0)))  # it is let in
-            self._offer(served)
+            self._line(served.joining).offer(served)
         while True:
             text = await served.pipe.receive()
             if served.worker is not None:
                 await served.worker.take(served.pipe, text)
 
-    async def _read_join(self, served: _Link) -> link.Join | None:
+    async def _read_join(self, served: Link) -> link.Join | None:
         """None: the pipe was closed, with a sentence."""
         join: link.LinkMessage | None = None
         with trio.move_on_after(JOIN_SECONDS):
@@ -235,24 +201,12 @@ class RemoteWorkers:
         assert isinstance(join, link.Join)
         return join
 
-    def _offer(self, served: _Link) -> None:
-        waiting = self._wishes.get(served.joining)
-        if waiting:
-            wish = waiting.popleft()
-            served.give(wish.worker)
-            wish.link = served
-            wish.granted.set()
-        else:
-            self._idle.setdefault(served.joining, deque()).append(served)
-
-    def _forget(self, served: _Link) -> None:
-        idle = self._idle.get(served.joining)
-        if idle and served in idle:
-            idle.remove(served)
+    def _forget(self, served: Link) -> None:
+        self._line(served.joining).withdraw(served)
         if served.worker is not None:
             served.worker.lost(served.pipe)
 
-    async def _beat(self, served: _Link, scope: trio.CancelScope) -> None:
+    async def _beat(self, served: Link, scope: trio.CancelScope) -> None:
         """Signs of life for a place that is idle: nobody else sends anything to it."""
         while True:
             await trio.sleep(BEAT_SECONDS)
@@ -269,6 +223,10 @@ class RemoteWorkers:
             while self._workers:
                 self._all_gone = trio.Event()
                 await self._all_gone.wait()
+
+
+def _joining(worker: RemoteWorker) -> Joining:
+    return Joining(worker.request.ref.organization_id, worker.request.worker)
 
 
 def _info(worker: RemoteWorker, now: float) -> WorkerInfo:

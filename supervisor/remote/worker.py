@@ -9,6 +9,7 @@ before it is passed on, and passed on one by one: a new connection never brings 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from contextlib import suppress
@@ -44,11 +45,13 @@ FINAL_SECONDS = 1.0  # for `WorkerGone` when the task itself is cancelled
 KILL_SECONDS = 5.0  # from asking the other machine for the end to its word that it is done
 
 
-class Places(Protocol):
-    """Where idle places of runners are found."""
+class NoPlace(Exception):
+    """None became free in time; the text says what would have helped."""
 
+
+class Places(Protocol):
     async def claim(self, worker: RemoteWorker) -> WorkerPipe:
-        """An idle place of this worker's type, which is the worker's from now on; waits for one."""
+        """An idle place of this worker's type, which is the worker's from now on; waits for one. Raises NoPlace."""
         ...
 
 
@@ -84,7 +87,7 @@ class RemoteWorker:
         self._files = files
         self._limits = limits
         self._grace = grace_seconds
-        self._startup = trio.CancelScope(deadline=trio.current_time() + request.startup_seconds)
+        self._startup = trio.CancelScope()
         self._pipe: WorkerPipe | None = None
         self._attached = trio.Event()
         self._lost = trio.Event()
@@ -143,7 +146,8 @@ class RemoteWorker:
             while not self._is_ready.is_set() and self._ending is None:
                 await self._begin()
         if self._ready is None:
-            return self._ending or self._cause or _Ending(Gone.NOT_STARTED, self._why_not_ready())
+            late = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
+            return self._ending or self._cause or late
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._feed)
@@ -158,7 +162,13 @@ class RemoteWorker:
     async def _begin(self) -> None:
         """Until the worker is ready, or the place that it was given is lost and another one must be found."""
         self._sending = Sending()
-        pipe = await self._places.claim(self)
+        self._startup.deadline = math.inf
+        try:
+            pipe = await self._places.claim(self)
+        except NoPlace as none:
+            self._is_over(_Ending(Gone.NOT_STARTED, str(none)))
+            return
+        self._startup.deadline = trio.current_time() + self.request.startup_seconds
         self._attach(pipe)
         self._sending.put_now(frames.encode(self._hello()).decode())
         try:
@@ -361,15 +371,6 @@ class RemoteWorker:
             self._ending = ending
         self._over.set()
         self._startup.cancel()
-
-    def _why_not_ready(self) -> str:
-        if self._pipe is not None:
-            return f"It was not ready within {self.request.startup_seconds:g} s."
-        kind = self.request.worker
-        return (
-            f"No place of a remote worker {kind!r} was free within {self.request.startup_seconds:g} s; start one more, "
-            f"as `lobu worker connect URL --type {kind}`."
-        )
 
     async def _finish(self, ending: _Ending) -> None:
         self.state = "gone"

@@ -239,6 +239,27 @@ async def test_a_turn_that_waits_is_given_to_the_runner_that_comes(run: LobuRun)
         assert (await conversation.terminal_of(message_id)).data["finalText"] == "hello"
 
 
+async def test_a_conversation_at_rest_gives_its_place_up(run: LobuRun) -> None:
+    async with runner(run) as far:  # one place
+        talks = [await client_of(run).open(forceNew=True) for _ in range(3)]
+        with trio.fail_after(60):  # not one of them waits until another is idle for long enough
+            for talk in [*talks, talks[0]]:
+                assert (await talk.ask("hello")).event == "complete"
+                assert len(far.worker_pids()) <= 1
+
+
+async def test_work_is_waited_for_longer_than_a_start_may_take(run: LobuRun) -> None:
+    async with runner(run):
+        long = await client_of(run).open(forceNew=True)
+        running = await long.send("stream 40 100")  # four seconds
+        async with long.events() as stream:
+            await stream.next_of("output")
+            hasty = await client_of(run).open(agentId="hasty", forceNew=True)
+            assert (await hasty.ask("hello")).event == "complete"
+        assert (await long.terminal_of(running)).event == "complete"
+    assert broken_promises(run.database_url) == []
+
+
 async def test_two_runners_share_the_conversations(run: LobuRun) -> None:
     async with runner(run) as one, runner(run, arguments=("--slots", "2")) as two:
         conversations = [await client_of(run).open(forceNew=True) for _ in range(3)]

@@ -194,6 +194,38 @@ async def test_a_place_that_came_too_late_is_the_next_ones(world: World) -> None
     assert (await runner.taken()).worker == client.worker.worker_id
 
 
+async def test_while_all_work_a_place_is_waited_for_and_room_made(world: World) -> None:
+    first, runner = await world.pair()
+    asked: list[bool] = []
+    world.workers.end_one_at_rest = lambda refs: asked.append(first.ref in refs)
+    late = world.start(seconds=0.05)
+    await until(lambda: len(asked) == 3)  # longer than its start may take
+    assert asked == [True] * 3
+    first.worker.shutdown(0)
+    await runner.say(link.Ended(Gone.EXITED, "It ended.", 0))
+    await (await world.runner()).ready()
+    assert isinstance(await late.next(), WorkerReady)
+
+
+async def test_when_the_last_that_works_is_gone_nobody_is_waited_for(world: World) -> None:
+    first, _runner = await world.pair()
+    late = world.start(seconds=0.05)
+    await trio.sleep(0.1)  # what it waits for from now on is the first one's end alone
+    with pytest.raises(trio.WouldBlock):
+        late.signals.receive_nowait()
+    first.worker.kill()
+    assert (await late.gone()).reason == Gone.NOT_STARTED
+
+
+async def test_a_place_is_waited_for_no_longer_than_is_set(tmp_path: Path) -> None:
+    limits = WorkerLimits(stop_grace_seconds=0.2, killed_seconds=0.2, place_seconds=0.7)
+    async with running(World(tmp_path, limits=limits)) as world:
+        await world.pair()
+        gone = await world.start(seconds=0.05).gone()
+        assert gone.reason == Gone.NOT_STARTED
+        assert "free within 0.7 s" in gone.detail
+
+
 async def test_a_place_that_is_lost_before_its_worker_is_ready_is_replaced(world: World) -> None:
     client, first = world.start(), await world.runner()
     await first.taken()
