@@ -177,12 +177,15 @@ class Conversations:
     def begin_anew(self, agents: Collection[str]) -> None:
         """These agents' configuration changed: have their conversations read it before their next turns."""
         for ref in list(self._registry.keys()):
-            if ref.agent_id not in agents:
-                continue
-            try:
-                self._registry.tell_if_active(ref, BeginAnew())
-            except RuntimeFault as error:
-                log.warning("goes on with its former agent", conversation=ref.conversation_id, error=str(error))
+            if ref.agent_id in agents:
+                self.place_again(ref)
+
+    def place_again(self, ref: ConversationRef) -> None:
+        """Have its next turn begin in a new activation, here or elsewhere, with its agent as that is then."""
+        try:
+            self._registry.tell_if_active(ref, BeginAnew())
+        except RuntimeFault as error:
+            log.warning("does not begin anew", conversation=ref.conversation_id, error=str(error))
 
     def _actor(self, ref: ConversationRef) -> ConversationActor:
         return ConversationActor(ref, self._env, self._registry)

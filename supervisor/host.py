@@ -44,6 +44,7 @@ from supervisor.freezer import Freezer
 from supervisor.links.hub import LinkHub
 from supervisor.looking import Look
 from supervisor.membership import Membership
+from supervisor.occupancy import ThisHost
 from supervisor.placement import Placing
 from supervisor.remote.choice import AllWorkers
 from supervisor.remote.door import HostDoor
@@ -104,8 +105,10 @@ class Host:
         self.remote = RemoteWorkers(self._host_id, self._types, workspaces, of_workers, _quota(settings))
         self.worker_door = self._door(settings, store, tokens)
         self._watch = WorkspaceWatch(self.workers.snapshot, workspaces.excess, self.workers.end_for_its_workspace)
-        self.membership = _membership(settings, store, alone, runs=lambda: len(self._busy))
-        self._placing = Placing(store, self.membership, lambda: len(self._busy))
+        self.membership = _membership(settings, store, alone)
+        here = ThisHost(self._busy, self.workers, lambda ref: self.conversations.place_again(ref))
+        self.membership.runs, self.membership.room = here.runs, here.room
+        self._placing = Placing(store, self.membership, here)
         environment = self._environment = self._shared(settings, store, workspaces, run_token)
         self.conversations = Conversations(environment, idle_seconds=limits.worker_idle_seconds, max_actors=MAX_ACTORS)
         self.workers.end_one_at_rest = self.remote.end_one_at_rest = self.conversations.end_one_at_rest
@@ -311,7 +314,7 @@ def _quota(settings: Settings) -> Quota:
     return Quota(settings.limits.workspace_max_bytes, settings.limits.workspace_max_files)
 
 
-def _membership(settings: Settings, store: Store, alone: Alone | None, runs: Callable[[], int]) -> Membership:
+def _membership(settings: Settings, store: Store, alone: Alone | None) -> Membership:
     limits = settings.limits
     return Membership(
         store,
@@ -320,7 +323,6 @@ def _membership(settings: Settings, store: Store, alone: Alone | None, runs: Cal
         renew_seconds=limits.host_renew_seconds,
         margin_seconds=limits.host_margin_seconds,
         alone=alone,
-        runs=runs,
     )
 
 

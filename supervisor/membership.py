@@ -49,9 +49,8 @@ class Membership:
         renew_seconds: float,
         margin_seconds: float,
         alone: Alone | None = None,
-        runs: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`alone`: why this host tolerates no other. `runs`: how many are under way, which others want to know."""
+        """`alone`: why this host tolerates no other."""
         self.host_id = ""
         self.refused: ConfigError | None = None  # why there is no place for it in the cluster
         self.must_drain = trio.Event()  # somebody asked for it through the database, or there is no place
@@ -61,10 +60,11 @@ class Membership:
         self._renew_seconds = renew_seconds
         self._margin_seconds = margin_seconds
         self._alone = alone
-        self._runs = runs
         self._name = socket.gethostname()
         self.state = HostState.ACTIVE
         self.trusted_until = 0.0  # trio clock
+        self.runs: Callable[[], int] = lambda: 0  # under way; others want to know it
+        self.room: Callable[[], int | None] = lambda: None  # for further workers; so do they
         self.link_url: Callable[[], str | None] = lambda: None  # where other hosts link to this one
         self.links: Callable[[], Links] = Links  # to the other hosts, for who looks
         self._renewed = trio.Event()
@@ -143,7 +143,8 @@ class Membership:
                     ttl_seconds=self._ttl_seconds,
                     renew_seconds=self._renew_seconds,
                     state=self.state,
-                    runs=self._runs(),
+                    runs=self.runs(),
+                    room=self.room(),
                     links=self.links(),
                 )
         except (StoreUnavailable, trio.TooSlowError) as error:

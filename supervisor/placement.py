@@ -1,8 +1,9 @@
 """On which host a conversation begins that nobody owns. `place` is the rule; `Placing` knows the hosts and applies it.
 
-The host that accepted the message, unless it drains or is much fuller than another: its edge and its readers are there
-already. Much fuller: at least MUCH_FULLER_RATIO times the runs of the emptiest host, and MUCH_FULLER_RUNS more. What is
-owned stays where it is.
+The host that accepted the message, unless it drains, is much fuller than another, or has no room for a worker where
+another has: its edge and its readers are there already. Much fuller: at least MUCH_FULLER_RATIO times the runs of the
+emptiest host, and MUCH_FULLER_RUNS more. What is owned stays where it is, but for what waits for a worker's place: that
+is given up once, to be placed again.
 
 Nothing here is needed for correctness. Figures are seconds old; two hosts may disagree for as long, and then the lease
 decides. So a host leaves a conversation to another one only when that one has taken the hint, or when it drains itself
@@ -12,7 +13,7 @@ and must not begin anything: then the others' sweepers find what is owed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -27,6 +28,7 @@ from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.membership_protocol import HostLoad
 from lobu_actors.store.protocol import Store
 from supervisor.membership import Membership
+from supervisor.occupancy import Occupancy
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,7 @@ MUCH_FULLER_RATIO = 2.0
 MUCH_FULLER_RUNS = 8
 REFRESH_SECONDS = 1.0
 SENT_SECONDS = 3.0  # until what was sent to a host shows in its figures: its renewal, and our look at it
+GIVEN_UP_SECONDS = 600.0  # longer than anything waits for a place
 HURRY_SECONDS = 4.0  # how long peers sweep for what is young too, once a host drains or is gone
 
 
@@ -45,15 +48,20 @@ def place(accepting: str, hosts: Sequence[HostLoad]) -> str | None:
     taking = [host for host in hosts if host.state is HostState.ACTIVE]
     if not taking:
         return None
-    emptiest = min(taking, key=lambda host: (host.runs, host.host_id))
+    emptiest = min(taking, key=lambda host: (host.is_full, host.runs, host.host_id))
     here = next((host for host in taking if host.host_id == accepting), None)
-    if here is None or _is_much_fuller(here, emptiest):
+    if here is None or (here.is_full and not emptiest.is_full):
         return emptiest.host_id
-    return accepting
+    return emptiest.host_id if _is_much_fuller(here, emptiest) else accepting
 
 
 def _is_much_fuller(one: HostLoad, other: HostLoad) -> bool:
     return one.runs >= MUCH_FULLER_RATIO * other.runs and one.runs - other.runs >= MUCH_FULLER_RUNS
+
+
+def _with(host: HostLoad, more: int) -> HostLoad:
+    """As it will be with so many more."""
+    return replace(host, runs=host.runs + more, room=None if host.room is None else host.room - more)
 
 
 class Forward(Protocol):
@@ -79,27 +87,33 @@ class NoForward:
 
 
 class Placing:
-    """A supervised child; implements `conversation.placement.Placement`. `runs`: how many are under way here."""
+    """A supervised child; implements `conversation.placement.Placement`."""
 
-    def __init__(self, store: Store, membership: Membership, runs: Callable[[], int]) -> None:
+    def __init__(self, store: Store, membership: Membership, here: Occupancy) -> None:
         self.forward: Forward = NoForward()
         self._store = store
         self._membership = membership
-        self._runs = runs
+        self._here = here
         self._hosts: list[HostLoad] = []
         self._sent: deque[tuple[float, str]] = deque()  # when, and to which host
         self._hurry_until = 0.0
+        self._given_up: dict[ConversationRef, float] = {}  # in order to be placed again, and when
 
     async def run(self, context: ChildContext) -> None:
         self._hosts = []
         context.started()
         while not context.stopping.is_set():
-            try:
-                self._learn(await self._store.find_loads())
-            except StoreUnavailable as error:
-                log.warning("loads of hosts not read, the store is away", error=str(error))
+            await self._look()
             with trio.move_on_after(REFRESH_SECONDS):
                 await context.stopping.wait()
+
+    async def _look(self) -> None:
+        try:
+            self._learn(await self._store.find_loads())
+        except StoreUnavailable as error:
+            log.warning("loads of hosts not read, the store is away", error=str(error))
+            return
+        self._place_again()
 
     @property
     def draining(self) -> bool:
@@ -129,9 +143,22 @@ class Placing:
         if chosen is not None and chosen != self._membership.host_id and not await self._tell(chosen, ref):
             self.forward.leave_word(chosen, ref)
 
+    def _place_again(self) -> None:
+        """What waits for a worker's place here, while another host has room. Who came back, since nobody took it, stays:
+        it is the last in the line now."""
+        now, me = trio.current_time(), self._membership.host_id
+        self._given_up = {ref: at for ref, at in self._given_up.items() if at > now - GIVEN_UP_SECONDS}
+        others = [host for host in self._loads() if host.host_id != me and host.state is HostState.ACTIVE]
+        room = sum(host.room or 0 for host in others)
+        waiting = [ref for ref in self._here.waiting() if ref not in self._given_up]
+        for ref in waiting[:room]:
+            self._given_up[ref] = now
+            self._here.begin_anew(ref)
+
     async def _tell(self, host_id: str, ref: ConversationRef) -> bool:
         taken = await self.forward.forward(host_id, ref)
         if taken:
+            self._given_up.pop(ref, None)
             self._sent.append((trio.current_time(), host_id))
             telemetry.PLACED_ELSEWHERE.inc()
         return taken
@@ -144,9 +171,9 @@ class Placing:
         me = self._membership.host_id
         state = self._membership.state
         return [
-            HostLoad(me, state, self._runs())
+            HostLoad(me, state, self._here.runs(), self._here.room())
             if host.host_id == me
-            else replace(host, runs=host.runs + sent.count(host.host_id))
+            else _with(host, sent.count(host.host_id))
             for host in self._hosts
         ]
 

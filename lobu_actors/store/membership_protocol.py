@@ -29,6 +29,11 @@ class HostLoad(msgspec.Struct, frozen=True):
     host_id: str
     state: HostState
     runs: int  # under way at its last renewal
+    room: int | None = None  # for further workers, then; None: it does not say
+
+    @property
+    def is_full(self) -> bool:
+        return self.room is not None and self.room <= 0
 
 
 class MembershipStore(Protocol):
@@ -66,6 +71,7 @@ class MembershipStore(Protocol):
         renew_seconds: float = 0.0,
         state: HostState,
         runs: int = 0,
+        room: int | None = None,
         links: Links = NO_LINKS,
     ) -> HostState | None:
         """Gives the state, which is DRAINING when somebody asked for that. None: this host was declared dead and must

@@ -202,6 +202,17 @@ class WorkerProcesses:
         if names:
             self._preload()
 
+    def room(self, is_busy: Callable[[ConversationRef], bool]) -> int:
+        """How many further ones could be had at once: one whose conversation runs nothing ends for another."""
+        working = (worker.state != "ready" or is_busy(worker.request.ref) for worker in self._workers.values())
+        return max(0, self._limits.max_workers - sum(working))
+
+    def waiting(self, seconds: float) -> list[ConversationRef]:
+        """Whose worker was asked for so long ago and has no place yet, in the order of asking."""
+        before = time.monotonic() - seconds
+        workers = self._workers.values()
+        return [worker.request.ref for worker in workers if worker.state == "waiting" and worker.asked_at <= before]
+
     def _make_room(self) -> None:
         """There is no slot for one that is asked for: another one ends, a warm one rather than a conversation's."""
         if not self._warm.make_room():

@@ -60,6 +60,10 @@ async def test_loads_are_those_of_the_last_renewal_of_live_hosts(store, helpers)
     await store.renew_host("h1", ttl_seconds=60, state=HostState.DRAINING, runs=7)
     await store.renew_host("h2", ttl_seconds=0, state=HostState.ACTIVE, runs=8)
     assert await store.find_loads() == [HostLoad("h1", HostState.DRAINING, 7), HostLoad("h3", HostState.ACTIVE, 0)]
+    await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE, runs=8, room=3)
+    assert (await store.find_loads())[0] == HostLoad("h1", HostState.DRAINING, 8, room=3)
+    await store.renew_host("h1", ttl_seconds=60, state=HostState.ACTIVE, runs=8)
+    assert (await store.find_loads())[0].room is None
 
 
 @pytest.mark.parametrize(("first", "second"), [(None, "not_allowed"), ("file_sessions", None), ("not_allowed",) * 2])

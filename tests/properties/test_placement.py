@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from hypothesis import given
@@ -60,7 +61,28 @@ def test_much_fuller(here: int, there: int, stays: bool) -> None:
     assert place("here", hosts) == ("here" if stays else "there")
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "third", "chosen"),
+    [
+        ((2, 0), (7, 1), (9, 5), "there"),  # room counts, then runs
+        ((2, 0), (1, 0), (9, 5), "third"),
+        ((9, 5), (0, 0), (3, 5), "here"),  # which has none is not much emptier
+        ((2, 0), (1, 0), (3, 0), "here"),
+        ((20, 0), (1, 0), (3, 0), "there"),  # all are full: as if nobody had said it
+        ((2, None), (1, 5), (3, 5), "here"),
+        ((2, 0), (4, None), (3, 0), "there"),  # who does not say may have room
+    ],
+)
+def test_who_has_no_room_leaves_it_to_one_that_has(
+    here: tuple[int, int | None], there: tuple[int, int | None], third: tuple[int, int | None], chosen: str
+) -> None:
+    given = {"here": here, "there": there, "third": third}
+    hosts = [HostLoad(name, ACTIVE, *load) for name, load in given.items()]
+    assert place("here", hosts) == place("here", hosts[::-1]) == chosen
+
+
 REF = ConversationRef("acme", "echo", "echo_ann_acme")
+OTHER = ConversationRef("acme", "echo", "echo_bob_acme")
 
 
 class Told:
@@ -79,13 +101,36 @@ class Told:
         return host_id in self.linked
 
 
+@attrs.define
+class Here:
+    """Implements `Occupancy`."""
+
+    number: int
+    free: int = 100
+    waits: list[ConversationRef] = attrs.field(factory=list)
+    begun_anew: list[ConversationRef] = attrs.field(factory=list)
+
+    def runs(self) -> int:
+        return self.number
+
+    def room(self) -> int:
+        return self.free
+
+    def waiting(self) -> list[ConversationRef]:
+        return self.waits
+
+    def begin_anew(self, ref: ConversationRef) -> None:
+        self.begun_anew.append(ref)
+
+
 class World:
     """Host `here` with some runs, and `there` with none."""
 
     def __init__(self, runs: int, told: Told) -> None:
         self.store = MemoryStore()
         self.membership: Any = SimpleNamespace(host_id="here", state=ACTIVE)
-        self.placing = Placing(self.store, self.membership, lambda: runs)
+        self.here = Here(runs)
+        self.placing = Placing(self.store, self.membership, self.here)
         self.placing.forward = told
 
     async def begin(self, *hosts: str) -> None:
@@ -98,7 +143,7 @@ class World:
         context = ChildContext("placement", lambda: None)
         context.stopping.set()
         await self.placing.run(context)
-        self.placing._learn(await self.store.find_loads())
+        await self.placing._look()
 
 
 async def test_it_stays_where_it_was_accepted() -> None:
@@ -125,6 +170,41 @@ async def test_what_was_sent_counts_until_the_figures_show_it() -> None:
     sent = [await world.placing.goes_elsewhere(REF) for _ in range(30)]
     assert sent == [True] * 11 + [False] * 19, "with 11 more there, 20 is not twice as much"
     assert len(told.hints) == 11
+
+
+async def test_a_full_host_leaves_it_to_one_with_room() -> None:
+    world = World(1, told := Told("there"))
+    world.here.free = 0
+    await world.begin("here", "there")
+    await world.store.renew_host("there", ttl_seconds=600, state=ACTIVE, room=1)
+    await world.look()
+    assert await world.placing.goes_elsewhere(REF)
+    assert not await world.placing.goes_elsewhere(OTHER), "the room there is promised"
+    assert told.hints == ["there"]
+
+
+async def test_what_waits_here_is_placed_again_once_while_another_has_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World(1, Told("there"))
+    world.here.free, world.here.waits = 0, [REF, OTHER]
+    await world.begin("here", "there")
+    assert world.here.begun_anew == [], "the other does not say that it has room"
+    await world.store.renew_host("there", ttl_seconds=6000, state=ACTIVE, room=1)
+    await world.look()
+    assert world.here.begun_anew == [REF], "as many as there is room for"
+    await world.look()
+    await world.look()
+    assert world.here.begun_anew == [REF, OTHER], "who came back has its place in the line"
+    await world.placing.released(REF)  # which the other takes, and is full at last
+    await world.look()
+    assert world.here.begun_anew == [REF, OTHER]
+    await trio.sleep(5)
+    await world.look()
+    assert world.here.begun_anew == [REF, OTHER, REF], "who comes again later is placed anew"
+    await trio.sleep(700)
+    await world.look()
+    assert world.here.begun_anew[3:] == [REF]
 
 
 async def test_what_is_owned_stays() -> None:

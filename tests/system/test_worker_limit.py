@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from tests.system.audit import broken_promises
+from tests.system.cluster import hosts
 from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, until
 
@@ -77,4 +78,21 @@ async def test_who_has_waited_for_long_enough_is_told_why(start_run: Start, data
     assert (end.event, end.data["errorCode"]) == ("agent-error", "WORKER_STARTUP_FAILED")
     assert "max_workers" in str(end.data)
     assert (await first.terminal_of(running)).event == "complete"
+    assert broken_promises(database_url) == []
+
+
+async def test_who_waits_at_a_full_host_goes_to_one_that_has_room(database_url: str) -> None:
+    config = CONFIG.replace("max_workers = 2", "max_workers = 1")
+    async with hosts(2, config, database_url) as (full, other):
+        known, busy, new = [await client_of(full).open(userId=user) for user in ("a", "b", "c")]
+        assert (await known.ask("hello")).event == "complete"  # its conversation is the full one's from now on
+        running = await busy.send("sleep 1000")
+        await until(lambda: len(full.worker_pids()) == 1, "it runs")
+        with trio.fail_after(30):  # worker_place_seconds are 60
+            assert (await known.ask("again")).event == "complete"
+            assert (await new.ask("hello")).event == "complete"
+        assert len(other.worker_pids()) == 1
+        assert (await known.ask("history")).data["finalText"] == "4", "with all that was said before"
+        await client_of(full).call("POST", f"{busy.path}/cancel", {"messageId": running})
+        assert (await busy.terminal_of(running)).event == "cancelled"
     assert broken_promises(database_url) == []

@@ -83,6 +83,7 @@ class HostPart(Part):
         renew_seconds: float = 0.0,
         state: HostState,
         runs: int = 0,
+        room: int | None = None,
         links: Links = NO_LINKS,
     ) -> HostState | None:
         await pass_checkpoint()
@@ -93,7 +94,7 @@ class HostPart(Part):
         if host.judges_until <= now:
             host.judges_from = now + ttl_seconds
         host.judges_until = now + ttl_seconds - renew_seconds
-        host.expires_at, host.runs, host.links = now + ttl_seconds, runs, links
+        host.expires_at, host.runs, host.room, host.links = now + ttl_seconds, runs, room, links
         host.state = HostState.DRAINING if host.state is HostState.DRAINING else state
         return host.state
 
@@ -107,7 +108,7 @@ class HostPart(Part):
     async def find_loads(self) -> list[HostLoad]:
         await pass_checkpoint()
         return [
-            HostLoad(host.host_id, host.state, host.runs)
+            HostLoad(host.host_id, host.state, host.runs, host.room)
             for host in sorted(self._live(), key=lambda host: host.host_id)
         ]
 

@@ -138,6 +138,7 @@ class HostRow:
     judges_from: float = -math.inf
     alone: Alone | None = None
     runs: int = 0
+    room: int | None = None
     links: Links = NO_LINKS
 
 

@@ -54,6 +54,7 @@ class HostPart(Part):
         renew_seconds: float = 0.0,
         state: HostState,
         runs: int = 0,
+        room: int | None = None,
         links: Links = NO_LINKS,
     ) -> HostState | None:
         params = {
@@ -62,6 +63,7 @@ class HostPart(Part):
             "renew_seconds": float(renew_seconds),
             "state": state.value,
             "runs": runs,
+            "room": room,
             "links": from_links(links),
         }
         rows = await self.write("renew_host_unless_dead", params)
@@ -71,7 +73,8 @@ class HostPart(Part):
         return bool(await self.write("drain_host_if_alive", {"host_id": host_id}))
 
     async def find_loads(self) -> list[HostLoad]:
-        return [HostLoad(host_id, HostState(state), runs) for host_id, state, runs in await self.read("find_loads")]
+        rows = await self.read("find_loads")
+        return [HostLoad(host_id, HostState(state), runs, room) for host_id, state, runs, room in rows]
 
     async def declare_host_dead(self, host_id: str) -> None:
         await self.write("declare_host_dead", {"host_id": host_id})

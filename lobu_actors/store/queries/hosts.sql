@@ -41,7 +41,7 @@ ORDER BY h.started_at, h.host_id;
 -- Moves the expiry on; no row for a host that was declared dead. An expired host may renew: what was taken from it
 -- meanwhile is fenced by epochs, the rest is still its own. Who was asked to drain stays so, and is told. Who comes so late
 -- that others, too, may have missed the database gives them as long as a lease lasts before it takes over from them.
-UPDATE host SET expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s), runs = %(runs)s,
+UPDATE host SET expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s), runs = %(runs)s, room = %(room)s,
     judges_from = CASE WHEN judges_until > clock_timestamp() THEN judges_from
         ELSE clock_timestamp() + make_interval(secs => %(ttl_seconds)s) END,
     judges_until = clock_timestamp() + make_interval(secs => %(ttl_seconds)s::float8 - %(renew_seconds)s),
@@ -56,8 +56,8 @@ WHERE host_id = %(host_id)s AND state <> 'dead' AND expires_at > clock_timestamp
 RETURNING 1;
 
 -- name: find_loads
--- The live hosts, and how much each had to do at its last renewal.
-SELECT host_id, state, runs FROM host
+-- The live hosts, and how much each had to do, and room for, at its last renewal.
+SELECT host_id, state, runs, room FROM host
 WHERE state <> 'dead' AND expires_at > clock_timestamp()
 ORDER BY host_id;
 
