@@ -14,6 +14,7 @@ import argparse
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -54,7 +55,7 @@ class Report:
     heads: list[float] = attrs.field(factory=list)  # from there until another edge answered the next request for it
     firsts: list[float] = attrs.field(factory=list)  # from there until the first frame
     pauses: list[float] = attrs.field(factory=list)  # seconds
-    cut: int = 0
+    cuts: Counter[str] = attrs.field(factory=Counter)  # how a connection ended that was repeated
     faults: list[str] = attrs.field(factory=list)
     wall_seconds: float = 0.0
 
@@ -163,7 +164,7 @@ def _count(report: Report, error: Broken) -> None:
     if "cannot connect" in str(error):
         report.refused += 1
     else:
-        report.cut += 1
+        report.cuts[str(error)] += 1
 
 
 async def roll(machine: harness.Machine, options: Options) -> Report:
@@ -185,7 +186,8 @@ def lines(report: Report) -> list[str]:
     return [
         f"rollouts              {report.rounds} in {report.wall_seconds:.0f} s, each of both edges and the supervisor",
         f"turns                 {report.completed} complete, in their first attempt",
-        f"connections           {report.connections} streams, {report.refused} refused, {report.cut} cut and repeated",
+        f"connections           {report.connections} streams, {report.refused} refused, {report.cuts.total()} repeated",
+        *(f"  {how:19} {count} times" for how, count in report.cuts.most_common()),
         f"resume gap            {_shares(report.resumes)}: last frame of one connection to first of the next",
         f"  until it was over   {_shares(report.ends)}",
         f"  until an answer     {_shares(report.heads)}",
