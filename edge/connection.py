@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
+
+from edge.settings import EdgeSettings
 
 READ_BYTES = 64 * 1024
 # A response that always finds room in its socket would otherwise keep the event loop to itself.
@@ -35,12 +38,14 @@ class Gone(Exception):
 
 
 class Connection:
-    """`stalled_seconds` bounds how long a reader may take nothing of what is sent to it. `ending`: the server is on its
-    way down, and what is idle ends."""
+    """`ending`: the server is on its way down, and what is idle ends. Of `settings`, `stalled_reader_seconds` and
+    `first_request_seconds` are used here."""
 
-    def __init__(self, stream: trio.SocketStream, stalled_seconds: float, ending: trio.Event) -> None:
+    def __init__(self, stream: trio.SocketStream, settings: EdgeSettings, ending: trio.Event) -> None:
         self._socket = stream.socket
-        self._stalled_seconds = stalled_seconds
+        self._stalled_seconds = settings.stalled_reader_seconds
+        self._first_seconds = settings.first_request_seconds
+        self._first_until = trio.current_time() + self._first_seconds
         self._ending = ending
         self._reading: trio.CancelScope
         self._idle_since = math.inf  # by trio's clock; while a request is under way it is not
@@ -68,14 +73,28 @@ class Connection:
 
     def clock(self, *, idle: bool) -> None:
         """From now on no request is under way, or one is."""
-        self._idle_since = trio.current_time() if idle else math.inf
-        if idle and self._ending.is_set():
-            self._reading.cancel()
+        if not idle:
+            self._idle_since, self._first_until = math.inf, 0.0
+        else:
+            self._idle_since = trio.current_time()
+        if self._ending.is_set():
+            self._reading.deadline = self._nothing_more_from() if idle else math.inf
 
     def end_if_idle(self, before: float = math.inf) -> None:
         """End it if no request is under way on it, nor was after `before` (trio's clock)."""
         if self._idle_since < before:
-            self._reading.cancel()
+            self._reading.deadline = self._nothing_more_from() if self._ending.is_set() else -math.inf
+
+    def _nothing_more_from(self) -> float:
+        """When an idle connection ends, by trio's clock. A request that has come already, or is on its way on a
+        connection that was made for it, is answered: its client would not know whether it was."""
+        now = trio.current_time()
+        return max(now + self._first_seconds if self._has_more() else now, self._first_until)
+
+    def _has_more(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     # --- bytes
 

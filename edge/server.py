@@ -4,7 +4,8 @@ Why not Hypercorn's own `serve`: it sends with an unbounded shield, so one reade
 until the kernel gives the reader up, and it knows no way to cut. Here every accepted socket is known, a fault in one
 connection ends that connection only, and a stop is a short list of bounded steps:
 
-1. the listeners close, streams say `drain` and end one after the other, idle connections close;
+1. the listeners close, streams say `drain` and end one after the other, idle connections close, but for those that were
+   just made and whose first request is still on its way;
 2. requests under way get `stop_grace_seconds`;
 3. what is left is cut at its socket, which ends even a shielded send; then it is cancelled.
 
@@ -107,7 +108,7 @@ class _Connections:
         if len(self._open) >= self._settings.max_connections:
             stream.socket.close()
             return
-        connection = Connection(stream, self._settings.stalled_reader_seconds, self._ending)
+        connection = Connection(stream, self._settings, self._ending)
         self._open.add(connection)
         metrics.CONNECTIONS_OPEN.inc()
         try:

@@ -112,6 +112,7 @@ class EdgeSettings:
     backlog: int = _limit(1024, 1, 65_535)
     max_header_bytes: int = _limit(16 << 10, 4 << 10, 1 << 20)
     keep_alive_seconds: float = _seconds(75.0, 0.1, 3600.0)  # idle, or still sending a head; up to an eighth more
+    first_request_seconds: float = _seconds(1.0, 0.0, 60.0)  # from the connection on, when the edge stops meanwhile
     keep_alive_max_requests: int = _limit(1_000_000_000, 1, 1_000_000_000)
     linger_seconds: float = _seconds(
         2.0, 0.0, 30.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 
@@ -9,6 +10,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from edge import metrics
 from edge.listening import CannotListen, PortTaken, bind, close_all
 from edge.server import serve
 from edge.settings import EdgeSettings
@@ -111,6 +113,54 @@ async def test_requests_under_way_finish_when_the_server_stops(server: Running) 
     assert answers[0].status_code == 200
     with pytest.raises(OSError, match="all attempts to connect"):
         await server.connect()
+
+
+def _asks(server: Running, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.world.admin_key}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("tail", ["", "/events"])  # Quart's, and the connection's own
+async def test_who_has_just_connected_is_answered_when_the_server_stops(server: Running, tail: str) -> None:
+    ref = await server.world.conversation()
+    before = metrics.CONNECTIONS_OPEN._value.get()
+    async with await server.connect() as stream:
+        while metrics.CONNECTIONS_OPEN._value.get() == before:
+            await trio.sleep(0.001)
+        server.stopping.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.send_all(_asks(server, f"/api/v1/agents/{ref.conversation_id}{tail}"))
+        with trio.fail_after(10):
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("tail", ["", "/events"])
+async def test_what_has_come_is_answered_when_the_server_stops(server: Running, tail: str) -> None:
+    ref = await server.world.conversation()
+    async with await server.connect() as stream:
+        await stream.send_all(_asks(server, "/health/live"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        server.stopping.set()
+        sent = _asks(server, f"/api/v1/agents/{ref.conversation_id}{tail}")
+        assert os.write(stream.socket.fileno(), sent) == len(sent)  # before anything else may happen
+        with trio.fail_after(10):
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_who_asks_nothing_holds_a_stop_up_for_a_moment(server: Running) -> None:
+    async with await server.connect() as silent, await server.connect() as half:
+        await half.send_all(b"GET /health")
+        async with await server.connect() as idle:
+            await idle.send_all(_asks(server, "/health/live"))
+            assert (await idle.receive_some()).startswith(b"HTTP/1.1 200")
+            server.stopping.set()
+            with trio.fail_after(server.world.settings.first_request_seconds / 2):
+                assert await idle.receive_some() == b""
+        with trio.fail_after(server.world.settings.first_request_seconds + 2):
+            assert [await stream.receive_some() for stream in (silent, half)] == [b"", b""]
+            await server.stopped.wait()
 
 
 async def test_stream_slots_are_counted_and_given_back(server: Running) -> None:
