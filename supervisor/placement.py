@@ -144,8 +144,10 @@ class Placing:
             self.forward.leave_word(chosen, ref)
 
     def _place_again(self) -> None:
-        """What waits for a worker's place here, while another host has room. Who came back, since nobody took it, stays:
-        it is the last in the line now."""
+        """What waits for a worker's place here, while another host has room.
+
+        Who came back, since nobody took it, stays: it is the last in the line now.
+        """
         now, me = trio.current_time(), self._membership.host_id
         self._given_up = {ref: at for ref, at in self._given_up.items() if at > now - GIVEN_UP_SECONDS}
         others = [host for host in self._loads() if host.host_id != me and host.state is HostState.ACTIVE]

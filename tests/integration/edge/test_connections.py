@@ -124,8 +124,8 @@ async def test_who_has_just_connected_is_answered_when_the_server_stops(server: 
     ref = await server.world.conversation()
     before = metrics.CONNECTIONS_OPEN._value.get()
     async with await server.connect() as stream:
-        while metrics.CONNECTIONS_OPEN._value.get() == before:
-            await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert metrics.CONNECTIONS_OPEN._value.get() == before + 1
         server.stopping.set()
         await trio.testing.wait_all_tasks_blocked()
         await stream.send_all(_asks(server, f"/api/v1/agents/{ref.conversation_id}{tail}"))

@@ -93,7 +93,14 @@ HOT: dict[str, dict[str, object]] = {
         "renew_seconds": 2,
         "alone": None,
     },
-    "renew_host_unless_dead": {"ttl_seconds": 6, "renew_seconds": 2, "state": "active", "runs": 1, "room": 5, "links": "{}"},
+    "renew_host_unless_dead": {
+        "ttl_seconds": 6,
+        "renew_seconds": 2,
+        "state": "active",
+        "runs": 1,
+        "room": 5,
+        "links": "{}",
+    },
     "drain_host_if_alive": {},
     "release_leases_of_hosts_gone_for_long": {"older_than_seconds": -7200, "limit": 50},  # all three are
     "delete_hosts_gone_for_long_unless_they_hold_something": {"older_than_seconds": 7 * 86_400},
