@@ -251,7 +251,11 @@ def main() -> None:
         print(f"no network can be made here: {reason}", file=sys.stderr)
         sys.exit(2)
     kinds = [words.kind] if words.kind else list(BOUNDS)
-    every = [Options(kind, words.times, words.clusters or CLUSTERS[kind], words.streams, words.seed) for kind in kinds]
+    clusters = {kind: words.clusters or CLUSTERS[kind] for kind in kinds}
+    every = [
+        Options(kind, times=words.times, clusters=clusters[kind], streams=words.streams, seed=words.seed)
+        for kind in kinds
+    ]
     kept = [_run(options) for options in every]
     sys.exit(0 if all(kept) else 1)
 
