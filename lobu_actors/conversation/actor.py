@@ -241,7 +241,8 @@ class ConversationActor(Actor[m.Message]):
 
     def _set_timer(self) -> None:
         """One timer an actor, at the earliest deadline. One that only moved later is found out when it fires."""
-        at = None if self._state is None or self._state.over else next_deadline(self._state)
+        deadline = None if self._state is None or self._state.over else next_deadline(self._state)
+        at = None if deadline is None else self._env.running.look_at(deadline)
         if self._timer is not None and (at is None or self._timer.at > at):
             self._timer.cancel()
             self._timer = None

@@ -53,8 +53,14 @@ def next_deadline(state: State) -> float | None:
             times.append(run.answers_at)
         if run.stop_by is not None:
             times.append(run.stop_by)
-        if state.drain_by is not None:
+        if state.drain_by is not None and run.phase is RunPhase.LIVE:  # what is being stopped has its grace
             times.append(state.drain_by)
-    elif state.queue and not state.draining and (state.worker is None or state.worker.phase is WorkerPhase.READY):
-        times.append(state.not_before)  # while a worker starts or ends, its signal comes first
+    elif state.queue and not _is_told(state):
+        times.append(state.not_before)
     return min(times, default=None)
+
+
+def _is_told(state: State) -> bool:
+    """What it waits for comes as a message: an edge's outcome, a worker that starts or ends. Or nothing more begins."""
+    worker = state.worker
+    return state.draining or state.accepting or (worker is not None and worker.phase is not WorkerPhase.READY)

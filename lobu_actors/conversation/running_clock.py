@@ -12,6 +12,8 @@ from math import inf
 
 import trio
 
+LOOK_SECONDS = 1.0  # while it stands
+
 
 class RunningClock:
     """Runs for ever unless `go_on` was told until when."""
@@ -36,6 +38,10 @@ class RunningClock:
     def real(self, at: float) -> float:
         """When it will be `at`, by `time`, if it does not stand still from now on."""
         return at + self._time() - self.now()
+
+    def look_at(self, at: float) -> float:
+        """When to look, by `time`, whether it is `at`. While it stands, nobody knows: now and then."""
+        return max(self.real(at), self._time() + LOOK_SECONDS) if self.stands else self.real(at)
 
     def go_on(self, until: float) -> float:
         """Run, until then; gives for how long it stood."""

@@ -178,6 +178,10 @@ class World:
             at = next_deadline(self.state)
             if at is not None and at <= self.now:
                 self.tell(m.Tick())
+                assert self._looks_at() is None or self._looks_at() > self.now, "its clock spins"
+
+    def _looks_at(self) -> float | None:
+        return None if self.state is None or self.state.over else next_deadline(self.state)
 
     # --- the actor's loop
 

@@ -292,6 +292,19 @@ def test_drain_begins_nothing_and_hands_over_at_its_end() -> None:
     assert m.RequeueTurns("r1", (turn(),), failed=False, code="DRAINED") in effects
 
 
+def test_what_is_being_stopped_when_the_drain_ends_is_looked_at_when_its_grace_ends() -> None:
+    state, _ = tell(running(), DrainRequest(START + 1), m.CancelRequest("m1"))
+    state, effects = tell(state, m.Tick(), now=START + 1)
+    assert (effects, next_deadline(state)) == ([], START + 5)
+
+
+def test_an_actor_looks_at_no_clock_while_an_edge_commits() -> None:
+    state, _ = tell(fresh(), m.TurnAccepted(turn(0)), m.WorkerStarting("w1"), ready(), m.RunBegun("r1"))
+    state, _ = tell(state, frames(Complete(run_id="r1")), m.TurnsFinished(("t0",)), StandbyTaken())
+    state, effects = tell(state, m.TurnAccepted(turn(2)))
+    assert (effects, next_deadline(state)) == ([], None), "what it waits for is told to it"
+
+
 def test_drain_gives_up_what_does_not_run() -> None:
     """At once: what is owed goes on at another host while other runs here still use their grace."""
     state, effects = tell(fresh(), DrainRequest(START + 20))

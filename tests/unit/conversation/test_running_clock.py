@@ -1,6 +1,8 @@
 """The clock of a run's deadlines stands still while workers are frozen."""
 
-from lobu_actors.conversation.running_clock import RunningClock
+import pytest
+
+from lobu_actors.conversation.running_clock import LOOK_SECONDS, RunningClock
 
 
 class Real:
@@ -39,3 +41,15 @@ def test_when_a_deadline_will_really_be() -> None:
     assert clock.real(1020) == 1080
     real.at = 1079
     assert clock.real(1020) == 1080
+
+
+def test_when_to_look_whether_it_is_time() -> None:
+    real = Real()
+    clock = RunningClock(real)
+    assert clock.look_at(1020) == 1020
+    clock.go_on(1000)
+    real.at = 1060
+    assert clock.look_at(1020) == 1080
+    assert clock.look_at(1000.001) == 1060 + LOOK_SECONDS
+    clock.go_on(2000)
+    assert clock.look_at(1000.001) == pytest.approx(1060.001)
