@@ -110,11 +110,13 @@ class Membership:
         await self._leave()
 
     async def _keep_renewing(self) -> None:
+        sent = trio.current_time()
         while True:
-            with trio.move_on_after(self._renew_seconds):
+            with trio.move_on_at(sent + self._renew_seconds):  # not from the answer on, for which it may have to wait
                 await self._renew_now.wait()
             self._renew_now = trio.Event()
-            await self._renew()
+            sent = trio.current_time()
+            await self._renew(sent)
 
     async def _refuse_beside_a_rival(self) -> None:
         rivals = await self._store.find_rivals(self.host_id)
@@ -134,8 +136,7 @@ class Membership:
             await self._store.declare_host_dead(predecessor)
         return predecessor
 
-    async def _renew(self) -> None:
-        sent = trio.current_time()
+    async def _renew(self, sent: float) -> None:
         try:
             with trio.fail_after(RENEW_TIMEOUT_SECONDS):
                 state = await self._store.renew_host(

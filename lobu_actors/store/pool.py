@@ -1,7 +1,9 @@
 """A bounded pool of connections. Owns who may use which connection and for how long to wait; knows no query.
 
 A permit of a fair semaphore is the right to one connection. Its holder takes the most recently used idle one (its
-caches are warm, the others age) or opens one, so there are never more connections than permits. Nothing is asked of
+caches are warm, the others age) or opens one, so there are never more connections than permits. One more permit is kept
+for what must not wait behind all others (`urgent`): a host whose statements are slow is not to lose its lease for that,
+and its turns with it. Nothing is asked of
 the server before use; a socket on which the server has already spoken (it hung up) is seen without a round trip and
 dropped, so a restart costs the next write no unknown outcome. When a connection breaks, all idle ones go with it.
 Reconnecting again and again is the caller's business.
@@ -20,7 +22,7 @@ from lobu_actors.store.errors import StoreUnavailable
 
 
 class Pool:
-    """At most `size` connections to one database, opened when they are needed."""
+    """At most `size` connections to one database and one for what is urgent, opened when they are needed."""
 
     def __init__(
         self, url: str, *, size: int = 8, call_timeout_seconds: float = 10.0, application_name: str | None = None
@@ -31,6 +33,7 @@ class Pool:
         self._timeout = call_timeout_seconds
         self._name = application_name
         self._permits = trio.Semaphore(size, max_value=size)
+        self._urgent = trio.Semaphore(1, max_value=1)
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._closed = False
@@ -43,6 +46,7 @@ class Pool:
         write: bool,
         binary: bool = False,
         share: float = 1.0,
+        urgent: bool = False,
     ) -> list[Row]:
         """One statement on a connection of the pool, within `share` of the call deadline, waiting for a connection
         included.
@@ -50,10 +54,11 @@ class Pool:
         Raises StoreUnavailable when it was never sent; else as `Connection.fetch`.
         """
         left = self._timeout * share
+        permits = self._urgent if urgent else self._permits
         try:
-            self._permits.acquire_nowait()
+            permits.acquire_nowait()
         except trio.WouldBlock:
-            left -= await self._wait_for_permit(left)
+            left -= await _wait_for_permit(permits, left)
         try:
             connection = self._take_idle()
             if connection is None:
@@ -62,16 +67,7 @@ class Pool:
                 left -= trio.current_time() - began
             return await self._use(connection, statement, params, left, write, binary)
         finally:
-            self._permits.release()
-
-    async def _wait_for_permit(self, seconds: float) -> float:
-        """Gives how many seconds that took."""
-        began = trio.current_time()
-        with trio.CancelScope(deadline=began + seconds) as scope:
-            await self._permits.acquire()
-        if scope.cancelled_caught:
-            raise StoreUnavailable(f"no free database connection within {seconds:g} s")
-        return trio.current_time() - began
+            permits.release()
 
     def _take_idle(self) -> Connection | None:
         if self._closed:
@@ -140,3 +136,13 @@ class Pool:
         self._drop_idle()
         for connection in list(self._busy):
             connection.close_now()
+
+
+async def _wait_for_permit(permits: trio.Semaphore, seconds: float) -> float:
+    """Gives how many seconds that took."""
+    began = trio.current_time()
+    with trio.CancelScope(deadline=began + seconds) as scope:
+        await permits.acquire()
+    if scope.cancelled_caught:
+        raise StoreUnavailable(f"no free database connection within {seconds:g} s")
+    return trio.current_time() - began

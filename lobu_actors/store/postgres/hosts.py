@@ -37,7 +37,7 @@ class HostPart(Part):
             "renew_seconds": float(renew_seconds),
             "alone": None if alone is None else alone.value,
         }
-        await self.write("register_host", params)
+        await self.write_urgently("register_host", params)
 
     async def find_rivals(self, host_id: str) -> list[Rival]:
         rows = await self.read("find_rivals", {"host_id": host_id})
@@ -66,7 +66,7 @@ class HostPart(Part):
             "room": room,
             "links": from_links(links),
         }
-        rows = await self.write("renew_host_unless_dead", params)
+        rows = await self.write_urgently("renew_host_unless_dead", params)
         return HostState(rows[0][0]) if rows else None
 
     async def drain_host(self, host_id: str) -> bool:
@@ -77,7 +77,7 @@ class HostPart(Part):
         return [HostLoad(host_id, HostState(state), runs, room) for host_id, state, runs, room in rows]
 
     async def declare_host_dead(self, host_id: str) -> None:
-        await self.write("declare_host_dead", {"host_id": host_id})
+        await self.write_urgently("declare_host_dead", {"host_id": host_id})
 
     async def find_held(self, host_id: str, refs: Collection[ConversationRef]) -> set[ConversationRef]:
         params = {

@@ -62,6 +62,10 @@ class Part:
     async def write(self, name: str, params: Params | None = None) -> list[Row]:
         return await self.pool.fetch(query(name), params, write=True)
 
+    async def write_urgently(self, name: str, params: Params) -> list[Row]:
+        """Behind nobody who waits for a connection. For what is short and rare, and keeps this host its place."""
+        return await self.pool.fetch(query(name), params, write=True, urgent=True)
+
     async def write_together(self, name: str, ref: ConversationRef, item: Params) -> list[Row]:
         """A statement that does for several conversations what it does for one: with whoever else asks for it now.
 
