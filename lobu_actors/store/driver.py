@@ -48,7 +48,8 @@ CANCEL_SECONDS = 1.0  # how long a dead statement may keep its caller for asking
 PREPARED_MAX = 300  # more than there are queries, times the types that a NULL may change
 
 # SQLSTATE classes and codes after which the statement was certainly rolled back and may succeed later.
-_TRY_AGAIN = frozenset({"40001", "40P01", "40000", "55P03", "57014", "57P03", "25006"})
+_READ_ONLY = "25006"  # this session may stay so for ever, while another one would not be, on this server or another
+_TRY_AGAIN = frozenset({"40001", "40P01", "40000", "55P03", "57014", "57P03", _READ_ONLY})
 _TRY_AGAIN_CLASSES = frozenset({"53", "58"})
 # The server ends the session: whether it had committed is not said.
 _SESSION_ENDED = frozenset({"57P01", "57P02", "57P04", "57P05", "25P03", "25P04"})
@@ -165,7 +166,7 @@ class Connection(psycopg.AsyncConnection[Row]):
         """Run one statement and give its rows. `params` None: not prepared, so fit for any session and for a script.
 
         Raises StoreUnavailable, StoreOutcomeUnknown (only with `write`) or StoreRejected. After any other ending than
-        rows or a server's ERROR the connection is closed.
+        rows or a server's ERROR the connection is closed; and after the one that says that it only reads.
         """
         settled = False
         try:
@@ -174,7 +175,7 @@ class Connection(psycopg.AsyncConnection[Row]):
                 settled = True
                 return rows
         except psycopg.Error as error:
-            settled = not self.closed
+            settled = not self.closed and error.sqlstate != _READ_ONLY
             raise store_error(error, write=write) from error
         except trio.ClosedResourceError:
             raise _broken("the connection was closed under a statement", write) from None
@@ -289,13 +290,16 @@ def store_error(error: psycopg.Error, *, write: bool) -> StoreError:
 
 
 async def _attempts(url: str) -> list[dict[str, Any]]:
-    """The hosts of a URL, one connection attempt each, with names resolved: libpq itself would block on DNS."""
+    """The hosts of a URL, one connection attempt each, with names resolved: libpq itself would block on DNS. Of several
+    hosts the one is wanted that takes writes, unless the URL says otherwise."""
     try:
         given = {**_DEFAULTS, **conninfo_to_dict(url)}
     except psycopg.ProgrammingError as error:
         raise InvalidDatabaseUrl(f"the database URL cannot be read: {str(error).strip()}") from None
     hosts = str(given.get("host") or "").split(",")
     ports = str(given.get("port") or "").split(",")
+    if len(hosts) > 1:
+        given.setdefault("target_session_attrs", "read-write")
     if given.get("hostaddr") or len(ports) not in (1, len(hosts)):
         return [given]
     attempts: list[dict[str, Any]] = []
