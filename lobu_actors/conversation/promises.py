@@ -5,25 +5,28 @@ A promise is the actor's next deadline and a slack: a healthy actor acts at the 
 
 A turn that waits for its run has no deadline to promise. There an actor is found out by how long it has been at one
 message, which is known in its process only, and is enough: a process in which nothing happens loses its lease.
+
+What takes many statements (files have many pieces) may take long where each of them does, so it tells of each step.
 """
 
 from __future__ import annotations
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.state import RunPhase, State
 
 SLACK_SECONDS = 15.0
-MESSAGE_SECONDS = 30.0  # more than laying out the largest session and files takes, or a statement that is asked again
+MESSAGE_SECONDS = 30.0  # more than the largest session takes, a piece of a file, or a statement that is asked again
 
 
 class Promise(msgspec.Struct, frozen=True):
     run_id: str
     turn_ids: tuple[str, ...]
-    until: float  # trio clock
+    until: float  # by the clock of runs' deadlines
     provider_code: str | None = None
 
 
@@ -37,12 +40,20 @@ class Promises:
         """An actor begins to handle a message."""
         self.at_message[ref] = trio.current_time()
 
+    def goes_on(self, ref: ConversationRef, now: float) -> None:
+        """What it does with that message has come a step further. `now`: of the clock of its run's deadlines."""
+        if ref in self.at_message:
+            self.at_message[ref] = trio.current_time()
+        promise = self.made.get(ref)
+        if promise is not None and promise.until < now + MESSAGE_SECONDS:
+            self.made[ref] = replace(promise, until=now + MESSAGE_SECONDS)
+
     def end(self, ref: ConversationRef) -> None:
         """It has handled it, or failed."""
         self.at_message.pop(ref, None)
 
     def seems_stuck(self, ref: ConversationRef) -> bool:
-        """Whether its actor has been at one message for so long that it may never end. Or the store is away."""
+        """Whether its actor has been at one step for so long that it may never end. Or the store is away."""
         since = self.at_message.get(ref)
         return since is not None and trio.current_time() - since >= MESSAGE_SECONDS
 

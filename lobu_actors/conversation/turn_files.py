@@ -65,6 +65,7 @@ class TurnFiles:
         self._workspace = workspace
         self._limits = environment.file_limits
         self._patience = environment.patience
+        self._promises, self._running = environment.promises, environment.running
         self._laid: dict[str, list[Data]] = {}  # by turn
 
     async def lay_in(self, turns: tuple[Turn, ...]) -> None:
@@ -145,8 +146,12 @@ class TurnFiles:
                 raise OSError(f"piece {number} of {file.name!r} is not there any more")
             digest.update(data)
             await self._workspace.append_input(name, data, number * FILE_CHUNK_BYTES)
+            self._goes_on()
         if digest.hexdigest() != file.sha256:
             raise OSError(f"the stored bytes of {file.name!r} do not match their hash")
+
+    def _goes_on(self) -> None:
+        self._promises.goes_on(self._ref, self._running.now())
 
     def _over_limit(self, entry: OutputEntry, count: int, total: int) -> str | None:
         limits = self._limits
@@ -171,6 +176,7 @@ class TurnFiles:
                     lambda number=number, data=data: store.append_chunk(organization, file.file_id, number, data),  # type: ignore[misc]
                     patience,
                 )
+                self._goes_on()
         except (OutputUnreadable, OSError):
             told: Data = {"fileId": file.file_id}
             await self.discard(Taken((told,)))

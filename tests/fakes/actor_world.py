@@ -19,7 +19,7 @@ from lobu_actors.conversation.environment import Busy, Environment
 from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.state import Limits
-from lobu_actors.conversation.worker_port import Deliver, WorkerReady, WorkerRequest
+from lobu_actors.conversation.worker_port import Deliver, WorkerFrames, WorkerReady, WorkerRequest
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.runtime.timers import Timers
@@ -70,6 +70,9 @@ class Worker:
 
     async def ready(self) -> None:
         await self.deliver(WorkerReady(self.worker_id, 1, 1.0, frozenset()))
+
+    async def says(self, *frames: Frame) -> None:
+        await self.deliver(WorkerFrames(self.worker_id, frames))
 
 
 class Workers:
