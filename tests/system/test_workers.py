@@ -24,7 +24,7 @@ RAW = Path(__file__).parent.parent / "workers" / "raw.py"
 AT_ONCE_SECONDS = 8.0  # a worker's start and end on a busy machine; what is late is late by the heartbeat's 15 s
 STARTS_BADLY = ("exits_at_once", "exits_after_hello", "closes_at_start", "other_protocol", "never_ready")
 SPEAKS_BADLY = ("garbage_at_start", "speaks_too_early")
-HABITS = ("several_terminals", "old_runs", *STARTS_BADLY, *SPEAKS_BADLY)
+HABITS = ("several_terminals", "old_runs", "exits_when_ready", *STARTS_BADLY, *SPEAKS_BADLY)
 
 
 def _config(folder: Path) -> str:
@@ -86,6 +86,13 @@ async def test_the_client_hears_at_once_and_the_next_message_finds_a_worker(
     frame = await conversation.ask(content, AT_ONCE_SECONDS)
     assert (frame.event, frame.data["errorCode"]) == ("agent-error", code)
     assert (await conversation.ask("again", AT_ONCE_SECONDS)).data["finalText"] == "again"
+
+
+async def test_workers_that_end_as_soon_as_they_are_ready_are_not_started_for_ever(run: LobuRun) -> None:
+    """Too slowly for a crash loop. Sometimes one gets its turn just before its end is known."""
+    conversation = await client_of(run).open(agentId="exits_when_ready")
+    frame = await conversation.ask("hello", AT_ONCE_SECONDS)
+    assert (frame.event, frame.data["errorCode"]) == ("agent-error", "WORKER_CRASHED")
 
 
 async def test_a_worker_that_reports_a_timeout_is_tried_once_more(run: LobuRun) -> None:

@@ -82,6 +82,11 @@ def exits_at_once(wire: Wire) -> None:
     os._exit(7)
 
 
+def exits_when_ready(wire: Wire) -> None:
+    ready(wire)
+    os._exit(0)
+
+
 def exits_after_hello(wire: Wire) -> None:
     wire.next("hello")
     os._exit(0)

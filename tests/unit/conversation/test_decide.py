@@ -389,15 +389,6 @@ def test_a_provider_failure_stops_progress_and_gives_its_code() -> None:
     assert tell(state, m.Tick(), now=START + 302)[1] == [], "output is progress again"
 
 
-def test_a_turn_that_the_worker_never_got_is_given_to_the_next() -> None:
-    state, effects = tell(running(), m.TurnNotSent("r1"))
-    assert effects == [m.KillWorker(), m.RequeueTurns("r1", (turn(),), failed=False, code="NOT_SENT")]
-    state, effects = tell(state, m.TurnsRequeued((turn(attempt=2),)))
-    assert effects == [], "not before the old worker is gone"
-    state, effects = tell(state, WorkerGone("w1", Gone.EXITED, "", exit_code=1))
-    assert only(effects, m.StartWorker) == [m.StartWorker()]
-
-
 def test_an_agent_that_is_gone_fails_its_turns() -> None:
     _, effects = tell(fresh(has_agent=False), m.TurnAccepted(turn()))
     [finish] = effects
