@@ -107,9 +107,8 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
             return _close(state)
         case DrainRequest(by):
             return replace(state, draining=True, drain_by=by), []
-        case m.BeginRefused(run_id):
-            known = replace(state, recent=(*state.recent, *_turn_ids(state))[-KEPT_RECENT:])
-            return replace(known, run=None), [m.Dropped("late hint"), m.Note("late hint", {"run_id": run_id})]
+        case m.BeginRefused():
+            return _begin_refused(state, message, moment)
         case RunAdopted():
             return run_adopted(state, message, moment)
         case m.RunJoined(turn):
@@ -203,6 +202,23 @@ def _run_begun(state: State, run_id: str, moment: Moment) -> Step:
         return state, []
     run = replace(run, phase=RunPhase.LIVE, started_at=moment.now, heard_at=moment.now, progress_at=moment.now)
     return replace(state, run=run), [m.SendTurn(run.run_id, run.turns, run.attempt)]
+
+
+def _begin_refused(state: State, refused: m.BeginRefused, moment: Moment) -> Step:
+    """Late hints are known for what they are from now on, and what they went with begins without them. Were there none,
+    then a run that nobody knows of is in the way: it is ended, and what waits begins a little later."""
+    run = state.run
+    if run is None or run.run_id != refused.run_id:
+        return state, []
+    queued = {turn.turn_id for turn in readable(refused.owed) if turn.status is TurnStatus.QUEUED}
+    late = tuple(turn_id for turn_id in run.turn_ids if turn_id not in queued)
+    state = replace(state, run=None, recent=(*state.recent, *late)[-KEPT_RECENT:])
+    state = enqueue(state, tuple(turn for turn in run.turns if turn.turn_id in queued))
+    if late:
+        return state, [m.Dropped("late hint", len(late)), m.Note("late hint", {"run_id": run.run_id})]
+    note = m.Note("unknown run ended", {"run_id": run.run_id}, alarm=True)
+    state = replace(state, not_before=moment.now + state.failure.backoff_seconds(1))
+    return state, [note, m.RequeueTurns(None, (), failed=False, code=TurnError.HOST_LOST)]
 
 
 def _run_refused(state: State, run_id: str, detail: str, moment: Moment) -> Step:
@@ -363,7 +379,3 @@ def _without_run(state: State, turn_ids: tuple[str, ...]) -> State:
     if state.run is not None and set(state.run.turn_ids) & set(turn_ids):
         return replace(state, run=None)
     return state
-
-
-def _turn_ids(state: State) -> tuple[str, ...]:
-    return state.run.turn_ids if state.run else ()

@@ -102,9 +102,10 @@ class JoinRefused(msgspec.Struct, frozen=True):
 
 
 class BeginRefused(msgspec.Struct, frozen=True):
-    """The turns were not `queued` any more (a hint that came late): drop them."""
+    """Some of its turns were not `queued` any more (a hint that came late). `owed`: what is."""
 
     run_id: str
+    owed: tuple[Turn | CorruptMarker, ...]
 
 
 class SessionUnusable(msgspec.Struct, frozen=True):

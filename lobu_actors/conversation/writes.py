@@ -92,7 +92,8 @@ class Writes:
             self._output.begin(effect.turns[0].message_id, effect.attempt)
             return m.RunBegun(effect.run_id)
         # Nothing was written: the lease is lost, or a late hint brought a turn that is not queued any more.
-        return m.BeginRefused(effect.run_id) if await self._owed() is not None else _lost("start_run")
+        owed = await self._owed()
+        return _lost("start_run") if owed is None else m.BeginRefused(effect.run_id, owed)
 
     async def open(self, effect: OpenRun) -> m.Message:
         heard = trio.current_time()

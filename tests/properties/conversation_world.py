@@ -297,7 +297,7 @@ class World:
         if not self._holds:
             return m.LeaseLost()
         if any(self.turns[turn.turn_id].status is not TurnStatus.QUEUED for turn in turns):
-            return m.BeginRefused(run_id)
+            return m.BeginRefused(run_id, tuple(self._owed()))
         assert self.live_run is None, "two live runs in one conversation"
         assert max(self.turns[turn.turn_id].attempt for turn in turns) == attempt
         assert all(turn.verdict is None for turn in turns), "a worker sees what a guardrail refused"
