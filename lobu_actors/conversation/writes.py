@@ -48,6 +48,8 @@ from lobu_actors.store.records import (
 
 log = structlog.get_logger(__name__)
 
+OTHER_CODE = "OTHER"  # in metrics: a code of a worker's own
+
 
 class Writes:
     def __init__(
@@ -173,7 +175,7 @@ class Writes:
         return m.TurnsFinished(_ids(effect.turns), effect.returned)
 
     def _count(self, effect: m.FinishTurns, written: int) -> None:
-        telemetry.TURNS_ENDED.labels(effect.status.value, effect.code or "").inc(written)
+        telemetry.TURNS_ENDED.labels(effect.status.value, _counted(effect.code)).inc(written)
         seconds, now = telemetry.turn_seconds(effect.status.value), self._clock_ms() / 1e3
         for turn in effect.turns:
             if isinstance(turn, Turn):
@@ -364,6 +366,11 @@ def _code_of(error: Exception) -> TurnError:
     if isinstance(error, StoreRejected):
         return TurnError.INTERNAL_ERROR
     return TurnError.DISK_FULL if is_disk_full(error) else TurnError.SESSION_FILE_INVALID
+
+
+def _counted(code: str | None) -> str:
+    """Workers may give any code; the series of a metric must not become more and more."""
+    return "" if code is None else code if code in TurnError.__members__ else OTHER_CODE
 
 
 def _recorded(effect: m.Record) -> list[tuple[EventType, Data, Turn]]:
