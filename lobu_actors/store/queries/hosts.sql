@@ -110,7 +110,8 @@ FROM host ORDER BY expires_at DESC, host_id LIMIT %(limit)s;
 -- thousand long turns of our own do not hide an abandoned one. To know that nothing is abandoned it has to look at
 -- every owed marker: about 2 microseconds each. The lateral parts keep the planner at one look-up a row. A marker whose
 -- conversation's row was lost has no log to be ended in: it waits for the conversation to be opened again, and until
--- then must not take the place of what can be done.
+-- then must not take the place of what can be done. What seems to come from the future is from before the clock was set
+-- back: nobody knows how old it is, so it is found like the rest.
 WITH abandoned AS MATERIALIZED (
     SELECT m.organization_id, m.agent_id, m.conversation_id, m.owed_since AS since
     FROM turn_marker m
@@ -152,6 +153,22 @@ WITH abandoned AS MATERIALIZED (
     WHERE m.owed_since <= statement_timestamp() - make_interval(secs => %(older_than_seconds)s)
         AND l.host_id = %(host_id)s
     ORDER BY m.owed_since LIMIT %(limit)s
+), misdated AS MATERIALIZED (
+    SELECT m.organization_id, m.agent_id, m.conversation_id, m.owed_since AS since
+    FROM turn_marker m
+    LEFT JOIN LATERAL (
+        SELECT a.host_id FROM actor_lease a
+        WHERE a.organization_id = m.organization_id AND a.kind = 'conversation' AND a.key = m.conversation_id LIMIT 1
+    ) l ON true
+    WHERE m.owed_since > statement_timestamp()
+        AND (l.host_id IS NULL OR l.host_id = %(host_id)s OR NOT EXISTS (
+            SELECT 1 FROM host h
+            WHERE h.host_id = l.host_id AND h.state <> 'dead' AND h.expires_at > statement_timestamp()))
+        AND EXISTS (
+            SELECT 1 FROM conversation c
+            WHERE c.organization_id = m.organization_id AND c.agent_id = m.agent_id
+                AND c.conversation_id = m.conversation_id)
+    ORDER BY m.owed_since LIMIT %(limit)s
 ), to_close AS MATERIALIZED (
     SELECT c.organization_id, c.agent_id, c.conversation_id, c.closing_at AS since
     FROM conversation c
@@ -169,6 +186,7 @@ WITH abandoned AS MATERIALIZED (
     SELECT 1 AS rank, false AS closing, * FROM abandoned
     UNION ALL SELECT 1, true, * FROM to_close
     UNION ALL SELECT 2, false, * FROM idle
+    UNION ALL SELECT 2, false, * FROM misdated
     UNION ALL SELECT 3, false, * FROM busy
 )
 SELECT organization_id, agent_id, conversation_id, bool_or(closing) FROM found
