@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 _BAD = re.compile("[\x00\ud800-\udfff]")
+MAX_LEVELS = 100
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -22,14 +23,15 @@ def storable(text: str) -> str:
     return text if text.isascii() and "\0" not in text else _BAD.sub(_REPLACEMENT, text)
 
 
-def storable_json(value: Any) -> Any:
-    """The same for every string, keys too, inside a decoded JSON value."""
+def storable_json(value: Any, levels: int = MAX_LEVELS) -> Any:
+    """The same for every string, keys too, inside a decoded JSON value; null for what lies deeper than `levels`, since
+    whoever reads it goes down there level by level and has a stack that ends."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, dict):
-        return {storable(key): storable_json(item) for key, item in value.items()}
+        return {storable(key): storable_json(item, levels - 1) for key, item in value.items()} if levels else None
     if isinstance(value, list):
-        return [storable_json(item) for item in value]
+        return [storable_json(item, levels - 1) for item in value] if levels else None
     return value
 
 
