@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
+import msgspec
 from msgspec.structs import replace
 
+from lobu_actors.contract.frames import MAX_LINE_BYTES
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import resetting
 from lobu_actors.conversation.corrupt import readable
 from lobu_actors.conversation.state import State
 from lobu_actors.store.corrupt import CorruptMarker
 from lobu_actors.store.records import Turn
+
+MERGED_BYTES = MAX_LINE_BYTES // 4  # of UTF-8, which may be three times as long in a frame
 
 
 def enqueue(state: State, turns: tuple[Turn, ...]) -> State:
@@ -29,8 +33,15 @@ def enqueue_queued(state: State, owed: tuple[Turn | CorruptMarker, ...]) -> Stat
 
 
 def next_turns(state: State) -> tuple[Turn, ...]:
-    """What the next run is of: the first in line and what wants to be merged with it."""
-    return (*state.queue[:1], *takewhile(_merges, state.queue[1:]))
+    """What the next run is of: the first in line and what wants to be merged with it, as far as one frame holds it."""
+    first, merged = state.queue[:1], tuple(takewhile(_merges, state.queue[1:]))
+    return first + merged[: _fitting((*first, *merged)) - 1] if merged else first
+
+
+def _fitting(turns: tuple[Turn, ...]) -> int:
+    """How many of these are within MERGED_BYTES; one in any case."""
+    sizes = accumulate(len(msgspec.json.encode((turn.content, turn.payload))) for turn in turns)
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= MERGED_BYTES, sizes)))
 
 
 def _place(turn: Turn) -> tuple[bool, datetime, str]:
