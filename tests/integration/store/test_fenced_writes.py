@@ -19,7 +19,9 @@ from lobu_actors.conversation.commit import Patience
 from lobu_actors.conversation.environment import FileLimits
 from lobu_actors.conversation.marks import Marks
 from lobu_actors.conversation.placement import HereAlways
+from lobu_actors.conversation.promises import Promises
 from lobu_actors.conversation.recent import Recent
+from lobu_actors.conversation.running_clock import RunningClock
 from lobu_actors.conversation.writes import Writes
 from lobu_actors.gateway.standby import Standbys
 from lobu_actors.store.postgres import PostgresStore
@@ -62,6 +64,8 @@ async def scene(store: PostgresStore, make_scene: Callable[..., Awaitable[Any]])
         file_limits=FileLimits(),
         spans=None,
         recent=Recent(),
+        promises=Promises(),
+        running=RunningClock(),
         standbys=Standbys(),
     )
     output = SimpleNamespace(position=(1, 0), final_text=lambda text: text or "")
