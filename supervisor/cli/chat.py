@@ -130,7 +130,7 @@ class Chat:
                 self._ask(exchange, outcome)
                 outcome = exchange.follow(display)
         except (Interrupted, KeyboardInterrupt, click.Abort):
-            display.pause()
+            display.stop()
             with contextlib.suppress(Interrupted, ClientError, KeyboardInterrupt):
                 exchange.cancel(display)
             click.echo("(cancelled)", err=True)

@@ -17,7 +17,11 @@ class Display(Protocol):
         ...
 
     def pause(self) -> None:
-        """Something else is about to be written: end the line that is under way."""
+        """Something else is about to be written, and more of the reply may follow."""
+        ...
+
+    def stop(self) -> None:
+        """Nothing follows what has been written of the reply: end its line."""
         ...
 
 
@@ -31,9 +35,12 @@ class JsonDisplay:
     def pause(self) -> None:
         pass
 
+    def stop(self) -> None:
+        pass
+
 
 class TextDisplay:
-    """The reply of one message on stdout, as it comes; everything else on stderr.
+    """The reply of one message on stdout, as it comes; everything else on stderr, the end of its line before it, too.
 
     What stdout got in the end is the reply exactly, unless an attempt was started over or deltas were lost: then the
     whole reply follows once more on a new line.
@@ -42,6 +49,7 @@ class TextDisplay:
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
         self._shown: list[str] = []
+        self._in_line = False
         self._terminal = sys.stdout.isatty()
 
     def event(self, event: ClientEvent) -> None:
@@ -52,7 +60,7 @@ class TextDisplay:
                 self._shown.append(event.content)
                 self._write(event.content)
             case "restart":
-                self.pause()
+                self.stop()
                 click.echo(f"(starting over: {event.data.get('reason', 'the worker was lost')})", err=True)
             case "ephemeral":
                 self.pause()
@@ -60,17 +68,22 @@ class TextDisplay:
             case "complete":
                 self._finish(event.final_text)
             case "agent-error" | "cancelled":
-                self.pause()
+                self.stop()
 
     def pause(self) -> None:
-        if self._shown and not self._shown[-1].endswith("\n"):
+        if self._in_line:
+            click.echo(err=True)
+        self._in_line = False
+
+    def stop(self) -> None:
+        if self._in_line:
             self._write("\n")
         self._shown.clear()
 
     def _finish(self, final_text: str) -> None:
         shown = "".join(self._shown)
         if shown and not final_text.startswith(shown):
-            self.pause()
+            self.stop()
             shown = ""
         self._write(final_text[len(shown) :])
         if not final_text.endswith("\n"):
@@ -78,5 +91,7 @@ class TextDisplay:
         self._shown.clear()
 
     def _write(self, text: str) -> None:
+        if text:
+            self._in_line = not text.endswith("\n")
         sys.stdout.write(safe_for_terminal(text) if self._terminal else text)
         sys.stdout.flush()

@@ -90,7 +90,15 @@ def test_question_is_answered_by_number(
     assert run_cli(["chat", "hi"]) == 0
     assert ("POST", "/echo_u_o/questions/q/answer", {"answer": "no"}) in gateway.calls
     assert gateway.calls[-1][2] == "1"  # followed on from behind the question
-    assert "  2) no\n" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == "Hello\n"  # the reply and nothing else, and none of it twice
+    assert err.startswith("\nGo on?\n  1) yes\n  2) no\n")
+
+
+def test_what_is_no_part_of_the_reply_does_not_repeat_it(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway.streams = [[HELLO[1], ("ephemeral", {"content": "looking", "messageId": "MID"}, None), *HELLO[2:]]]
+    assert run_cli(["chat", "hi"]) == 0
+    assert capsys.readouterr() == ("Hello\n", "\n(looking)\n")
 
 
 def test_question_that_nobody_answers_cancels_the_turn(
