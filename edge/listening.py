@@ -14,6 +14,8 @@ import trio
 
 from edge.settings import EdgeSettings
 
+_ADVICE = {errno.EADDRNOTAVAIL: "give an address of this machine", errno.EACCES: "choose a port from 1024 on"}
+
 
 class CannotListen(Exception):
     """The address cannot be listened on; the message is a sentence for the operator."""
@@ -81,7 +83,8 @@ def _listen(family: int, address: str, port: int, settings: EdgeSettings, *, req
             raise PortTaken(sentence) from None
         if error.errno == errno.EADDRNOTAVAIL and not required:
             return None
-        raise CannotListen(f"Cannot listen on {address} port {port}: {error.strerror}.") from None
+        advice = _ADVICE.get(error.errno or 0, "choose another address or port")
+        raise CannotListen(f"Cannot listen on {address} port {port}: {error.strerror}; {advice}.") from None
     return listener
 
 

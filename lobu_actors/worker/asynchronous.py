@@ -77,5 +77,5 @@ async def _handle(run: Run, turn: Turn, handler: "Handler") -> None:
             await result.aclose()
         return
     text = await result
-    if isinstance(text, str):
+    if text is not None:
         run.send_text(text)

@@ -25,7 +25,7 @@ def _run(run: Run, handler: "Handler") -> None:
         result = handler(turn)
         if hasattr(result, "send") and hasattr(result, "close"):
             result = _drain(run, result)
-        if isinstance(result, str):
+        if result is not None:
             run.send_text(result)
         ending.complete(run, turn.usage, turn.tool_calls)
     except Cancelled:

@@ -80,6 +80,8 @@ class Run:
     # --- handler's side
 
     def send_text(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"a reply is made of str, not of {type(text).__name__}")
         if not text:
             return
         with self._channel.lock:

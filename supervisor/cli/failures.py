@@ -11,6 +11,11 @@ from supervisor.logs import mask
 from supervisor.rollout_turn import RolloutFailed
 
 MAX_SENTENCES = 5
+NEXT_STEPS = {
+    "AGENT_NOT_FOUND": "its agents stand as [[agents]] in the server's lobu.toml",
+    "NO_DEFAULT_AGENT": "name one with --agent",
+    "CONVERSATION_NOT_FOUND": "`lobu status` lists the newest ones",
+}
 
 
 def sentences(error: BaseException) -> list[str]:
@@ -34,6 +39,8 @@ def _sentence(error: BaseException) -> str:
             return f"{text}; start the server with `lobu run`, or name another with --gateway."
         case RequestRefused(status=401):
             return f"{text.rstrip('.')}; run this in the folder of `lobu run`, or set LOBU_ADMIN_KEY."
+        case RequestRefused(code=code) if code in NEXT_STEPS:
+            return f"{text.rstrip('.')}; {NEXT_STEPS[code]}. ({code})"
         case RequestRefused():
             return f"{text} ({error.code})"
         case StoreUnavailable():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -75,10 +76,11 @@ def command(folder: Path, yes: bool, database_url: str | None) -> None:
         env_text = ENV_TEXT.format(database=f"DATABASE_URL='{database_url}'")
     _write(config, config_text, 0o644)
     _write(env, env_text, 0o600)
+    there = "" if config.parent.samefile(".") else f"cd {shlex.quote(str(config.parent))} && "
     click.echo(f"Wrote {config} and {env}.")
     if database_url is not None:
-        click.echo("Bring the database's schema up to date with:  lobu migrate")
-    click.echo("Start it with:  lobu run")
+        click.echo(f"Bring the database's schema up to date with:  {there}lobu migrate")
+    click.echo(f"Start it with:  {there}lobu run")
 
 
 def _ask() -> str | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -62,6 +65,14 @@ def command(config: Path | None, host: str | None, port: int | None, database_ur
                 remove_gateway_url(settings.data_dir, url)
 
 
+def called() -> str:
+    """This program as a person in this folder calls it: `lobu` where the PATH leads to it, else as it was called."""
+    program, found = sys.argv[0], shutil.which("lobu")
+    if os.path.basename(program) != "lobu" or (found is not None and os.path.samefile(found, program)):
+        return "lobu"
+    return shlex.quote(program)
+
+
 def _announce(settings: Settings, port: int) -> str:
     """Tell the person at the terminal, and later commands in this folder, where this is."""
     host = settings.server.host
@@ -69,7 +80,7 @@ def _announce(settings: Settings, port: int) -> str:
     url = f"http://{shown}:{port}"
     write_gateway_url(settings.data_dir, url)
     click.echo(f"Listening on {url}")
-    click.echo('Chat with it from a second shell in this folder:  lobu chat "hello"')
+    click.echo(f'Chat with it from a second shell in this folder:  {called()} chat "hello"')
     stored = settings.state_dir / ADMIN_KEY_FILE
     key = f"the key in {stored}" if read_small_file(stored) == settings.admin_key else "LOBU_ADMIN_KEY"
     click.echo(f"Or open it in a browser, {url}/ops to see how it is; sign in with {key}")

@@ -189,7 +189,7 @@ def _sandbox(worker: Table) -> str:
 def _command(worker: Table, folder: Path) -> tuple[str, ...]:
     command = worker.texts("command")
     if command is None:
-        worker.fail(None, 'has no command; add one, like command = ["python", "-m", "my_worker"]')
+        worker.lacks("command", 'has no command; add one, like command = ["python", "-m", "my_worker"]')
     if not command or not command[0]:
         worker.fail("command", "must name a program")
     return (_program(worker, command[0], folder), *command[1:])

@@ -45,7 +45,7 @@ def read_watchers(tables: list[Table], agents: Sequence[AgentConfig]) -> tuple[W
 def _schedule(table: Table) -> Schedule:
     cron, timezone = table.text("cron"), table.text("timezone") or "UTC"
     if cron is None:
-        table.fail(None, 'has no cron expression; add one, like cron = "0 9 * * MON-FRI"')
+        table.lacks("cron", 'has no cron expression; add one, like cron = "0 9 * * MON-FRI"')
     try:
         return parse_schedule(cron, timezone)
     except ScheduleInvalid as error:
@@ -96,7 +96,7 @@ def _allowed_chats(table: Table) -> frozenset[int] | None:
     if value == ANYBODY:
         return None
     if value is None:
-        table.fail(None, f'has no allowed_chats; list chat ids, or say "{ANYBODY}", who then uses your agent')
+        table.lacks("allowed_chats", f'has no allowed_chats; list chat ids, or say "{ANYBODY}", to let all in')
     if not isinstance(value, list):
         table.fail("allowed_chats", f'must be a list of chat ids, or "{ANYBODY}"')
     for index, item in enumerate(value):

@@ -60,6 +60,12 @@ class Table:
         """Raises ConfigError about one key, or with None about the table itself."""
         self.source.fail(self.path if name is None else (*self.path, name), reason)
 
+    def lacks(self, name: str, reason: str) -> NoReturn:
+        """Raises ConfigError: about a key that looks like a slip for `name`, else the reason, about the table."""
+        for near in difflib.get_close_matches(name, [key for key in self._values if key not in self._asked], n=1):
+            self.fail(near, f"is not a known key; did you mean `{name}`?")
+        self.fail(None, reason)
+
     def raw(self, name: str) -> Any:
         """The value as tomllib gave it; None when it is absent."""
         self._asked.append(name)

@@ -29,7 +29,7 @@ def singletons_of(
         from supervisor.singletons.telegram.poller import TelegramPoller, poller_name
     for bot in settings.telegram:
         if not bot.token:
-            raise ConfigError(f"{bot.token_env} is not set; a [[telegram]] table names it as its bot's token.")
+            raise ConfigError(f"{bot.token_env} is not set; put there, or into .env, the token of [[telegram]].")
         poller = TelegramPoller(
             organization_id,
             bot,

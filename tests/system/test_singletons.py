@@ -151,7 +151,7 @@ async def test_a_message_to_the_bot_is_answered(start_run: Start, telegram: Fake
 
 
 async def test_a_token_that_is_not_there_is_said(start_run: Start, telegram: FakeTelegram) -> None:
-    with pytest.raises(AssertionError, match="TG is not set"):
+    with pytest.raises(AssertionError, match=r"TG is not set; put there, or into \.env"):
         await start_run(config=telegram_config(telegram))
 
 

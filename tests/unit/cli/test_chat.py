@@ -165,7 +165,9 @@ def test_text_that_cannot_travel(gateway: Gateway, word: str) -> None:
 def test_refusals_say_what_to_do(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
     gateway.refusal = (404, "NO_DEFAULT_AGENT", "This organization has no default agent.")
     assert run_cli(["chat", "hi"]) == 1
-    assert capsys.readouterr().err == "lobu: This organization has no default agent. (NO_DEFAULT_AGENT)\n"
+    assert capsys.readouterr().err == (
+        "lobu: This organization has no default agent; name one with --agent. (NO_DEFAULT_AGENT)\n"
+    )
     gateway.refusal = (401, "UNAUTHORIZED", "The API key is not valid.")
     assert run_cli(["cancel", "k"]) == 1
     assert "set LOBU_ADMIN_KEY" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 from lobu_actors.store.errors import SchemaMismatch, StoreUnavailable
 from supervisor.cli.failures import sentences
 from supervisor.cli.main import cli, run_cli
+from supervisor.cli.run import called
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
 
@@ -50,8 +51,24 @@ def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     assert "No such command 'nothing'" in capsys.readouterr().err
 
 
-def test_init_writes_what_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_says_how_it_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "the bin" / "lobu"
+    program.parent.mkdir()
+    program.touch(0o755)
+    monkeypatch.setattr(sys, "argv", [str(program), "run"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert called() == f"'{program}'"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert called() == "lobu"
+    monkeypatch.setattr(sys, "argv", ["main.py", "run"])
+    assert called() == "lobu"
+
+
+def test_init_writes_what_can_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_cli(["init", str(tmp_path / "new"), "-y"]) == 0
+    assert f"Start it with:  cd {tmp_path}/new && lobu run\n" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path / "new")
     settings = load_settings(environ={})
     assert settings.database.url == f"file:{tmp_path}/new"

@@ -110,6 +110,11 @@ def test_named_file_must_exist(folder: Path) -> None:
             "zygot = true",
             "lobu.toml:12: `workers.echo.zygot` is not a known key; did you mean `zygote`?",
         ),
+        (
+            "command =",
+            "comand =",
+            "lobu.toml:11: `workers.echo.comand` is not a known key; did you mean `command`?",
+        ),
         ("zygote = true", "xyz = 1", "lobu.toml:12: `workers.echo.xyz` is not a known key; remove it (known here: "),
         ("[organization]", "[organisation]", "lobu.toml:7: `organisation` is not a known key; did you mean `organi"),
         ("zygote = true", 'zygote = "yes"', "lobu.toml:12: `workers.echo.zygote` must be true or false"),

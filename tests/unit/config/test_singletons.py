@@ -75,6 +75,7 @@ def test_no_repr_and_no_log_line_shows_a_token(tmp_path: Path) -> None:
         (WATCHER + WATCHER, "`watchers[1].id` is 'r', which another watcher has already"),
         (WATCHER.replace("0 9", "0 99"), "lobu.toml:12: `watchers[0].cron` is no cron expression (Bad hour)"),
         (WATCHER.replace('cron = "0 9 * * *"\n', ""), "has no cron expression"),
+        (WATCHER.replace("cron =", "corn ="), "`watchers[0].corn` is not a known key; did you mean `cron`?"),
         (WATCHER.replace('content = "report"\n', ""), "has no content"),
         (WATCHER + 'timezone = "Nowhere"\n', "`watchers[0].timezone` names a time zone"),
         (WATCHER + 'agent = "b"\n', "`watchers[0].agent` is 'b', which no [[agents]] table defines"),

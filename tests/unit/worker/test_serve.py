@@ -182,6 +182,24 @@ def test_exceptions_fail_the_turn_and_not_the_worker(program, kind):
     assert "PROVIDER_AUTH" not in output
 
 
+NO_TEXT = {
+    "returns": "def reply(turn):\n    return 5",
+    "generator": "def reply(turn):\n    yield 5",
+    "coroutine": "async def reply(turn):\n    return 5",
+    "async generator": "async def reply(turn):\n    yield 5",
+    "writes": "def reply(turn):\n    turn.write(5)",
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+def test_a_reply_that_is_no_text_is_said_to_the_handler(program, kind):
+    worker = program(NO_TEXT[kind])
+    worker.greet()
+    run = worker.turn("x")
+    message = "TypeError: a reply is made of str, not of int"
+    assert worker.fail() == Fail(run_id=run, code="WORKER_FAILED", message=message)
+
+
 CANCELLABLE = {
     "sleep": "def reply(turn):\n    turn.status('in')\n    turn.sleep(1000)",
     "ask": "def reply(turn):\n    turn.status('in')\n    turn.ask('?')",
