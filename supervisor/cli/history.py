@@ -41,8 +41,9 @@ def command(
 ) -> None:
     """Print the replies and errors of conversation KEY, oldest first.
 
-    With --timeline: when each turn was accepted, begun, answered, committed and delivered, in milliseconds from its
-    acceptance and from the line before. Deliveries are known to the server that made them, for its newest turns.
+    With --timeline: when each turn, those without an end too, was accepted, begun, answered, committed and delivered,
+    in milliseconds from its acceptance and from the line before. Deliveries are known to the server that made them, for
+    its newest turns.
     """
     settings = load_for_database(config, data_dir, database_url)
     if timeline:
@@ -75,14 +76,16 @@ async def _events(settings: Settings, key: str, limit: int) -> list[Event] | Non
 
 
 async def _timelines(settings: Settings, key: str, limit: int) -> list[turn_times.Found] | None:
-    """Those of the same turns."""
+    """Those of the same turns, and of those that are owed an end."""
     async with open_store(settings) as store:
         conversation = await store.find_conversation(settings.organization_id, key)
         if conversation is None:
             return None
-        ends = await _ends(store, conversation, limit)
+        ended = [event.turn_id for event in await _ends(store, conversation, limit) if event.turn_id is not None]
+        owed = [turn.turn_id for turn in await store.list_owed_turns(conversation.ref, limit=limit)]
+        turn_ids = list(dict.fromkeys([*ended, *owed]))[-limit:]
         place = find_gateway(None, settings.data_dir)
-        return await turn_times.timelines_of(store, conversation.ref, ends, place)
+        return await turn_times.timelines_of(store, conversation.ref, turn_ids, place)
 
 
 async def _ends(store: Store, conversation: Conversation, limit: int) -> list[Event]:

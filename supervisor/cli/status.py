@@ -46,9 +46,9 @@ def command(
     took there and back: all as the hosts wrote it when they last renewed their leases. Then the oldest turns that are
     owed an end.
 
-    What this folder's server tells of its hosts from inside, to an administrator's key: their trees, workers (a remote
-    one with its machine, idle places of them counted), and actors with the messages that wait for them. Of workers and
-    actors the fifty that matter most.
+    What this folder's server tells of its hosts from inside, to an administrator's key: what running turns do, and
+    which clock would end each one next; their trees, workers (a remote one with its machine, idle places of them
+    counted), and actors with the messages that wait for them. Of turns, workers and actors the fifty that matter most.
     """
     settings = load_for_database(config, data_dir, database_url)
     if not watch:

@@ -130,10 +130,14 @@ def _owed(status: Status) -> list[str]:
 
 
 def _inside(house: Json) -> list[Section]:
-    """Of each host that could be asked: its tree, actors with what waits in their mailboxes, and workers."""
+    """Of each host that could be asked: what its turns do, its tree, actors with what waits for them, and workers."""
     shown: list[Section] = []
     for host in house.get("hosts", []):
         name = f"{host.get('name') or 'this organization'}:"
+        if turns := host.get("turns", []):
+            stands = ", standing still: its lease is not renewed" if host.get("frozen") else ""
+            title = f"{name} running turns: {host.get('running', len(turns))}{stands}"
+            shown.append(Section(title, aligned([_turn(one) for one in turns], right=frozenset({0}))))
         if host.get("tree", {}).get("name"):
             shown.append(Section(f"{name} tree", _tree(host["tree"], 1)))
         workers, actors = host.get("workers", []), host.get("actors", [])
@@ -152,6 +156,18 @@ def _inside(house: Json) -> list[Section]:
                 title += f", of which {len(actors)} are shown"
             shown.append(Section(title, aligned(rows, right=frozenset({1}))))
     return shown
+
+
+def _turn(turn: Json) -> tuple[str, ...]:
+    """What it is doing, and the clock that runs out first with the code that then ends the turn."""
+    clock = min(turn["clocks"], key=lambda one: one["leftSeconds"], default=None)
+    return (
+        _age(turn["ageSeconds"]),
+        turn["phase"],
+        turn["conversationId"],
+        turn["doing"] or (f"{turn['textLength']} characters" if turn["textLength"] else "no output yet"),
+        "" if clock is None else f"{clock['code']} in {_age(clock['leftSeconds'])}",
+    )
 
 
 def _tree(node: Json, depth: int) -> list[str]:

@@ -13,7 +13,6 @@ from lobu_actors.client.http import new_http
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.timeline import Entry, Moment
 from lobu_actors.store.protocol import Store
-from lobu_actors.store.records import Event
 from lobu_actors.store.timeline import timeline
 from lobu_actors.store.timeline_protocol import TurnHistory
 from supervisor.cli.options import safe_for_terminal
@@ -24,11 +23,9 @@ ASK_SECONDS = 2.0  # for all of them together
 Found = tuple[TurnHistory, list[Entry]]
 
 
-async def timelines_of(store: Store, ref: ConversationRef, ends: list[Event], place: GatewayPlace) -> list[Found]:
+async def timelines_of(store: Store, ref: ConversationRef, turn_ids: list[str], place: GatewayPlace) -> list[Found]:
     histories = [
-        history
-        for event in ends
-        if event.turn_id is not None and (history := await store.read_turn_history(ref, event.turn_id)) is not None
+        history for turn_id in turn_ids if (history := await store.read_turn_history(ref, turn_id)) is not None
     ]
     delivered = await _deliveries(ref, histories, place)
     return [(history, timeline(history, delivered.get(history.turn_id))) for history in histories]

@@ -58,6 +58,8 @@ async def test_tools_questions_and_delivery(start_run: Start) -> None:
         receipt = (await conversation.post("a secret wish", "m1")).body
         with trio.fail_after(30):
             question = (await stream.next_of("question")).data["questionId"]
+            going = json.loads(await trio.to_thread.run_sync(history, run, conversation.key, "--json"))["turns"]
+            assert [names(turn["entries"]) for turn in going] == [["accepted", "started", "question"]]
             path = f"{conversation.path}/questions/{question}/answer"
             assert (await conversation.client.call("POST", path, {"answer": "a secret answer"})).status == 200
             await stream.next_of("complete")

@@ -21,6 +21,21 @@ HOUSE: dict[str, Any] = {
             "workersInAll": 7,
             "idleWorkers": 2,
             "activeActors": 9,
+            "running": 1,
+            "frozen": True,
+            "turns": [
+                {
+                    "phase": "live",
+                    "ageSeconds": 41.0,
+                    "conversationId": "echo_ann_local",
+                    "doing": "web_search",
+                    "textLength": 12,
+                    "clocks": [
+                        {"code": "TURN_TIMEOUT", "leftSeconds": 1759.0},
+                        {"code": "TOOL_TIMEOUT", "leftSeconds": 562.0},
+                    ],
+                }
+            ],
             "tree": {
                 "name": "lobu",
                 "state": "running",
@@ -58,6 +73,8 @@ def test_everything_is_there() -> None:
         "turns          1 running, 1 queued, oldest owed for 200.0 s",
         " 12.3 s  running  attempt 2  echo_ann_local  m1  on alpha",
         "0:03:20  queued   attempt 1  echo_ann_local  t2",
+        "alpha: running turns: 1, standing still: its lease is not renewed",
+        "  41.0 s  live  echo_ann_local  web_search  TOOL_TIMEOUT in 0:09:22",
         "alpha: tree",
         "  lobu  running",
         "    edge  running, restarted 3 times",
