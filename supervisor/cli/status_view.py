@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.states import HostState
 from lobu_actors.store.link_records import PeerLink
 from lobu_actors.store.owed_protocol import OwedTurn
@@ -21,6 +22,7 @@ _HEAD = ("NAME", "ID", "STATE", "LEASE", "HOLDS", "TAKEN", "RUNNING", "QUEUED", 
 _NUMBERS = frozenset({4, 5, 6, 7})
 _LINKS_HEAD = ("FROM", "TO", "LINK", "LAG")
 _MEBIBYTE = 1 << 20
+_HEARTBEATS = TurnError.WORKER_UNRESPONSIVE.value
 
 Json = dict[str, Any]
 
@@ -159,8 +161,11 @@ def _inside(house: Json) -> list[Section]:
 
 
 def _turn(turn: Json) -> tuple[str, ...]:
-    """What it is doing, and the clock that runs out first with the code that then ends the turn."""
-    clock = min(turn["clocks"], key=lambda one: one["leftSeconds"], default=None)
+    """What it is doing, and the clock that runs out first with the code that then ends the turn.
+
+    The heartbeats' comes last: it is wound up again every few seconds, and says nothing while it is.
+    """
+    clock = min(turn["clocks"], key=lambda one: (one["code"] == _HEARTBEATS, one["leftSeconds"]), default=None)
     return (
         _age(turn["ageSeconds"]),
         turn["phase"],

@@ -32,6 +32,7 @@ HOUSE: dict[str, Any] = {
                     "textLength": 12,
                     "clocks": [
                         {"code": "TURN_TIMEOUT", "leftSeconds": 1759.0},
+                        {"code": "WORKER_UNRESPONSIVE", "leftSeconds": 12.0},
                         {"code": "TOOL_TIMEOUT", "leftSeconds": 562.0},
                     ],
                 }
