@@ -183,7 +183,7 @@ def _kind(value: object) -> str:
         (bool, "true or false"),
         (str, "a text"),
         (int, "a number"),
-        (float, "a number"),
+        (float, "a number with a point"),
         (list, "a list"),
         (dict, "a table"),
     ]
