@@ -29,8 +29,6 @@ STOP_SECONDS = 30.0
 class Actor(Generic[M]):
     """Base of actors. Its callbacks never run at the same time, so its state needs no lock."""
 
-    _mailbox: Mailbox[M] | None = None
-
     async def started(self) -> None:
         """Called once before the first message."""
 
@@ -48,17 +46,6 @@ class Actor(Generic[M]):
     def may_passivate(self) -> bool:
         """Whether the actor may be stopped although nobody asked, because it has been idle. Must not block."""
         return True
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the actor's mailbox is closed: it should not give itself more work."""
-        return self._mailbox is not None and self._mailbox.closed
-
-    def follow_up(self, message: M) -> None:
-        """Handle `message` next, before anything that others sent. Only the running actor itself may call this."""
-        if self._mailbox is None:
-            raise RuntimeError("only a running actor can follow up")
-        self._mailbox.put_front(message)
 
 
 class ActorRef(Generic[M]):
@@ -129,7 +116,6 @@ async def live(
 
     Ends when the mailbox is closed and empty, or when it is nudged while the actor waits for it and may passivate.
     """
-    actor._mailbox = mailbox
     await actor.started()
     if on_started is not None:
         on_started()

@@ -7,8 +7,8 @@ DROP_OLDEST or the owner's `drain` discards it. A waiting reader gets a message 
 sender's message moves in as soon as there is room, so neither newcomers nor cancellation can overtake or lose one: trio
 delivers a cancellation only to a task that has not been rescheduled yet, and then nothing has been handed over.
 
-Rejected: `trio.open_memory_channel` (it cannot drop the oldest, cannot put in front, and its `receive` is a schedule
-point each time, which is most of the cost of a short handler).
+Rejected: `trio.open_memory_channel` (it cannot drop the oldest, and its `receive` is a schedule point each time, which
+is most of the cost of a short handler).
 """
 
 import enum
@@ -64,7 +64,6 @@ class Mailbox(Generic[M]):
         self._overflow = overflow
         self._dropped = 0
         self._closed = False
-        self._follow_ups: list[M] = []  # the newest is the first to be taken
         # Plain ones, which have no room for more than they hold: most mailboxes are empty, and there are many.
         self._messages: list[M] = []
         self._readers: dict[Task, _Waiting[M]] = {}
@@ -76,13 +75,8 @@ class Mailbox(Generic[M]):
 
     @property
     def depth(self) -> int:
-        """Messages that are accepted and not taken yet, the owner's own follow-ups included."""
-        return len(self._messages) + len(self._follow_ups)
-
-    @property
-    def capacity(self) -> int:
-        """The most messages from senders that it holds."""
-        return self._capacity
+        """Messages that are accepted and not taken yet."""
+        return len(self._messages)
 
     @property
     def overflow(self) -> Overflow:
@@ -144,19 +138,6 @@ class Mailbox(Generic[M]):
             raise MailboxClosed("the mailbox was closed before it had room")
 
     @enable_ki_protection
-    def put_front(self, message: M) -> None:
-        """Put the owner's own follow-up message before all others.
-
-        Only the owner, the task that calls `get`, may call this. It does not count against the capacity, so its bound
-        is the owner's: it must take out what it puts in. It works on a closed mailbox too, so that an owner which
-        drains can finish what it began.
-        """
-        if self._readers:
-            self._hand_over(message)
-        else:
-            self._follow_ups.append(message)
-
-    @enable_ki_protection
     async def get(self) -> M:
         """Take the first message, waiting for one if there is none.
 
@@ -208,8 +189,6 @@ class Mailbox(Generic[M]):
         return messages
 
     def _take(self) -> M:
-        if self._follow_ups:
-            return self._follow_ups.pop()
         message = self._messages.pop(0)
         if self._senders:
             task, sender = _first(self._senders)

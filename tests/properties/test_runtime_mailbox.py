@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from lobu_actors.runtime.errors import MailboxClosed, MailboxFull
 from lobu_actors.runtime.mailbox import Mailbox, Overflow
 
-steps = st.lists(st.sampled_from(["put", "put", "get", "front", "drain", "close"]), max_size=60)
+steps = st.lists(st.sampled_from(["put", "put", "get", "drain", "close"]), max_size=60)
 
 
 @given(st.integers(1, 4), st.sampled_from([Overflow.REJECT, Overflow.DROP_OLDEST]), steps)
-def test_it_behaves_as_two_lists(capacity, overflow, steps):
+def test_it_behaves_as_a_list(capacity, overflow, steps):
     async def check() -> None:
         mailbox: Mailbox[int] = Mailbox(capacity, overflow)
-        own: list[int] = []
-        others: deque[int] = deque()
+        model: deque[int] = deque()
         closed, dropped = False, 0
         for n, step in enumerate(steps):
             if step == "put":
@@ -28,26 +27,22 @@ def test_it_behaves_as_two_lists(capacity, overflow, steps):
                     assert closed
                 except MailboxFull:
                     assert overflow is Overflow.REJECT
-                    assert len(others) == capacity
+                    assert len(model) == capacity
                 else:
                     assert not closed
-                    if len(others) == capacity:
-                        others.popleft()
+                    if len(model) == capacity:
+                        model.popleft()
                         dropped += 1
-                    others.append(n)
-            elif step == "front":
-                mailbox.put_front(n)
-                own.insert(0, n)
-            elif step == "get" and (own or others):
-                assert await mailbox.get() == (own.pop(0) if own else others.popleft())
+                    model.append(n)
+            elif step == "get" and model:
+                assert await mailbox.get() == model.popleft()
             elif step == "drain":
-                assert mailbox.drain() == [*own, *others]
-                own.clear()
-                others.clear()
+                assert mailbox.drain() == [*model]
+                model.clear()
             elif step == "close":
                 mailbox.close()
                 closed = True
-            assert (mailbox.depth, mailbox.dropped) == (len(own) + len(others), dropped)
+            assert (mailbox.depth, mailbox.dropped) == (len(model), dropped)
 
     trio.run(check)
 

@@ -27,8 +27,6 @@ class Recorder(Actor[str]):
         if message == "wait":
             self.in_handler.set()
             await self.gate.wait()
-        if message == "twice":
-            self.follow_up("again")
         return message.upper()
 
     async def stopped(self) -> None:
@@ -53,21 +51,6 @@ async def test_an_ask_is_answered_with_what_handle_returns():
         ref = await nursery.start(run_actor, Recorder(), Mailbox[str](10))
         assert await ref.ask("a", 1.0) == "A"
         nursery.cancel_scope.cancel()
-
-
-async def test_a_follow_up_is_handled_before_what_others_sent():
-    actor, mailbox = Recorder(), Mailbox[str](2)
-    mailbox.put_nowait("twice")
-    mailbox.put_nowait("b")
-    mailbox.close()
-    await run_actor(actor, mailbox)
-    assert actor.log == ["started", "twice", "again", "b", "stopped"]
-    assert actor.is_stopping
-
-
-async def test_only_a_running_actor_can_follow_up():
-    with pytest.raises(RuntimeError, match="running"):
-        Recorder().follow_up("a")
 
 
 async def test_an_ask_ends_at_its_deadline_and_its_late_answer_is_discarded(autojump_clock):
