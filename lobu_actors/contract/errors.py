@@ -98,7 +98,7 @@ class ApiError(StrEnum):
 
 TURN_ERRORS: dict[TurnError, tuple[Fault, str]] = {
     TurnError.WORKER_CRASHED: (Fault.AGENT, "The worker ended before it finished its reply; send the message again."),
-    TurnError.WORKER_STARTUP_FAILED: (Fault.AGENT, "The worker could not be started; ask the operator to check it."),
+    TurnError.WORKER_STARTUP_FAILED: (Fault.AGENT, "The worker could not be started; the operator's log says why."),
     TurnError.WORKER_UNRESPONSIVE: (Fault.AGENT, "The worker stopped giving signs of life and was ended."),
     TurnError.WORKER_PROTOCOL_ERROR: (Fault.AGENT, "The worker sent something that is not the worker protocol."),
     TurnError.WORKER_CRASH_LOOP: (Fault.AGENT, "The worker of this conversation keeps crashing; try again later."),

@@ -188,5 +188,7 @@ def _exit_code(event: ClientEvent) -> int:
         click.echo("lobu: the turn was cancelled; send the message again if it is still wanted.", err=True)
         return 1
     code, sentence = event.data.get("errorCode", "UNKNOWN"), event.data.get("error", "the turn failed")
-    click.echo(safe_for_terminal(f"lobu: {code}: {sentence}"), err=True)
+    context = event.data.get("errorContext")
+    detail = context.get("detail") if isinstance(context, dict) else None
+    click.echo(safe_for_terminal(f"lobu: {code}: {sentence}{f' ({detail})' if detail else ''}"), err=True)
     return 1

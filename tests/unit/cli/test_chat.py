@@ -66,6 +66,14 @@ def test_error_is_told_on_stderr(gateway: Gateway, capsys: pytest.CaptureFixture
     assert (out, err) == ("Hel\n", "lobu: WORKER_CRASHED: The worker ended.\n")
 
 
+def test_what_is_known_of_an_error_is_told_with_it(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    context = {"reason": "not-started", "detail": "It exited with code 1."}
+    error = {**DONE, "type": "error", "error": "No.", "errorCode": "X", "errorContext": context}
+    gateway.streams = [[("agent-error", error, "1")]]
+    assert run_cli(["chat", "hi"]) == 1
+    assert capsys.readouterr().err == "lobu: X: No. (It exited with code 1.)\n"
+
+
 def test_restart_shows_the_whole_reply_again(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
     restart = ("restart", {"messageId": "MID", "attempt": 2, "reason": "host lost"}, "1")
     again = ("output", {"content": "Hello", "messageId": "MID"}, "1.2.5")
