@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,10 +47,25 @@ def new_http(base_url: str, key: str | None) -> httpx.AsyncClient:
 def away(http: httpx.AsyncClient, error: httpx.TransportError) -> ServerAway:
     base = str(http.base_url).rstrip("/")
     if isinstance(error, httpx.ConnectError):
-        return ServerAway(f"nothing answers at {base}")
+        return ServerAway(_not_connected(base, error))
     if isinstance(error, httpx.TimeoutException):
         return ServerAway(f"{base} did not answer in time")
     return ServerAway(f"the connection to {base} broke ({type(error).__name__})")
+
+
+def _not_connected(base: str, error: BaseException) -> str:
+    """What the layers below say is at the end of the chain of causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return f"the certificate of {base} is not trusted ({cause.verify_message})"
+            case ssl.SSLError():
+                return f"what answers at {base} does not speak TLS"
+            case socket.gaierror():
+                return f"the host of {base} is not known"
+        cause = cause.__cause__ or cause.__context__
+    return f"nothing answers at {base}"
 
 
 def decode_answer(response: httpx.Response) -> Json:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import ssl
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from lobu_actors.client import Client, RequestRefused, ServerAway, UnexpectedAnswer
 
@@ -131,6 +137,45 @@ async def test_errors_are_sentences(server: Server) -> None:
     async with Client("http://127.0.0.1:9") as client:
         with pytest.raises(ServerAway, match=r"nothing answers at http://127\.0\.0\.1:9"):
             await client.open()
+    async with Client("http://no-such-host.invalid") as client:
+        with pytest.raises(ServerAway, match=r"the host of http://no-such-host\.invalid is not known"):
+            await client.open()
+
+
+async def test_an_address_that_should_begin_with_http_alone() -> None:
+    async def plain(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, plain, 0, host="127.0.0.1"))
+        async with Client(f"https://127.0.0.1:{listener.socket.getsockname()[1]}") as client:
+            with pytest.raises(ServerAway, match=r"what answers at https://127\.0\.0\.1:\d+ does not speak TLS"):
+                await client.open()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl, which makes a certificate, is not there (apt-get install openssl)")
+    files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
+    made = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *files]
+    await trio.run_process([*made, "-subj", "/CN=localhost", "-days", "2"], capture_stderr=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+
+    async def greet(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_ssl_over_tcp, greet, 0, context)
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        async with Client(f"https://localhost:{port}") as client:
+            with pytest.raises(ServerAway, match=rf"the certificate of https://localhost:{port} is not trusted \(self"):
+                await client.open()
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8787", "ftp://x", "http://", "http://x:99999999"])
