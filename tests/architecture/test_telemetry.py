@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import edge.metrics
 import lobu_actors.telemetry
+from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.timeline import Moment
 from tests.architecture.logged import ROOT, lines
 
@@ -119,3 +120,9 @@ def test_the_page_that_names_the_journals_fields_names_those_of_the_catalogue() 
     }
     everywhere = {"event", "level", "timestamp", "exception"}
     assert named == known | everywhere
+
+
+def test_each_code_of_a_failed_turn_sends_somebody_somewhere() -> None:
+    table = (ROOT / "docs" / "failures.md").read_text().split("## Codes")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(code for row in rows for code in _NAME.findall(row)) == sorted(code.value for code in TurnError)
