@@ -65,7 +65,7 @@ class MortalLink(SpawnerLink):
         assert connection is not None
         connection.is_lost, connection.pid = True, 0
         self.closes = connection._link.close
-        self._folder = self._records._folder = Path("/nowhere")
+        self._folder = self._records._folder = self._folder.with_name("of-a-dead-one")
 
 
 class Life:

@@ -76,7 +76,10 @@ private_network = ["db.internal:5432"]
         ('sandbox = "bwrap"\nnetwork = ["a.test"]', "`workers.w.network` has the entry 'a.test': it must be a host, a"),
         ('sandbox = "bwrap"\nnetwork = ["0x7f.1:1"]', "`workers.w.network` has the entry '0x7f.1:1': its host is nei"),
         ('sandbox = "bwrap"\nprivate_network = ["*:1"]', "`workers.w.private_network` has the entry '*:1': "),
-        ('sandbox = "bwrap"\nreadable = ["/nowhere"]', "`workers.w.readable` names '/nowhere', and there is no such"),
+        (
+            'sandbox = "bwrap"\nreadable = ["/nowhere/at"]',
+            "`workers.w.readable` names '/nowhere/at', and there is no such",
+        ),
         ('sandbox = "bwrap"\nreadable = ["/"]', "`workers.w.readable` must not name the root folder"),
         ('sandbox = "bwrap"\nzygote = true', "`workers.w.zygote` does not go with sandbox"),
         ('sandbox = "bwrap"\nwarm = 1', "`workers.w.warm` must be 0 with a sandbox"),
