@@ -6,6 +6,7 @@ What is different from Hypercorn's own:
   after `linger_seconds` (Hypercorn holds what comes on, without a bound);
 - no compression: a small frame could unfold to a thousand times its size before any bound is looked at;
 - what is no WebSocket protocol gets its close code (1002, 1007) before the connection ends;
+- a handshake that is refused ends with its connection (Hypercorn leaves both open, and an app that waits for both);
 - a peer that answers no ping for `silence_seconds` is gone, though its kernel still takes what we send;
 - the pinging ends with the connection.
 """
@@ -71,7 +72,16 @@ class Socket(WSStream):
             self._heard_at = trio.current_time()
         elif isinstance(event, StreamClosed):
             self._gone.set()
+        was_closed = self.closed
         await super().handle(event)
+        if self.closed and not was_closed and not isinstance(event, StreamClosed):
+            await self._end_refused()
+
+    async def _end_refused(self) -> None:
+        """A handshake was refused, of which Hypercorn tells neither the app, if that runs already, nor the connection."""
+        if self.app_put is not None:
+            await self.app_put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
+        await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _handle_events(self) -> None:
         for event in self.connection.events():
