@@ -67,7 +67,7 @@ class Connection:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Left at once when the connection is ended as idle; not inside another one."""
+        """Left at once when the connection is over, or ended as idle; not inside another one."""
         with trio.CancelScope() as self._reading:
             yield
 
@@ -95,6 +95,10 @@ class Connection:
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+
+    def end_reading(self) -> None:
+        """Of a connection that is over."""
+        self._reading.cancel()
 
     # --- bytes
 

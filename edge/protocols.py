@@ -5,7 +5,7 @@ What is different from Hypercorn's own:
 
 - a response's head waits for what comes next, which in Hypercorn follows at once, and goes out together with it;
 - pieces of a body of unknown length are written without h11, whose state is no other behind them;
-- a faulty peer costs its own connection only: whatever the socket says, the protocol hears `Closed`;
+- a faulty peer costs its own connection only: whatever the socket says, the protocol hears `Closed`, and the reading ends;
 - its WebSockets are ours (`edge.ws_stream`);
 - no HTTP/2 without TLS, by whatever way it is asked for: see ADR 6.
 """
@@ -117,7 +117,7 @@ class EdgeProtocol(ProtocolWrapper):
         elif isinstance(event, Closed):
             await self._send(b"")
             self._connection.close()
-            await self.handle(Closed())
+            await self._ended()
         elif isinstance(event, Updated):
             self._connection.clock(idle=event.idle)
 
@@ -132,7 +132,12 @@ class EdgeProtocol(ProtocolWrapper):
         try:
             await self._connection.send(data)
         except Gone:
-            await self.handle(Closed())
+            await self._ended()
+
+    async def _ended(self) -> None:
+        """Hypercorn keeps a request that came too early for the end of the one before, which may not come any more."""
+        await self.handle(Closed())
+        self._connection.end_reading()
 
 
 def _is_head(data: bytes) -> bool:

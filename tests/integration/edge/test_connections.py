@@ -263,6 +263,51 @@ async def test_reader_that_leaves_frees_its_feed_at_once(server: Running) -> Non
         await server.world.gateway.until_readers(ref, 0)
 
 
+@pytest.mark.parametrize("behind", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_nothing_is_left_of_who_leaves_with_a_request_waiting(server: Running, behind: bytes) -> None:
+    """Behind a stream that Quart answers, so that it is not read."""
+    ref = await server.world.conversation()
+    head = f"GET /api/v1/agents/{ref.conversation_id}/events HTTP/1.1\r\nHost: x\r\nX: a\r\nX: b\r\n"
+    async with await server.connect() as stream:
+        await stream.send_all(f"{head}Authorization: Bearer {server.world.admin_key}\r\n\r\n".encode() + behind)
+        await server.world.gateway.until_readers(ref, 1)
+    with trio.fail_after(5):
+        await server.world.gateway.until_readers(ref, 0)
+    await ends_uncut(server)
+
+
+async def test_a_request_that_waits_behind_another_holds_no_stop_up(server: Running) -> None:
+    ref = await server.world.conversation()
+    entered, go_on = trio.Event(), trio.Event()
+
+    async def hold(_: object) -> None:
+        entered.set()
+        await go_on.wait()
+
+    server.world.gateway.on_accepted = hold
+    head = f"POST /api/v1/agents/{ref.conversation_id}/messages HTTP/1.1\r\nHost: x\r\nX: a\r\nX: b\r\n"
+    head += f"Authorization: Bearer {server.world.admin_key}\r\nContent-Type: application/json\r\n"
+    async with await server.connect() as stream:
+        await stream.send_all(f'{head}Content-Length: 15\r\n\r\n{{"content":"x"}}'.encode() * 2)
+        await entered.wait()
+        with capture_logs() as logs:
+            server.stopping.set()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            go_on.set()
+            with trio.fail_after(5):
+                answer = b"".join([data async for data in stream])
+                await server.stopped.wait()
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert logs == []
+
+
+async def ends_uncut(server: Running) -> None:
+    with capture_logs() as logs, trio.fail_after(5):
+        server.stopping.set()
+        await server.stopped.wait()
+    assert logs == []
+
+
 async def test_port_that_is_taken_is_named(server: Running) -> None:
     with pytest.raises(PortTaken, match=rf"Port {server.port} on 127\.0\.0\.1 is taken"):
         await bind("127.0.0.1", server.port, server.world.settings)
