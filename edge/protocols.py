@@ -5,7 +5,7 @@ What is different from Hypercorn's own:
 
 - a response's head waits for what comes next, which in Hypercorn follows at once, and goes out together with it;
 - pieces of a body of unknown length are written without h11, whose state is no other behind them;
-- a faulty peer costs its own connection only: whatever the socket says, the protocol hears `Closed`, and the reading ends;
+- a faulty peer costs its own connection only: whatever the socket says, the protocol hears `Closed` and reading ends;
 - its WebSockets are ours (`edge.ws_stream`);
 - no HTTP/2 without TLS, by whatever way it is asked for: see ADR 6.
 """
