@@ -110,7 +110,8 @@ class Connection:
                 if descriptor < 0:
                     raise Gone
                 await trio.lowlevel.wait_readable(descriptor)
-                return os.read(descriptor, READ_BYTES)
+                # Asked for again: closed in between, its number may be another connection's by now.
+                return os.read(self._socket.fileno(), READ_BYTES)
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError):
@@ -160,6 +161,12 @@ class Connection:
 
     def close(self) -> None:
         self.end_writing()
+        self._socket.close()
+
+    def reset(self) -> None:
+        """The other side hears of a fault, where an end would tell it that all was sent."""
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._socket.close()
 
     def cut(self) -> None:

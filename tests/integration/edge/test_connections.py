@@ -242,6 +242,28 @@ async def test_oversized_head_is_refused(server: Running, line: bytes) -> None:
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize(
+    "line", [b"GET /health/live", b"POST /api/v1/agents/k/messages", b"GET /api/v1/agents/k/events"]
+)
+async def test_oversized_head_is_refused_though_it_comes_whole(server: Running, line: bytes) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(line + b" HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
+        with trio.fail_after(5):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 431")
+
+
+async def test_a_body_of_two_lengths_is_refused_and_what_is_behind_it_is_no_request(server: Running) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(
+            b"POST /api/v1/agents HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        with trio.fail_after(5):
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 async def test_keep_alive_serves_many_requests_and_closes_when_idle(server: Running) -> None:
     async with await server.connect() as stream:
         with trio.fail_after(20):
