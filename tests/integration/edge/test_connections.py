@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -262,6 +263,17 @@ async def test_a_body_of_two_lengths_is_refused_and_what_is_behind_it_is_no_requ
             answer = b"".join([data async for data in stream])
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_connections_leave_files_to_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (8, 8))
+    async with running(await EdgeWorld.make()) as server, AsyncExitStack() as strangers:
+        streams = [await strangers.enter_async_context(await server.connect()) for _ in range(8)]
+        with trio.fail_after(5):
+            for stream in streams[6:]:
+                assert await stream.receive_some() == b""
+        await streams[0].send_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await streams[0].receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_keep_alive_serves_many_requests_and_closes_when_idle(server: Running) -> None:
