@@ -92,8 +92,11 @@ class Connection:
         return max(now + self._first_seconds if self._has_more() else now, self._first_until)
 
     def _has_more(self) -> bool:
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            return False
         poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLIN)
+        poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))
 
     def end_reading(self) -> None:

@@ -71,7 +71,7 @@ class _Body:
 
     async def skip(self) -> None:
         """What nobody asked for, as long as a refusal may be kept back for it. Raises Gone."""
-        if self.missing > 0 and not self._is_late:
+        if not self._is_late:
             with trio.move_on_after(self._settings.linger_seconds):
                 while self.missing > 0:
                     await self._receive()
@@ -154,7 +154,8 @@ class HttpConnection:
             return data
         body = _Body(self._connection, data, head.length, self._shared.settings)
         response = await exchange.answer(body.read)
-        await body.skip()
+        if body.missing > 0:
+            await body.skip()
         await self._respond(response, head.goes_on and body.missing <= 0)
         if body.missing > 0:
             await self._linger()

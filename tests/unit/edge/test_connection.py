@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from edge.connection import Connection, Gone
+from edge.settings import EdgeSettings
 
 
 async def test_a_number_that_is_another_connections_by_now_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +17,8 @@ async def test_a_number_that_is_another_connections_by_now_is_not_read(monkeypat
     ours, peer = socket.socketpair()
     other, other_peer = socket.socketpair()
     other.setblocking(False)
-    connection = Connection(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), 1.0, trio.Event())
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    connection = Connection(stream, EdgeSettings(), trio.Event())
     number, wait_readable = ours.fileno(), trio.lowlevel.wait_readable
 
     async def then_closed(descriptor: int) -> None:
@@ -35,3 +37,16 @@ async def test_a_number_that_is_another_connections_by_now_is_not_read(monkeypat
         os.close(number)
         for each in (peer, other, other_peer):
             each.close()
+
+
+async def test_one_that_is_closed_already_may_be_ended() -> None:
+    """When its server stops, and its task has not heard of it yet."""
+    ours, peer = socket.socketpair()
+    ending = trio.Event()
+    connection = Connection(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), EdgeSettings(), ending)
+    with peer, connection.reading():
+        connection.clock(idle=True)
+        connection.reset()
+        ending.set()
+        connection.end_if_idle()
+        connection.clock(idle=True)
