@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quart import Response, request
+from quart.routing import QuartMap
 from quart_trio import QuartTrio
+from werkzeug.routing import MapAdapter
 
 from edge import metrics
 from edge.asgi import Outermost
@@ -15,10 +19,22 @@ from edge.routes import blueprints, openai, worker
 from edge.services import Services
 
 
+class _Map(QuartMap):
+    """Goes by the path alone; Quart would fail at a Host that is no host name, outside of every error handler."""
+
+    def bind_to_request(self, request: Any, subdomain: str | None, server_name: str | None) -> MapAdapter:
+        query = request.query_string.decode()
+        return self.bind("", request.root_path, None, request.scheme, request.method, request.path, query)
+
+
+class _Routed(QuartTrio):
+    url_map_class = _Map
+
+
 def create_app(services: Services) -> QuartTrio:
     """An ASGI app. It reads no environment, holds nothing that must be closed, and needs no lifespan."""
     settings = services.settings
-    app = QuartTrio("edge", static_folder=None)
+    app = _Routed("edge", static_folder=None)
     app.asgi_http_class = EdgeConnection
     app.request_class = request_class(worker.snapshot_body(services.keys, settings))
     app.config["MAX_CONTENT_LENGTH"] = settings.max_message_bytes

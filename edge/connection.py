@@ -67,7 +67,7 @@ class Connection:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Left at once when the connection is ended as idle; not inside another one."""
+        """Left at once when the connection is over, or ended as idle; not inside another one."""
         with trio.CancelScope() as self._reading:
             yield
 
@@ -92,9 +92,16 @@ class Connection:
         return max(now + self._first_seconds if self._has_more() else now, self._first_until)
 
     def _has_more(self) -> bool:
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            return False
         poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLIN)
+        poll.register(descriptor, select.POLLIN)
         return bool(poll.poll(0))
+
+    def end_reading(self) -> None:
+        """Of a connection that is over."""
+        self._reading.cancel()
 
     # --- bytes
 
@@ -106,7 +113,8 @@ class Connection:
                 if descriptor < 0:
                     raise Gone
                 await trio.lowlevel.wait_readable(descriptor)
-                return os.read(descriptor, READ_BYTES)
+                # Asked for again: closed in between, its number may be another connection's by now.
+                return os.read(self._socket.fileno(), READ_BYTES)
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError):
@@ -156,6 +164,12 @@ class Connection:
 
     def close(self) -> None:
         self.end_writing()
+        self._socket.close()
+
+    def reset(self) -> None:
+        """The other side hears of a fault, where an end would tell it that all was sent."""
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._socket.close()
 
     def cut(self) -> None:

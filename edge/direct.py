@@ -10,7 +10,7 @@ length, an upload) goes to Quart, by the request's head alone. Must not know how
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl
 
 import attrs
@@ -25,6 +25,8 @@ from edge.request import PlainHeaders, PlainRequest, answered, parse_object
 from edge.request_head import RequestHead
 from edge.services import Services
 from lobu_actors.contract.errors import ApiError
+
+Body = Callable[[], Awaitable[bytes | None]]  # reads all of it; None: it did not come in time
 
 _NOT_VISIBLE = rb"\x00-\x20\x7f-\xff"
 
@@ -78,12 +80,21 @@ class Direct:
         self, key: str, query: bytes, head: RequestHead, headers: Mapping[bytes, bytes]
     ) -> StreamExchange | None:
         path = head.target.partition(b"?")[0].decode("ascii")
-        args = dict(reversed(parse_qsl(query.decode("latin1"), keep_blank_values=True)))  # the first counts
+        args = plain_query(query)
         cookies = plain_cookies(headers.get(b"cookie", b""))
-        if cookies is None:
+        if args is None or cookies is None:
             return None
         request = PlainRequest("GET", "http", path, PlainHeaders(headers), args, cookies)
         return StreamExchange(self._services(), key, request)
+
+
+def plain_query(query: bytes) -> Mapping[str, str] | None:
+    """Of a query in ASCII. None: it stands for what is not UTF-8, and is Quart's to read."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        return None
+    return dict(reversed(pairs))  # the first counts
 
 
 def plain_cookies(header: bytes) -> Mapping[str, str] | None:
@@ -107,8 +118,8 @@ class MessageExchange:
         self._key = key
         self._request = request
 
-    async def answer(self, body: bytes | None) -> PlainResponse:
-        """`body` None: it did not come in time."""
+    async def answer(self, body: Body) -> PlainResponse:
+        """Raises what `body` does, which is asked for by who may send it alone."""
         token = answered.set(self._request)
         try:
             response = await self._answer(body)
@@ -117,12 +128,16 @@ class MessageExchange:
         metrics.requests(ADDRESS, response.status).inc()
         return response
 
-    async def _answer(self, body: bytes | None) -> PlainResponse:
+    async def _answer(self, body: Body) -> PlainResponse:
         services = self._services
         try:
             _, conversation = await services.conversation(self._key, fresh=False)
-            if body is None:
+        except Exception as error:
+            return plain_refusal(refusal_of(error))
+        content = await body()
+        try:
+            if content is None:
                 raise Refusal(408, ApiError.BODY_TIMEOUT, "The request's body did not arrive in time.")
-            return plain_json(200, await take_in(services, conversation, parse_object(body, services.settings)))
+            return plain_json(200, await take_in(services, conversation, parse_object(content, services.settings)))
         except Exception as error:
             return plain_refusal(refusal_of(error))

@@ -39,6 +39,51 @@ class Shared(msgspec.Struct, frozen=True):
     protocols: Callable[[], Awaitable[Protocols]]
 
 
+class _Body:
+    """A message's. What of it did not come with the head is read when it is asked for: none is held for a stranger."""
+
+    def __init__(self, connection: Connection, data: bytes, length: int, settings: EdgeSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._length = length
+        self._last = data  # that came
+        self._is_late = False
+        self.missing = length - len(data)
+
+    @property
+    def behind(self) -> bytes:
+        """What came after it."""
+        return self._last[self.missing :] if self.missing < 0 else b""
+
+    async def read(self) -> bytes | None:
+        """All of it; None when it does not come in time. Raises Gone."""
+        data = self._last
+        if self.missing > 0:
+            parts = [data]
+            with trio.move_on_after(self._settings.body_seconds):
+                while self.missing > 0:
+                    parts.append(await self._receive())
+            if self.missing > 0:
+                self._is_late = True
+                return None
+            data = b"".join(parts)
+        return data[: self._length]
+
+    async def skip(self) -> None:
+        """What nobody asked for, as long as a refusal may be kept back for it. Raises Gone."""
+        if not self._is_late:
+            with trio.move_on_after(self._settings.linger_seconds):
+                while self.missing > 0:
+                    await self._receive()
+
+    async def _receive(self) -> bytes:
+        self._last = await self._connection.receive()
+        if not self._last:
+            raise Gone
+        self.missing -= len(self._last)
+        return self._last
+
+
 class HttpConnection:
     """`run` is its whole life."""
 
@@ -73,7 +118,10 @@ class HttpConnection:
         direct = self._shared.direct
         while data and not self._over:
             if (begun := direct.begun(data)) is None:
-                return data
+                if not data.startswith(b"\r\n") or data.startswith(END_OF_HEAD):
+                    return data
+                data = data[2:]  # the empty line that some clients send behind a body; RFC 9112, 2.2
+                continue
             data, length = await self._with_head(data)
             head = read_head(data[:length])
             exchange = direct.exchange(begun, head) if head is not None else None
@@ -104,27 +152,14 @@ class HttpConnection:
                 return b""
             await self._respond(response, head.goes_on)
             return data
-        body, rest = await self._body(data, head.length)
-        await self._respond(await exchange.answer(body), head.goes_on and body is not None)
-        if body is None:
+        body = _Body(self._connection, data, head.length, self._shared.settings)
+        response = await exchange.answer(body.read)
+        if body.missing > 0:
+            await body.skip()
+        await self._respond(response, head.goes_on and body.missing <= 0)
+        if body.missing > 0:
             await self._linger()
-        return rest
-
-    async def _body(self, data: bytes, length: int) -> tuple[bytes | None, bytes]:
-        """All of it, and what came behind it; None when it did not come in time."""
-        if len(data) < length:
-            parts, size = [data], len(data)
-            with trio.move_on_after(self._shared.settings.body_seconds):
-                while size < length:
-                    part = await self._connection.receive()
-                    if not part:
-                        raise Gone
-                    parts.append(part)
-                    size += len(part)
-            if size < length:
-                return None, b""
-            data = b"".join(parts)
-        return data[:length], data[length:]
+        return body.behind
 
     async def _respond(self, response: PlainResponse, goes_on: bool) -> None:
         shared = self._shared
@@ -164,6 +199,8 @@ class HttpConnection:
         except StreamBroken as broken:
             # Without its end, which would read as a finished reply.
             _log.warning("stream broken off", reason=str(broken))
+            if not chunked:
+                self._connection.reset()
 
     # --- what is Hypercorn's
 

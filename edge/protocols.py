@@ -5,7 +5,7 @@ What is different from Hypercorn's own:
 
 - a response's head waits for what comes next, which in Hypercorn follows at once, and goes out together with it;
 - pieces of a body of unknown length are written without h11, whose state is no other behind them;
-- a faulty peer costs its own connection only: whatever the socket says, the protocol hears `Closed`;
+- a faulty peer costs its own connection only: whatever the socket says, the protocol hears `Closed` and reading ends;
 - its WebSockets are ours (`edge.ws_stream`);
 - no HTTP/2 without TLS, by whatever way it is asked for: see ADR 6.
 """
@@ -117,7 +117,7 @@ class EdgeProtocol(ProtocolWrapper):
         elif isinstance(event, Closed):
             await self._send(b"")
             self._connection.close()
-            await self.handle(Closed())
+            await self._ended()
         elif isinstance(event, Updated):
             self._connection.clock(idle=event.idle)
 
@@ -132,7 +132,12 @@ class EdgeProtocol(ProtocolWrapper):
         try:
             await self._connection.send(data)
         except Gone:
-            await self.handle(Closed())
+            await self._ended()
+
+    async def _ended(self) -> None:
+        """Hypercorn keeps a request that came too early for the end of the one before, which may not come any more."""
+        await self.handle(Closed())
+        self._connection.end_reading()
 
 
 def _is_head(data: bytes) -> bool:
@@ -168,8 +173,8 @@ class _Http1(H11Protocol):
         """A wish to go over to HTTP/2 is not heard; the request is answered as it stands."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if not request.http_version.startswith(b"1."):
-            await self._send_error_response(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        if (refused := self._refused(request)) is not None:
+            await self._send_error_response(refused)
             await self.send(Closed())
             return
         if request.method != b"GET" or not _wants_socket(request):
@@ -199,6 +204,17 @@ class _Http1(H11Protocol):
             )
         )
         await self.context.mark_request()
+
+    def _refused(self, request: h11.Request) -> HTTPStatus | None:
+        """What h11 lets pass, and what is wrong with it."""
+        if not request.http_version.startswith(b"1."):
+            return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+        names = {name for name, _ in request.headers}
+        if b"content-length" in names and b"transfer-encoding" in names:
+            return HTTPStatus.BAD_REQUEST  # whoever is in front may have gone by the other one
+        # h11 looks at the size of what is not whole only.
+        size = len(request.target) + sum([len(name) + len(value) for name, value in request.headers])
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if size > self.config.h11_max_incomplete_size else None
 
 
 def _wants_socket(request: h11.Request) -> bool:

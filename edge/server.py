@@ -15,6 +15,7 @@ interface: the dependency is pinned to a minor version, and the integration test
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -83,12 +84,21 @@ async def serve(
             listener.socket.close()
 
 
+def most_connections(settings: EdgeSettings) -> int:
+    """Strangers may hold that many. A quarter of what this process may have open is left to all else: a turn would fail
+    for want of its files."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = settings.max_connections
+    return most if files == resource.RLIM_INFINITY else min(most, files * 3 // 4)
+
+
 class _Connections:
     """The open connections of one server."""
 
     def __init__(self, app: Application, settings: EdgeSettings) -> None:
         self._app = app
         self._settings = settings
+        self._most = most_connections(settings)
         self._ending = trio.Event()
         self._shared = Shared(Direct(lambda: app.services), settings, self._ending, self._loaded_protocols)
         self._protocols: Protocols | None = None
@@ -105,7 +115,7 @@ class _Connections:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from its accept to its end. Its faults are logged and end here."""
-        if len(self._open) >= self._settings.max_connections:
+        if len(self._open) >= self._most:
             stream.socket.close()
             return
         connection = Connection(stream, self._settings, self._ending)

@@ -106,7 +106,7 @@ class EdgeSettings:
     worker_hosts_seconds: float = _seconds(2.0, 0.05, 60.0)  # how often an idle place is offered to hosts that are new
 
     # connections
-    max_connections: int = _limit(20_000, 1, 1_000_000)
+    max_connections: int = _limit(20_000, 1, 1_000_000)  # and at most 3/4 of what the process may have open
     stalled_reader_seconds: float = _seconds(20.0, 1.0, 3600.0)  # TCP_USER_TIMEOUT
     send_buffer_bytes: int = _limit(256 << 10, 4 << 10, 16 << 20)  # SO_SNDBUF
     backlog: int = _limit(1024, 1, 65_535)

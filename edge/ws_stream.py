@@ -6,6 +6,7 @@ What is different from Hypercorn's own:
   after `linger_seconds` (Hypercorn holds what comes on, without a bound);
 - no compression: a small frame could unfold to a thousand times its size before any bound is looked at;
 - what is no WebSocket protocol gets its close code (1002, 1007) before the connection ends;
+- a handshake that is refused ends with its connection, and says so (Hypercorn leaves some open, and an app that waits);
 - a peer that answers no ping for `silence_seconds` is gone, though its kernel still takes what we send;
 - the pinging ends with the connection.
 """
@@ -20,7 +21,7 @@ import msgspec
 import trio
 from hypercorn.config import Config
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
-from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
@@ -71,7 +72,21 @@ class Socket(WSStream):
             self._heard_at = trio.current_time()
         elif isinstance(event, StreamClosed):
             self._gone.set()
+        was_closed = self.closed
         await super().handle(event)
+        if self.closed and not was_closed and not isinstance(event, StreamClosed):
+            await self._end_refused()
+
+    async def _end_refused(self) -> None:
+        """Of a refused handshake Hypercorn tells neither the connection nor the app, if that runs already."""
+        if self.app_put is not None:
+            await self.app_put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_rejection(self, message: Any) -> None:
+        if self.state is ASGIWebsocketState.HANDSHAKE:
+            self.response = {**self.response, "headers": [*self.response["headers"], (b"connection", b"close")]}
+        await super()._send_rejection(message)
 
     async def _handle_events(self) -> None:
         for event in self.connection.events():

@@ -12,6 +12,7 @@ import trio
 from supervisor.cli.options import database_options, example
 from supervisor.config.keys import ensure_keys
 from supervisor.config.load import Overrides, load_settings
+from supervisor.descriptors import raise_descriptor_limit
 from supervisor.logs import configure_logging
 from supervisor.reloading import Reloading
 from supervisor.systemd.notify import Notifier, passed_sockets
@@ -34,6 +35,7 @@ def command(
     overrides = Overrides(host=host, port=port, database_url=database_url)
     read = partial(load_settings, config, data_dir=data_dir, overrides=overrides)
     settings = ensure_keys(read())
+    raise_descriptor_limit()
     configure_logging(settings.log_format, journal=os.environ.get("JOURNAL_STREAM", ""))
     reloading = Reloading(settings, lambda: ensure_keys(read()), notifier)
     trio.run(run_edge, settings, reloading, sockets, notifier)

@@ -22,6 +22,7 @@ from supervisor.config.keys import (
 )
 from supervisor.config.load import Overrides, load_settings
 from supervisor.config.settings import Settings
+from supervisor.descriptors import raise_descriptor_limit
 from supervisor.everything import run_everything
 from supervisor.logs import configure_logging
 from supervisor.reloading import Reloading
@@ -48,6 +49,7 @@ def command(config: Path | None, host: str | None, port: int | None, database_ur
     overrides = Overrides(host=host, port=port, database_url=database_url)
     read = partial(load_settings, config, data_dir=data_dir, overrides=overrides)
     settings = read()
+    raise_descriptor_limit()
     configure_logging(settings.log_format, journal=os.environ.get("JOURNAL_STREAM", ""))
     make_state_dir(settings.state_dir)
     with state_lock(settings.state_dir):

@@ -12,6 +12,7 @@ import trio
 from supervisor.cli.options import database_options, example
 from supervisor.config.keys import ensure_keys, make_state_dir
 from supervisor.config.load import Overrides, load_settings
+from supervisor.descriptors import raise_descriptor_limit
 from supervisor.logs import configure_logging
 from supervisor.reloading import Reloading
 from supervisor.state_lock import state_lock
@@ -31,6 +32,7 @@ def command(config: Path | None, data_dir: Path | None, database_url: str | None
     notifier = Notifier(os.environ)
     read = partial(load_settings, config, data_dir=data_dir, overrides=Overrides(database_url=database_url))
     settings = read()
+    raise_descriptor_limit()
     configure_logging(settings.log_format, journal=os.environ.get("JOURNAL_STREAM", ""))
     make_state_dir(settings.state_dir)
     with state_lock(settings.state_dir):

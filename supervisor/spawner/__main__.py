@@ -9,11 +9,11 @@ ended; 2 on wrong usage.
 import argparse
 import fcntl
 import os
-import resource
 import signal
 import socket
 from pathlib import Path
 
+from supervisor.descriptors import raise_descriptor_limit
 from supervisor.loading import loaded
 from supervisor.spawner.cgroups import Cgroups, delegated
 from supervisor.spawner.loop import Spawner
@@ -73,12 +73,6 @@ def _clean_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _raise_descriptor_limit() -> None:
-    """Three descriptors a worker are kept here; workers get limits of their own."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main() -> None:
     arguments = _arguments()
     notifier = Notifier(os.environ)
@@ -90,7 +84,7 @@ def main() -> None:
     records.open()
     _clean_signals()
     become_subreaper()
-    _raise_descriptor_limit()
+    raise_descriptor_limit()  # three a worker are kept here; workers get limits of their own
     spawner = Spawner(listener, records, cgroups, arguments.abandon_seconds, notifier.beat)
     loaded()
     notifier.ready("waits for a supervisor, or serves one")

@@ -47,6 +47,17 @@ async def test_stalled_readers_hurt_nobody_but_themselves(start_run: Start) -> N
     assert run.processes() == []
 
 
+async def test_strangers_take_no_turn_the_files_it_needs(start_run: Start) -> None:
+    """Of as many as a shell lets it have at first, which is made as many as it may have."""
+    run = await start_run(config=CONFIG, prefix=("prlimit", "--nofile=64:4096"))
+    conversation = await client_of(run).open()
+    address = urlsplit(run.url)
+    with ExitStack() as strangers:
+        for _ in range(2 * 64):
+            strangers.enter_context(socket.create_connection((address.hostname, address.port)))
+        assert (await conversation.ask("hello")).event == "complete"
+
+
 async def test_a_reader_that_was_stalled_can_come_back(start_run: Start) -> None:
     """It may lose text in between, never an event: what ended is all there."""
     run = await start_run(config=CONFIG)

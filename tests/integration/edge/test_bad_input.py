@@ -310,6 +310,24 @@ async def test_host_that_is_none_is_not_repeated(server: Running) -> None:
     assert answer.json()["sseUrl"].startswith("/api/v1/agents/")
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", ".", "a b", "[", "a:b:c", ":", "xn--a"])
+@pytest.mark.parametrize("path", ["/health/live", f"/api/v1/agents/{KEY}/socket"])
+async def test_a_host_that_is_no_host_name_changes_nothing(server: Running, host: str, path: str) -> None:
+    handshake = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    headers = handshake if path.endswith("socket") else {}
+    async with server.client("nobody") as client:
+        usual = await client.get(path, headers=headers)
+        answer = await client.get(path, headers={**headers, "Host": host})
+    assert usual.status_code == (401 if headers else 200)
+    assert usual.headers.get("connection") == ("close" if headers else None)
+    assert same(answer) == same(usual)
+
+
 def test_weak_secrets_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter than 32"):
         JwtKeys.from_secrets(["short"])

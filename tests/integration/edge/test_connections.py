@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -242,6 +243,39 @@ async def test_oversized_head_is_refused(server: Running, line: bytes) -> None:
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize(
+    "line", [b"GET /health/live", b"POST /api/v1/agents/k/messages", b"GET /api/v1/agents/k/events"]
+)
+async def test_oversized_head_is_refused_though_it_comes_whole(server: Running, line: bytes) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(line + b" HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
+        with trio.fail_after(5):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 431")
+
+
+async def test_a_body_of_two_lengths_is_refused_and_what_is_behind_it_is_no_request(server: Running) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(
+            b"POST /api/v1/agents HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        with trio.fail_after(5):
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_connections_leave_files_to_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (8, 8))
+    async with running(await EdgeWorld.make()) as server, AsyncExitStack() as strangers:
+        streams = [await strangers.enter_async_context(await server.connect()) for _ in range(8)]
+        with trio.fail_after(5):
+            for stream in streams[6:]:
+                assert await stream.receive_some() == b""
+        await streams[0].send_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await streams[0].receive_some()).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_keep_alive_serves_many_requests_and_closes_when_idle(server: Running) -> None:
     async with await server.connect() as stream:
         with trio.fail_after(20):
@@ -261,6 +295,51 @@ async def test_reader_that_leaves_frees_its_feed_at_once(server: Running) -> Non
     await reader.close()
     with trio.fail_after(5):
         await server.world.gateway.until_readers(ref, 0)
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_nothing_is_left_of_who_leaves_with_a_request_waiting(server: Running, behind: bytes) -> None:
+    """Behind a stream that Quart answers, so that it is not read."""
+    ref = await server.world.conversation()
+    head = f"GET /api/v1/agents/{ref.conversation_id}/events HTTP/1.1\r\nHost: x\r\nX: a\r\nX: b\r\n"
+    async with await server.connect() as stream:
+        await stream.send_all(f"{head}Authorization: Bearer {server.world.admin_key}\r\n\r\n".encode() + behind)
+        await server.world.gateway.until_readers(ref, 1)
+    with trio.fail_after(5):
+        await server.world.gateway.until_readers(ref, 0)
+    await ends_uncut(server)
+
+
+async def test_a_request_that_waits_behind_another_holds_no_stop_up(server: Running) -> None:
+    ref = await server.world.conversation()
+    entered, go_on = trio.Event(), trio.Event()
+
+    async def hold(_: object) -> None:
+        entered.set()
+        await go_on.wait()
+
+    server.world.gateway.on_accepted = hold
+    head = f"POST /api/v1/agents/{ref.conversation_id}/messages HTTP/1.1\r\nHost: x\r\nX: a\r\nX: b\r\n"
+    head += f"Authorization: Bearer {server.world.admin_key}\r\nContent-Type: application/json\r\n"
+    async with await server.connect() as stream:
+        await stream.send_all(f'{head}Content-Length: 15\r\n\r\n{{"content":"x"}}'.encode() * 2)
+        await entered.wait()
+        with capture_logs() as logs:
+            server.stopping.set()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            go_on.set()
+            with trio.fail_after(5):
+                answer = b"".join([data async for data in stream])
+                await server.stopped.wait()
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert logs == []
+
+
+async def ends_uncut(server: Running) -> None:
+    with capture_logs() as logs, trio.fail_after(5):
+        server.stopping.set()
+        await server.stopped.wait()
+    assert logs == []
 
 
 async def test_port_that_is_taken_is_named(server: Running) -> None:

@@ -43,6 +43,8 @@ def same(answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
         ("?messageId=m1&since=9", {"Last-Event-ID": "0.1.2"}, 200),
         ("?messageId=none", {}, 404),
         ("?messageId=%00", {}, 400),
+        ("?messageId=%ff", {}, 404),
+        ("?messageId=m1&x=%c3%a4", {}, 200),
         ("?since=x", {}, 400),
         ("", {"Last-Event-ID": "-1"}, 400),
         ("?ticket=x", {"Authorization": ""}, 401),

@@ -13,6 +13,7 @@ import trio
 
 from edge.settings import EdgeSettings
 from lobu_actors.contract.ids import ConversationRef
+from lobu_actors.store.errors import StoreUnavailable
 from tests.fakes.edge_world import EdgeWorld
 from tests.fakes.http_server import Running, parse_frames, running
 
@@ -249,3 +250,64 @@ async def test_who_leaves_in_the_middle_of_a_message_has_sent_none(server: Runni
             answer = b"".join([data async for data in stream])
     assert not answer.startswith(b"HTTP/1.1 200")
     assert contents(server) == []
+
+
+async def test_an_empty_line_behind_a_message_is_passed_over(server: Running) -> None:
+    ref = await server.world.conversation()
+    async with await server.connect() as stream:
+        reader = Reader(stream)
+        for request in (message(server, ref, "a"), message(server, ref, "b"), LIVE):
+            await stream.send_all(request if request is LIVE else request + b"\r\n")
+            assert (await reader.answer(request[:4].decode().strip())).status == 200
+    assert contents(server) == ["a", "b"]
+
+
+async def test_a_stranger_is_refused_before_the_body_is_here() -> None:
+    async with running(await EdgeWorld.make(EdgeSettings(body_seconds=60, linger_seconds=0.1))) as server:
+        ref = await server.world.conversation()
+        raw = message(server, ref, "x" * 1000).replace(b"Bearer ", b"Bearer no")
+        async with await server.connect() as stream:
+            await stream.send_all(raw[:-500])
+            reader = Reader(stream)
+            with trio.fail_after(20):
+                answer = await reader.answer()
+            assert (answer.status, answer.headers["connection"]) == (401, "close")
+            assert await reader.is_at_end()
+
+
+async def test_a_refusal_is_kept_back_for_the_rest_of_the_body(server: Running) -> None:
+    """Then the connection goes on behind it."""
+    ref = await server.world.conversation()
+    raw = message(server, ref, "x" * 1000).replace(b"Bearer ", b"Bearer no")
+    async with await server.connect() as stream:
+        reader = Reader(stream)
+        await stream.send_all(raw[:-500])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await stream.send_all(raw[-500:] + LIVE)
+        answer = await reader.answer()
+        assert answer.status == 401
+        assert "connection" not in answer.headers
+        assert (await reader.answer("GET")).status == 200
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_stream_that_breaks_does_not_look_finished(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    world = await EdgeWorld.make(EdgeSettings(store_patience_seconds=0.1, ping_seconds=0.1))
+    ref = await world.conversation()
+    await world.message(ref)
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(world.store, "read_events", away)
+    async with running(world) as server, await server.connect() as stream:
+        await stream.send_all(stream_request(server, ref).replace(b"/1.1", f"/{version}".encode()))
+        answer, is_reset = b"", False
+        with trio.fail_after(10):
+            try:
+                async for data in stream:
+                    answer += data
+            except trio.BrokenResourceError:
+                is_reset = True
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert is_reset if version == "1.0" else not answer.endswith(b"0\r\n\r\n")

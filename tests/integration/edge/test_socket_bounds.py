@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio_websocket import ConnectionClosed
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Message, Ping, Pong, Request, TextMessage
@@ -130,6 +131,37 @@ async def test_what_is_no_websocket_is_told_so(server: Running, sent: bytes, cod
     assert (await raw.until(CloseConnection)).code == code
     await raw.ended()
     await raw.stream.aclose()
+
+
+HANDSHAKE = (
+    f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("without", "behind"),
+    [
+        pytest.param("Sec-WebSocket-Version: 13\r\n", b"", id="no version"),
+        pytest.param("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"", id="no key"),
+        pytest.param("", b"\x81\x80\0\0\0\0", id="a frame before its answer"),
+    ],
+)
+async def test_a_handshake_that_is_refused_ends(server: Running, without: str, behind: bytes) -> None:
+    """Its connection, though the client stays, and what had begun for it."""
+    ref = await server.world.conversation()
+    head = HANDSHAKE.replace(without, "") + f"Authorization: Bearer {server.world.admin_key}\r\n\r\n"
+    async with await server.connect() as stream:
+        await stream.send_all(head.encode() + behind)
+        with trio.fail_after(5):
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    with trio.fail_after(5):
+        await server.world.gateway.until_readers(ref, 0)
+    with capture_logs() as logs, trio.fail_after(5):
+        server.stopping.set()
+        await server.stopped.wait()
+    assert logs == [], "nothing had to be cut"
 
 
 async def test_nothing_is_compressed(server: Running) -> None:

@@ -107,7 +107,8 @@ SPOILT = st.tuples(
             b"connection: close\r\n",
             b"0",
         ]
-    ),
+    )
+    | st.binary(min_size=1, max_size=1),
 )
 
 
