@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -78,12 +77,13 @@ class EmbeddedServer:
         start_timeout_seconds: float = 60.0,
     ) -> None:
         """`settings` are server settings on top of ours; `on_progress` gets one sentence for each slow step."""
-        self._files = ServerFiles(data_dir.resolve() / ".lobu")
+        self._files = files_of(data_dir)
         self._settings = {**SETTINGS, **(settings or {})}
         self._tell = on_progress
         self._start_seconds = start_timeout_seconds
         self._programs = find_programs()
         self._lock: int | None = None
+        self._log_from = 0  # where the log of the last launch begins
         self._user: ServerUser | None = None
         self._socket_dir: Path | None = None
         self._process: trio.Process | EarlierServer | None = None
@@ -133,7 +133,7 @@ class EmbeddedServer:
             return
         if (done := await end_earlier_server(self._files.pgdata, STOP_SECONDS)) is not None:
             self._tell(done)
-        if earlier is not None:
+        if earlier is not None and earlier.pgdata == self._files.pgdata:  # and not a copy of another folder's
             self._files.drop_socket_dir(earlier.socket_dir)
         self._socket_dir = await trio.to_thread.run_sync(self._files.make_socket_dir, self._user)
         self._files.clear_socket_dir(self._socket_dir)
@@ -162,11 +162,19 @@ class EmbeddedServer:
         files = self._files
         if (files.pgdata / "PG_VERSION").exists():
             return
+        if files.pgdata.is_dir() and any(files.pgdata.iterdir()):
+            raise EmbeddedServerError(f"there is no database in {files.pgdata}, but something else; move it away")
         self._tell(f"making a new database in {files.pgdata}")
-        await trio.to_thread.run_sync(lambda: shutil.rmtree(files.new_pgdata, ignore_errors=True))
-        await trio.to_thread.run_sync(files.make_private, files.new_pgdata, user)
+        try:
+            made = await trio.to_thread.run_sync(files.make_new_pgdata, user)
+            await self._initdb(made, user)
+            await trio.to_thread.run_sync(made.rename, files.pgdata)
+        finally:
+            files.drop_new_pgdata()
+
+    async def _initdb(self, folder: Path, user: ServerUser) -> None:
         command = [
-            str(self._programs / "initdb"), "--pgdata", str(files.new_pgdata), "--username", ROLE, "--auth", "trust",
+            str(self._programs / "initdb"), "--pgdata", str(folder), "--username", ROLE, "--auth", "trust",
             "--encoding", "UTF8", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C",
             "--no-instructions",
         ]  # fmt: skip
@@ -176,14 +184,14 @@ class EmbeddedServer:
                 capture_stdout=True,
                 stderr=subprocess.STDOUT,
                 check=False,
+                process_group=0,
                 **self._spawn_options(user),
             )
         if scope.cancelled_caught:
             raise EmbeddedServerError(f"making the database took longer than {INITDB_SECONDS:g} s")
         if result.returncode != 0:
             output = (result.stdout or b"").decode(errors="replace").strip()
-            raise EmbeddedServerError(f"the database cannot be made in {files.pgdata}:\n{output[-2000:]}")
-        await trio.to_thread.run_sync(files.new_pgdata.rename, files.pgdata)
+            raise EmbeddedServerError(f"the database cannot be made in {self._files.pgdata}:\n{output[-2000:]}")
 
     @staticmethod
     def _spawn_options(user: ServerUser) -> dict[str, Any]:
@@ -205,6 +213,7 @@ class EmbeddedServer:
         assert self._user is not None
         assert self._socket_dir is not None
         log = await trio.to_thread.run_sync(self._files.open_log)
+        self._log_from = os.fstat(log).st_size
         try:
             process = self._process = await trio.lowlevel.open_process(
                 self._command(self._socket_dir),
@@ -231,7 +240,7 @@ class EmbeddedServer:
         return [str(self._programs / "postgres"), "-D", str(self._files.pgdata), *parts]
 
     def _failure(self, sentence: str) -> EmbeddedServerError:
-        return EmbeddedServerError(f"{sentence}; its log is {self._files.log}:\n{self._files.log_tail()}")
+        return EmbeddedServerError(f"{sentence}; its log is {self._files.log}:\n{self._files.log_tail(self._log_from)}")
 
     async def wait_exit(self) -> int | None:
         """Waits until the server process ends, for whatever reason; its exit status, negative for a signal.
@@ -298,9 +307,14 @@ def socket_url(socket_dir: Path) -> str:
     return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(socket_dir), safe='/')}"
 
 
+def files_of(data_dir: Path) -> ServerFiles:
+    """By the name that leads there without links: whose folders are let through is seen from it."""
+    return ServerFiles((data_dir / ".lobu").resolve())
+
+
 def running_url(data_dir: Path) -> str | None:
     """The url of the server that some process runs for this folder, for commands that only want to connect to it."""
-    pgdata = ServerFiles(data_dir.resolve() / ".lobu").pgdata
+    pgdata = files_of(data_dir).pgdata
     found = read_pid_file(pgdata)
     if found is None or found.socket_dir is None or found.pid not in processes_of(pgdata):
         return None

@@ -27,19 +27,20 @@ class PidFile(msgspec.Struct, frozen=True):
     """The lines of `postmaster.pid` that matter here. A server that is still starting has written only some."""
 
     pid: int
+    pgdata: Path | None  # the directory that it was written for
     socket_dir: Path | None
     ready: bool
 
 
 def read_pid_file(pgdata: Path) -> PidFile | None:
-    """None when there is none, or when it is being written."""
+    """None when there is none, or when it is being written, or was when the power failed."""
     try:
         lines = (pgdata / "postmaster.pid").read_text().splitlines()
         pid = int(lines[0])
     except (OSError, ValueError, IndexError):
         return None
-    socket_dir = Path(lines[4]) if len(lines) > 4 and lines[4] else None
-    return PidFile(abs(pid), socket_dir, len(lines) > 7 and lines[7].strip() == "ready")
+    place, socket_dir = (Path(lines[at]) if len(lines) > at and lines[at] else None for at in (1, 4))
+    return PidFile(abs(pid), place, socket_dir, len(lines) > 7 and lines[7].strip() == "ready")
 
 
 def processes_of(pgdata: Path) -> list[int]:
@@ -125,12 +126,12 @@ class EarlierServer:
 
 
 async def end_earlier_server(pgdata: Path, timeout_seconds: float) -> str | None:
-    """Stop a server that outlived its starter, wait for its children, remove a pid file that names another program.
+    """Stop a server that outlived its starter, wait for its children, remove a pid file that would keep the next away.
 
     The pid file also holds the key of the shared memory, by which a starting server sees that orphaned children of a
     dead one still use the data, and cleans up after it. So one whose process is dead is left to the server; one whose
-    number is taken by another program, which the server would mistake for its like, is removed, and only when no
-    process works in the directory any more.
+    number is taken by another program, which the server would mistake for its like, is removed, as is one that names no
+    process (empty, say, since the power failed), and only when no process works in the directory any more.
     Gives what was done, for the log. Raises EmbeddedServerError when something does not end.
     """
     found = await trio.to_thread.run_sync(read_pid_file, pgdata)
@@ -152,10 +153,11 @@ async def end_earlier_server(pgdata: Path, timeout_seconds: float) -> str | None
 
 
 def _remove_misleading_pid_file(pgdata: Path) -> bool:
-    found = read_pid_file(pgdata)
-    if found is None or not os.path.exists(f"/proc/{found.pid}"):
+    path, found = pgdata / "postmaster.pid", read_pid_file(pgdata)
+    names_the_dead = found is not None and found.pid > 0 and not os.path.exists(f"/proc/{found.pid}")
+    if names_the_dead or not path.exists():
         return False
-    (pgdata / "postmaster.pid").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     return True
 
 

@@ -27,6 +27,7 @@ MAX_LOG_BYTES = 10 * 1024 * 1024
 SERVER_USER = "lobu"
 SOCKET_NAME = ".s.PGSQL.5432"
 SOCKET_PREFIX = "lobu-pg-"
+NEW_PREFIX = "pgdata.new"
 USERADD_SECONDS = 30
 
 
@@ -50,11 +51,6 @@ class ServerFiles(msgspec.Struct, frozen=True):
     @property
     def pgdata(self) -> Path:
         return self.home / "pgdata"
-
-    @property
-    def new_pgdata(self) -> Path:
-        """Where a cluster is made; renamed when it is whole, so that an interrupted start leaves no half one."""
-        return self.home / "pgdata.new"
 
     @property
     def log(self) -> Path:
@@ -97,11 +93,25 @@ class ServerFiles(msgspec.Struct, frozen=True):
         if os.geteuid() != 0:
             return []
         changed = []
-        for folder in {*self.pgdata.parents, *programs.parents, programs}:
+        for folder in {*self.pgdata.parents, *self.pgdata.resolve().parents, *programs.parents, programs}:
             if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH and folder.stat().st_uid != user.uid:
                 folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXOTH)
                 changed.append(folder)
         return sorted(changed)
+
+    def make_new_pgdata(self, user: ServerUser) -> Path:
+        """Where a cluster is made; renamed when it is whole, so that an interrupted start leaves no half one.
+
+        Each has a name of its own: who was killed while he made one may have left a program that is still at it.
+        """
+        self.drop_new_pgdata()
+        made = Path(tempfile.mkdtemp(prefix=f"{NEW_PREFIX}-", dir=self.home))
+        self.make_private(made, user)
+        return made
+
+    def drop_new_pgdata(self) -> None:
+        for folder in self.home.glob(f"{NEW_PREFIX}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def make_private(self, folder: Path, user: ServerUser) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -140,10 +150,11 @@ class ServerFiles(msgspec.Struct, frozen=True):
             self.log.replace(self.log.with_suffix(".log.1"))
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def log_tail(self, lines: int = 5) -> str:
+    def log_tail(self, start: int, lines: int = 5) -> str:
+        """The last lines of what was written from that place on."""
         try:
             with self.log.open("rb") as log:
-                log.seek(max(0, self.log.stat().st_size - 4096))
+                log.seek(max(start, self.log.stat().st_size - 4096))
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         except OSError:
             return ""

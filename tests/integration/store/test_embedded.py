@@ -25,6 +25,15 @@ async def ask(url, statement=b"SELECT 1"):
         connection.close_now()
 
 
+async def until(found):
+    """What `found()` gives once it is something."""
+    for _ in range(30_000):
+        if it := found():
+            return it
+        await trio.sleep(0.001)
+    raise AssertionError("it did not come")
+
+
 @pytest.fixture
 async def servers():
     """Makes servers that are stopped afterwards, whatever happened."""
@@ -41,6 +50,11 @@ async def servers():
 
 def pgdata(folder: Path) -> Path:
     return folder / ".lobu" / "pgdata"
+
+
+def new_clusters(folder: Path) -> list[Path]:
+    """What is or was being made."""
+    return list((folder / ".lobu").glob("pgdata.new*"))
 
 
 async def test_new_stop_start_again(servers, server_folder):
@@ -226,6 +240,43 @@ async def test_a_stale_pid_file_is_removed(servers, server_folder, whose):
     assert await ask(server.url) == [(1,)]
 
 
+async def test_a_pid_file_that_names_no_process_is_removed(servers, server_folder):
+    """As a power failure may leave one: the server itself would refuse to start beside it."""
+    server = servers(server_folder)
+    await server.start()
+    for content in ("", "0\n", "what is this\n", "\0" * 64):
+        await server.stop()
+        (pgdata(server_folder) / "postmaster.pid").write_text(content)
+        await server.start()
+    assert await ask(server.url) == [(1,)]
+
+
+async def test_a_copy_of_a_folder_leaves_the_server_of_the_other_alone(servers, server_folder):
+    deep, copy = server_folder / ("d" * 100), server_folder / ("c" * 100)
+    server, other = servers(deep), servers(copy)
+    await server.start()
+    await trio.run_process(["cp", "-a", deep, copy])
+    await other.start()
+    assert other.url != server.url
+    assert await ask(other.url) == [(1,)]
+    assert await ask(server.url) == [(1,)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server has another user")
+async def test_a_folder_that_lies_behind_a_link(servers, server_folder):
+    server = servers(server_folder)
+    await server.start()
+    for linked in (".lobu/pgdata", ".lobu"):
+        await server.stop()
+        behind = server_folder / f"another disk {len(linked)}"
+        behind.mkdir(mode=0o700)
+        (server_folder / linked).rename(behind / "moved")
+        (server_folder / linked).symlink_to(behind / "moved")
+        server = servers(server_folder)
+        await server.start()
+    assert await ask(server.url) == [(1,)]
+
+
 async def test_two_processes_do_not_share_a_folder(servers, server_folder):
     first, second = servers(server_folder), servers(server_folder)
     await first.start()
@@ -238,7 +289,7 @@ async def test_two_processes_do_not_share_a_folder(servers, server_folder):
 
 
 async def test_half_a_cluster_is_made_again(servers, server_folder):
-    half = server_folder / ".lobu" / "pgdata.new" / "base"
+    half = server_folder / ".lobu" / "pgdata.new-1" / "base"
     half.mkdir(parents=True)
     server = servers(server_folder)
     await server.start()
@@ -246,10 +297,35 @@ async def test_half_a_cluster_is_made_again(servers, server_folder):
     assert not half.exists()
 
 
+async def test_who_was_killed_while_he_made_the_cluster_is_not_in_the_way(servers, server_folder):
+    """What he had started for that goes on for a while, and cleans up after itself where it was told to work."""
+    life = await trio.lowlevel.open_process([sys.executable, "-c", KILLED, server_folder], stdout=subprocess.DEVNULL)
+    try:
+        await until(lambda: list(server_folder.glob(".lobu/pgdata.new*/PG_VERSION")))
+    finally:
+        life.kill()
+        await life.wait()
+    server = servers(server_folder)
+    await server.start()
+    assert await ask(server.url, b"SELECT count(*) > 0 FROM pg_ts_config WHERE cfgname = 'yiddish'") == [(True,)]
+    assert new_clusters(server_folder) == []
+
+
+async def test_a_folder_that_holds_something_else_is_left_alone(servers, server_folder):
+    (pgdata(server_folder)).mkdir(parents=True)
+    (pgdata(server_folder) / "letters.txt").write_text("dear")
+    with pytest.raises(EmbeddedServerError, match="something else; move it away"):
+        await servers(server_folder).start()
+    assert new_clusters(server_folder) == []
+
+
 async def test_a_failed_start_says_why_and_leaves_nothing(servers, server_folder):
+    (server_folder / ".lobu").mkdir()
+    (server_folder / ".lobu" / "postgres.log").write_text("an earlier life's\n")
     server = servers(server_folder, settings={"shared_buffers": "nonsense"})
-    with pytest.raises(EmbeddedServerError, match=r"(?s)postgres\.log.*nonsense"):
+    with pytest.raises(EmbeddedServerError, match=r"(?s)postgres\.log.*nonsense") as failed:
         await server.start()
+    assert "earlier" not in str(failed.value)
     assert processes_of(pgdata(server_folder)) == []
     await servers(server_folder).start()
 
@@ -266,11 +342,15 @@ async def test_a_start_that_takes_too_long(servers, server_folder):
 
 async def test_a_cancelled_start_leaves_nothing(servers, server_folder):
     server = servers(server_folder)
-    with trio.move_on_after(0.05):
-        await server.start()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.start)
+        makers = await until(lambda: [pid for folder in new_clusters(server_folder) for pid in processes_of(folder)])
+        assert os.getpgid(makers[0]) != os.getpgid(0), "a terminal's Ctrl-C is not for what makes the cluster"
+        nursery.cancel_scope.cancel()
     with pytest.raises(EmbeddedServerError):
         _ = server.url
     assert processes_of(pgdata(server_folder)) == []
+    assert new_clusters(server_folder) == []
     await server.start()
     assert await ask(server.url) == [(1,)]
 
