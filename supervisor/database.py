@@ -14,7 +14,7 @@ from lobu_actors.store.errors import EmbeddedServerError
 from lobu_actors.store.migrate import migrate
 from supervisor.config.errors import ConfigError
 from supervisor.config.settings import Settings
-from supervisor.signals import obey
+from supervisor.signals import obeying
 from supervisor.systemd.beating import beating
 from supervisor.systemd.notify import Notifier
 
@@ -46,8 +46,7 @@ async def run_database(settings: Settings, notifier: Notifier) -> None:
         raise ConfigError("the database is a server elsewhere; there is none to run here.", key="DATABASE_URL")
     server = EmbeddedServer(database.path, on_progress=notifier.status)
     stopping = trio.Event()
-    async with beating(notifier) as scope:
-        await scope.start(obey, stopping, scope.cancel_scope)
+    async with obeying(stopping), beating(notifier) as scope:
         try:
             await server.start()
             await migrate(server.url)

@@ -47,7 +47,7 @@ from supervisor.database import DATABASE_STOP_SECONDS, watch_database
 from supervisor.host import TREE_INTENSITY, Host
 from supervisor.otlp import spans_told
 from supervisor.reloading import Reloading
-from supervisor.signals import obey
+from supervisor.signals import obeying
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +64,7 @@ async def run_everything(settings: Settings, reloading: Reloading, on_ready: OnR
     `settings` have their keys already (`config.keys.ensure_keys`). `on_ready` gets the port.
     """
     drain = trio.Event()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(obey, drain, nursery.cancel_scope, reloading.ask)
+    async with obeying(drain, reloading.ask), trio.open_nursery() as nursery:
         with spans_told(settings.telemetry.otlp_endpoint, "lobu") as spans:
             async with _database(settings, on_progress) as (url, server):
                 everything = Everything(settings, url, server, lambda port: ready(port), spans=spans)
@@ -246,8 +245,8 @@ class Everything:
                 port = await nursery.start(serving)
             except CannotListen as error:
                 raise ConfigError(str(error)) from error
+            self._on_ready(port)  # before it has started: what cannot be announced is told, and not tried again
             context.started(port)
-            self._on_ready(port)
 
 
 async def _provide_agents(store: TenantStore, settings: Settings) -> None:

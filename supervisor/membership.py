@@ -17,13 +17,14 @@ from pathlib import Path
 import structlog
 import trio
 
-from lobu_actors.contract.ids import new_id
+from lobu_actors.contract.ids import is_id, new_id
 from lobu_actors.contract.states import Alone, HostState
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_records import Links
 from lobu_actors.store.protocol import HostStore
 from supervisor.config.errors import ConfigError
+from supervisor.config.keys import read_small_file
 from supervisor.rollout import refusal
 
 log = structlog.get_logger(__name__)
@@ -128,12 +129,10 @@ class Membership:
 
     async def _take_over_predecessor(self) -> str:
         """The lock on the state directory proves that whoever wrote this file is gone. Gives its id, or nothing."""
-        try:
-            predecessor = self._record.read_text().strip()
-        except FileNotFoundError:
+        predecessor = read_small_file(self._record) or ""
+        if not is_id(predecessor):  # as after a power failure: the others see that its row is not renewed
             return ""
-        if predecessor:
-            await self._store.declare_host_dead(predecessor)
+        await self._store.declare_host_dead(predecessor)
         return predecessor
 
     async def _renew(self, sent: float) -> None:

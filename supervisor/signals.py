@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 import trio
@@ -18,17 +19,28 @@ log = structlog.get_logger(__name__)
 STANDARD = (0, 1, 2)
 
 
-async def obey(
+@asynccontextmanager
+async def obeying(stopping: trio.Event, on_hang_up: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
+    """The first signal sets `stopping`, a second one cancels the context.
+
+    Signals are heard until all within has ended: a third one must not kill the process while it cleans up. A drain that
+    somebody else asked for does not make the first signal a second one.
+    """
+    async with trio.open_nursery() as hearing:
+        within = trio.CancelScope()
+        await hearing.start(_hear, stopping, within, on_hang_up)
+        with within:
+            yield
+        hearing.cancel_scope.cancel()
+
+
+async def _hear(
     stopping: trio.Event,
     everything: trio.CancelScope,
-    on_hang_up: Callable[[], None] = lambda: None,
+    on_hang_up: Callable[[], None],
     *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[None],
 ) -> None:
-    """Until it is cancelled; started once signals are heard. Sets `stopping`, then cancels `everything`.
-
-    A drain that somebody else asked for does not make the first signal a second one.
-    """
     terminal = _Terminal()
     hurry = False
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:

@@ -43,7 +43,7 @@ from supervisor.membership import HOST_ID_FILE
 from supervisor.metrics_server import metrics_served
 from supervisor.otlp import spans_told
 from supervisor.reloading import Reloading
-from supervisor.signals import obey
+from supervisor.signals import obeying
 from supervisor.systemd.beating import beating
 from supervisor.systemd.notify import Notifier
 
@@ -80,8 +80,7 @@ async def run_supervisor(settings: Settings, reloading: Reloading, notifier: Not
         notifier.extend(seconds + TREE_STOP_SECONDS)
 
     with spans_told(settings.telemetry.otlp_endpoint, "lobu-supervisor") as spans, metrics_served(settings.telemetry):
-        async with beating(notifier) as scope:
-            await scope.start(obey, drain, scope.cancel_scope, reloading.ask)
+        async with obeying(drain, reloading.ask), beating(notifier) as scope:
             await scope.start(_hand_over)
             everything = Everything(
                 managed(settings), _external_url(settings), None, ready, edge=False, on_drain=drains, spans=spans
@@ -122,8 +121,7 @@ async def run_edge(
     try:
         telling.enter_context(metrics_served(settings.telemetry, edge=True))
         await store.check_schema()
-        async with beating(notifier) as scope:
-            await scope.start(obey, stopping, scope.cancel_scope, reloading.ask)
+        async with obeying(stopping, reloading.ask), beating(notifier) as scope:
             scope.start_soon(detached.run)
             scope.start_soon(measure_loop_lag, telemetry.LOOP_LAG_SECONDS.observe)
             scope.start_soon(reloading.run_until, stopping)

@@ -9,6 +9,7 @@ from lobu_actors.store.errors import InvalidDatabaseUrl, StoreError, StoreUnavai
 from supervisor.config.errors import ConfigError
 from supervisor.logs import mask
 from supervisor.rollout_turn import RolloutFailed
+from supervisor.spawner.connection import SpawnerLost
 
 MAX_SENTENCES = 5
 NEXT_STEPS = {
@@ -47,6 +48,8 @@ def _sentence(error: BaseException) -> str:
             return f"the database cannot be reached ({text}); check DATABASE_URL and that the server runs."
         case InvalidDatabaseUrl():
             return f"the database URL cannot be used: {text}"
+        case SpawnerLost():
+            return f"{text} Without it no worker can be started; what it said of that itself is above."
         case ConfigError() | RolloutFailed() | ClientError() | StoreError():
             return text
         case OSError():

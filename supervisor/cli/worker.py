@@ -19,7 +19,7 @@ from supervisor.config.settings import Settings
 from supervisor.logs import configure_logging
 from supervisor.remote.connection import Address, Refused
 from supervisor.remote.runner import Runner
-from supervisor.signals import obey
+from supervisor.signals import obeying
 from supervisor.state_lock import state_lock
 from supervisor.workers.types import INTERPRETER, WorkerType
 
@@ -85,13 +85,11 @@ async def _run(settings: Settings, kind: WorkerType, address: Address, slots: in
 
     stopping = trio.Event()
     refused: list[Refused] = []
-    async with trio.open_nursery() as nursery:
-        await nursery.start(obey, stopping, nursery.cancel_scope)
+    async with obeying(stopping):
         try:
             await Runner(settings, kind, address, slots, let_in).run(stopping)
         except Refused as error:
             refused.append(error)
-        nursery.cancel_scope.cancel()
     if refused:
         raise refused[0]
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,12 +123,11 @@ def _ensure_secret(path: Path, make: Callable[[], str]) -> str:
     make_state_dir(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        _write_new(temporary, make())
         try:
+            _write_new(temporary, make())
             # link() fails when the name is taken, rename() would not: the first of two starters wins.
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
+            with suppress(FileExistsError):
+                os.link(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:

@@ -3,7 +3,7 @@
 The socket is a SOCK_SEQPACKET unix socket, by default the descriptor under which systemd passes one, so that a
 supervisor and a socket unit start it in the same way. Owns the process-wide set-up: subreaper, signal mask and
 dispositions. Exits 0 when it was asked to end, SIGTERM came, or no supervisor came for too long, with all workers
-ended; 2 on wrong usage.
+ended; 2 on wrong usage, or when its folder cannot be used.
 """
 
 import argparse
@@ -81,7 +81,10 @@ def main() -> None:
     records.end_left_over()
     cgroups = Cgroups(delegated())
     cgroups.end_left_over()
-    records.open()
+    try:
+        records.open()
+    except OSError as error:
+        raise SystemExit(_refuse(f"spawner: {arguments.folder} cannot be used ({error.strerror})")) from error
     _clean_signals()
     become_subreaper()
     raise_descriptor_limit()  # three a worker are kept here; workers get limits of their own

@@ -148,7 +148,10 @@ class SpawnerLink:
                 raise SpawnerLost("The spawner's socket is not there.")
             try:
                 with self._connection_over(link) as connection:
-                    yield connection
+                    try:
+                        yield connection
+                    finally:
+                        connection.request_end()  # else it would wait for the next supervisor
             finally:
                 with trio.move_on_after(END_SECONDS, shield=True):
                     await _wait_for_end(connection.pid)
@@ -156,6 +159,7 @@ class SpawnerLink:
             with trio.move_on_after(2 * END_SECONDS, shield=True):
                 await trio.to_thread.run_sync(self._records.end_left_over)  # a spawner that still runs, too
                 if process is not None:
+                    process.kill()  # one that was not on record yet
                     await process.wait()
             with suppress(OSError):
                 os.unlink(self._folder / SOCKET_NAME)
@@ -230,8 +234,10 @@ class SpawnerLink:
         serving.cancel()
 
     async def _announce(self, context: Context, connection: Connection, serving: trio.CancelScope) -> None:
-        with trio.fail_after(UP_SECONDS):
+        with trio.move_on_after(UP_SECONDS) as scope:
             await connection.up()
+        if scope.cancelled_caught:
+            raise SpawnerLost(f"The spawner said nothing for {UP_SECONDS:g} s.")
         if connection.running:
             _log.info("workers.found", number=len(connection.running), spawner=connection.pid)
         connection.preload(self._preloads)

@@ -70,6 +70,21 @@ async def test_the_database_folder_is_a_file(start_run: Start) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("spawner/workers", ["spawner ended", "no worker can be started"]),
+        ("gateway_url/folder", ["gateway_url", "cannot be written"]),
+    ],
+)
+async def test_something_is_in_the_way_of_a_file_of_ours(start_run: Start, name: str, said: list[str]) -> None:
+    run = await start_run(start=False)
+    place = run.folder / ".lobu" / name
+    place.parent.mkdir(parents=True)
+    place.write_text("in the way")
+    await _refused(run, *said)
+
+
+@pytest.mark.parametrize(
     ("url", "said"),
     [
         ("postgresql://nobody:sesame@127.0.0.1:1/none", "DATABASE_URL"),

@@ -69,6 +69,22 @@ async def test_a_second_signal_stops_at_once(start_run: Start) -> None:
     assert broken_promises(run.database_url) == []
 
 
+async def test_signals_while_the_database_is_made(start_run: Start) -> None:
+    """A terminal's Ctrl-C, and two more signals by somebody who cannot wait: nothing of it is an error, or left."""
+    run = await start_run(start=False, config=ECHO, database_url=None)
+    run.launch()
+    await until(lambda: list(run.folder.glob(".lobu/pgdata.new*/PG_VERSION")), "the database is being made")
+    os.killpg(run.pid, signal.SIGINT)
+    await until(lambda: "stopping" in run.errors(), "the first signal is heard")
+    run.signal(signal.SIGTERM)
+    await until(lambda: "stopping now" in run.errors(), "the second signal is heard")
+    run.signal(signal.SIGTERM)
+    assert await run.wait_exit(30) == 0
+    assert "lobu:" not in run.errors()
+    _nothing_left(run)
+    assert not list(run.folder.glob(".lobu/pgdata*"))
+
+
 async def test_after_a_power_failure_the_next_start_finishes_what_was_owed(start_run: Start) -> None:
     run = await start_run(config=ECHO, database_url=None)
     turn = await _speaking(run, LONG)
@@ -76,6 +92,7 @@ async def test_after_a_power_failure_the_next_start_finishes_what_was_owed(start
     await run.kill_all()
     stale = [run.folder / ".lobu" / name for name in ("lock", "host_id", "postgres.lock", "pgdata/postmaster.pid")]
     assert all(path.exists() for path in stale), "what a power failure leaves"
+    (run.folder / ".lobu" / "pgdata" / "postmaster.pid").write_text("")  # not all that was written reached the disk
 
     await run.start()
     with trio.fail_after(30):
@@ -181,6 +198,9 @@ async def test_an_idle_run_stops_soon_and_removes_what_it_made(start_run: Start)
     assert (await conversation.ask("hello")).event == "complete"
     assert await run.stop(15) == 0
     _nothing_left(run)
+    # As a power failure may leave it; and what it names is gone anyway.
+    (run.folder / ".lobu" / "host_id").write_text("\0" * 36)
+    await run.start()
 
 
 def _name_somebody_else(state: Path) -> subprocess.Popen[bytes]:

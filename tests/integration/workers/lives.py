@@ -38,6 +38,21 @@ class Context:
         self.up.set()
 
 
+class MortalChild:
+    """What is left of a process to a link that may be dead: nothing."""
+
+    def __init__(self, link: MortalLink) -> None:
+        self._link = link
+
+    def kill(self) -> None:
+        if not self._link.is_dead:
+            self._link.child.kill()
+
+    async def wait(self) -> None:
+        if not self._link.is_dead:
+            await self._link.child.wait()
+
+
 class MortalLink(SpawnerLink):
     """Its end may be no end of its spawner."""
 
@@ -46,17 +61,13 @@ class MortalLink(SpawnerLink):
 
     async def _start(self):  # type: ignore[no-untyped-def, override]
         self.child = await super()._start()
-        return self
+        return MortalChild(self)
 
     def _forget_child(self) -> None:
         """It is this process's child only because all lives are; nobody waits for it any more."""
         if (child := getattr(self, "child", None)) is not None:
             child._proc.returncode = 0
             child._pidfd.close()
-
-    async def wait(self) -> None:
-        if not self.is_dead:
-            await self.child.wait()
 
     def die(self) -> None:
         self.is_dead = True

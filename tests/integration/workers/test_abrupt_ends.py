@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
+import psutil
+import pytest
 import trio
 
 from lobu_actors.conversation.worker_port import Gone
+from supervisor.spawner import link as link_module
+from supervisor.spawner.connection import SpawnerLost
+from supervisor.spawner.link import SpawnerLink
+from tests.integration.workers.conftest import PATIENCE
 
 
 def descriptors(pid: int) -> int:
@@ -70,6 +77,36 @@ async def test_cancelling_the_link_ends_spawner_and_workers(host, wait_for_end, 
 
 
 ENDS = ("crash", "crash mid 3", "exit0", "garbage", "hang", "kill", "outside", "spawn session", "early")
+
+
+async def test_a_spawner_whose_supervisor_stops_at_once_is_asked_to_end(host, tmp_path, monkeypatch):
+    """It would wait for the next supervisor, and the stop for it."""
+    monkeypatch.setattr(link_module, "END_SECONDS", 10 * PATIENCE)
+    link, context = SpawnerLink(tmp_path / "other"), type(host.workers_context)()
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run, context)
+            await context.up.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_spawner_that_says_nothing_is_ended(host, tmp_path, monkeypatch):
+    """Also when it is so early that it is not on record."""
+    monkeypatch.setattr(link_module, "UP_SECONDS", 0.5)
+    monkeypatch.setattr(link_module, "END_SECONDS", 0.5)
+    mark = str(tmp_path / "other")
+    hangs = "import socket, sys, time; link = socket.socket(fileno=int(sys.argv[-1])).accept(); time.sleep(1000)"
+    link = SpawnerLink(tmp_path / "other", command=(sys.executable, "-c", hangs))
+    with trio.fail_after(PATIENCE), pytest.RaisesGroup(SpawnerLost, flatten_subgroups=True):
+        await link.run(type(host.workers_context)())
+    assert not [process for process in psutil.process_iter() if mark in " ".join(_command_line(process))]
+
+
+def _command_line(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 async def test_many_workers_that_end_in_every_way_at_once(host, wait_for_end):

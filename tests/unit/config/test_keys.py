@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,16 @@ def test_made_once_and_kept(tmp_path: Path) -> None:
     assert len(first.jwt_keys[0].secret) >= 32
     assert sorted(path.name for path in (tmp_path / ".lobu").iterdir()) == ["admin_key", "jwt_keys"]
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / ".lobu").iterdir()} == {0o600}
+
+
+def test_a_full_disk_leaves_no_half_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        ensure_keys(load_settings(data_dir=tmp_path, environ={}))
+    assert list((tmp_path / ".lobu").iterdir()) == []
 
 
 def test_environment_keys_are_not_stored(tmp_path: Path) -> None:
