@@ -11,9 +11,11 @@ import os
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
+
+from supervisor.lines import Lines
 
 HIDDEN = "[hidden]"
 
@@ -44,6 +46,7 @@ def configure_logging(
     `journal` is systemd's JOURNAL_STREAM: where it names the stream, lines say their priority to the journal.
     """
     output = stream or sys.stderr
+    lines = cast(TextIO, Lines(output))
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -63,10 +66,10 @@ def configure_logging(
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=output),
+        logger_factory=structlog.WriteLoggerFactory(file=lines),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(output)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],

@@ -92,7 +92,7 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        _silence(1)
         return 1
     except (Exception, BaseExceptionGroup) as error:
         if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
@@ -107,17 +107,25 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _silence_stdout() -> None:
-    """The reader of our output went away; the interpreter must not complain about that when it flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _silence(number: int) -> None:
+    """Nobody takes that output; the interpreter must not complain about that when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def main() -> None:
     """The `lobu` program."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed by who started us; no socket of ours may get its number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    sys.exit(run_cli())
+    code = run_cli()
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _silence(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

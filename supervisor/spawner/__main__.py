@@ -11,9 +11,12 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 from supervisor.descriptors import raise_descriptor_limit
+from supervisor.lines import Lines
 from supervisor.loading import loaded
 from supervisor.spawner.cgroups import Cgroups, delegated
 from supervisor.spawner.loop import Spawner
@@ -75,6 +78,7 @@ def _clean_signals() -> None:
 
 def main() -> None:
     arguments = _arguments()
+    sys.stderr = cast(TextIO, Lines(sys.stderr))
     notifier = Notifier(os.environ)
     listener = _listener(arguments.listen_fd)
     records = Records(arguments.folder)

@@ -5,6 +5,7 @@ child calls, whichever way it was forked, and after it nothing of the spawner's 
 user. Limits are set first, since a user of its own has no right to raise them again.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -60,7 +61,7 @@ def apply(confinement: Confinement) -> None:
         # keys, or a container that forbids the call, says no.
         _LIBC.syscall(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
     os.nice(NICENESS)
-    with open("/proc/self/oom_score_adj", "w") as file:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # where /proc is read-only
         file.write(str(OOM_SCORE))
     for number, soft, hard in confinement.limits:
         resource.setrlimit(number, (soft, hard))

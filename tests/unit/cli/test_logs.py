@@ -25,6 +25,22 @@ def logging_as_it_was() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+def test_a_line_that_nobody_reads_fails_nobody() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        configure_logging("text", stream=stream)
+        structlog.get_logger().error("nobody reads this")
+        logging.getLogger("library").error("nor this")
+
+
+def test_a_line_for_which_there_is_no_room_fails_nobody() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        configure_logging("text", stream=io.TextIOWrapper(full, write_through=True))
+        structlog.get_logger().error("there is no room for this")
+        logging.getLogger("library").error("nor for this")
+
+
 @pytest.mark.parametrize(
     "text",
     [

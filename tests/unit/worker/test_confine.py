@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 
 import pytest
 
+from supervisor.spawner import confine
 from supervisor.spawner.confine import ConfineError, checked
 
 
@@ -32,6 +34,20 @@ def test_unknown_limits_are_refused(limits: dict[str, int]) -> None:
 def test_no_worker_is_given_root_or_nonsense(user: list[int]) -> None:
     with pytest.raises(ConfineError, match="no uid and gid"):
         checked({}, user)
+
+
+def test_a_system_that_takes_no_score_starts_workers_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container whose /proc is read-only."""
+
+    def read_only(path: str, mode: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", path)
+
+    monkeypatch.setattr(confine, "open", read_only, raising=False)
+    monkeypatch.setattr(os, "nice", lambda by: by)
+    monkeypatch.setattr(confine, "_KEYCTL", None)
+    confine.apply(confine.Confinement((), None))
 
 
 def test_only_root_gives_users(monkeypatch: pytest.MonkeyPatch) -> None:
