@@ -60,6 +60,7 @@ async def serve(
         sockets = await bind(host, port, settings)
     for raw in sockets:
         configure(raw, settings)
+    port = sockets[0].getsockname()[1]  # now: a server that is cancelled while it loads has closed them
     connections = _Connections(app, settings)
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(raw)) for raw in sockets]
     try:
@@ -71,7 +72,7 @@ async def serve(
                     async with trio.open_nursery() as acceptors:
                         acceptors.start_soon(accepting)
                         await app.load()
-                        task_status.started(sockets[0].getsockname()[1])
+                        task_status.started(port)
                         await stopping.wait()
                         acceptors.cancel_scope.cancel()
                     await connections.stop(listeners)

@@ -108,3 +108,19 @@ async def test_routes_that_cannot_be_loaded_end_the_server(monkeypatch: pytest.M
     world = await EdgeWorld.make()
     with trio.fail_after(SECONDS), pytest.RaisesGroup(pytest.RaisesExc(ImportError), flatten_subgroups=True):
         await serve(world.application, world.settings, stopping=trio.Event())
+
+
+async def test_a_server_that_is_cancelled_while_it_loads_just_ends(release: threading.Event) -> None:
+    world, serving = await EdgeWorld.make(), trio.CancelScope()
+
+    async def run() -> None:
+        with serving:
+            await serve(world.application, world.settings, stopping=trio.Event())
+
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await trio.testing.wait_all_tasks_blocked()
+            serving.cancel()
+            await trio.testing.wait_all_tasks_blocked()  # nothing listens any more, and the routes come in
+            release.set()
