@@ -95,7 +95,7 @@ class Placing:
         self._membership = membership
         self._here = here
         self._hosts: list[HostLoad] = []
-        self._sent: deque[tuple[float, str]] = deque()  # when, and to which host
+        self._sent: deque[tuple[float, str, ConversationRef]] = deque()  # when, to which host, and what
         self._hurry_until = 0.0
         self._given_up: dict[ConversationRef, float] = {}  # in order to be placed again, and when
 
@@ -126,13 +126,16 @@ class Placing:
     async def goes_elsewhere(self, ref: ConversationRef) -> bool:
         me = self._membership.host_id
         chosen = place(me, self._loads())
-        if chosen is None or chosen == me:
+        told = any(sent == ref for _, _, sent in self._sent)  # by `released`, say: to begin here too would be a race
+        if not told and chosen in (None, me):
             return self.draining
         try:
             if await self._store.find_owner(ref) is not None:
                 return False  # who holds it goes on with it; if that is another one, the lease says so
         except StoreUnavailable:
             return self.draining
+        if told or chosen is None:
+            return True
         taken = await self._tell(chosen, ref)
         if not taken and self.draining:
             self.forward.leave_word(chosen, ref)
@@ -151,7 +154,7 @@ class Placing:
         now, me = trio.current_time(), self._membership.host_id
         self._given_up = {ref: at for ref, at in self._given_up.items() if at > now - GIVEN_UP_SECONDS}
         others = [host for host in self._loads() if host.host_id != me and host.state is HostState.ACTIVE]
-        room = sum(host.room or 0 for host in others)
+        room = sum(max(0, host.room or 0) for host in others)
         waiting = [ref for ref in self._here.waiting() if ref not in self._given_up]
         for ref in waiting[:room]:
             self._given_up[ref] = now
@@ -161,7 +164,7 @@ class Placing:
         taken = await self.forward.forward(host_id, ref)
         if taken:
             self._given_up.pop(ref, None)
-            self._sent.append((trio.current_time(), host_id))
+            self._sent.append((trio.current_time(), host_id, ref))
             telemetry.PLACED_ELSEWHERE.inc()
         return taken
 
@@ -169,7 +172,7 @@ class Placing:
         """What was read last, corrected by what is known here. Empty before the first look: then nothing is placed."""
         while self._sent and self._sent[0][0] < trio.current_time() - SENT_SECONDS:
             self._sent.popleft()
-        sent = [host_id for _, host_id in self._sent]
+        sent = [host_id for _, host_id, _ in self._sent]
         me = self._membership.host_id
         state = self._membership.state
         return [

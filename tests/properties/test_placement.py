@@ -160,14 +160,15 @@ async def test_a_much_fuller_host_leaves_it_to_one_that_took_the_hint() -> None:
     assert await world.placing.goes_elsewhere(REF)
     assert told.hints == ["there"]
     told.linked = ()
-    assert not await world.placing.goes_elsewhere(REF), "nobody would begin it"
+    assert not await world.placing.goes_elsewhere(OTHER), "nobody would begin it"
     assert told.words == [], "it begins here"
 
 
 async def test_what_was_sent_counts_until_the_figures_show_it() -> None:
     world = World(20, told := Told("there"))
     await world.begin("here", "there")
-    sent = [await world.placing.goes_elsewhere(REF) for _ in range(30)]
+    refs = [ConversationRef("acme", "echo", f"echo_{number}_acme") for number in range(30)]
+    sent = [await world.placing.goes_elsewhere(ref) for ref in refs]
     assert sent == [True] * 11 + [False] * 19, "with 11 more there, 20 is not twice as much"
     assert len(told.hints) == 11
 
@@ -181,6 +182,25 @@ async def test_a_full_host_leaves_it_to_one_with_room() -> None:
     assert await world.placing.goes_elsewhere(REF)
     assert not await world.placing.goes_elsewhere(OTHER), "the room there is promised"
     assert told.hints == ["there"]
+
+
+async def test_what_another_host_was_told_of_does_not_begin_here_beside_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World(1, Told("there"))
+    world.here.free = 0
+    await world.begin("here", "there")
+    await world.store.renew_host("there", ttl_seconds=6000, state=ACTIVE, room=1)
+    await world.look()
+    await world.placing.released(REF)
+    assert await world.placing.goes_elsewhere(REF), "although the room there is promised, to this very one"
+    await world.store.ensure_organization("acme")
+    await world.store.open_conversation(REF, "ann")
+    await world.store.activate(REF, "there")
+    assert not await world.placing.goes_elsewhere(REF), "its owner is told of what comes now"
+    await trio.sleep(5)
+    world.here.free = 1
+    assert not await world.placing.goes_elsewhere(REF)
 
 
 async def test_what_waits_here_is_placed_again_once_while_another_has_room(
