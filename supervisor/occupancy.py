@@ -27,8 +27,8 @@ class Occupancy(Protocol):
         """The conversations that have waited for a worker's place for a while, in their order."""
         ...
 
-    def begin_anew(self, ref: ConversationRef) -> None:
-        """Have this conversation, which runs nothing, be placed again."""
+    def place_again(self, ref: ConversationRef, /) -> None:
+        """Have this conversation, which runs nothing, begin in a new activation, here or elsewhere."""
         ...
 
 
@@ -48,6 +48,3 @@ class ThisHost:
 
     def waiting(self) -> list[ConversationRef]:
         return self.workers.waiting(WAITED_SECONDS)
-
-    def begin_anew(self, ref: ConversationRef) -> None:
-        self.place_again(ref)

@@ -158,7 +158,7 @@ class Placing:
         waiting = [ref for ref in self._here.waiting() if ref not in self._given_up]
         for ref in waiting[:room]:
             self._given_up[ref] = now
-            self._here.begin_anew(ref)
+            self._here.place_again(ref)
 
     async def _tell(self, host_id: str, ref: ConversationRef) -> bool:
         taken = await self.forward.forward(host_id, ref)

@@ -108,7 +108,7 @@ class Here:
     number: int
     free: int = 100
     waits: list[ConversationRef] = attrs.field(factory=list)
-    begun_anew: list[ConversationRef] = attrs.field(factory=list)
+    placed_again: list[ConversationRef] = attrs.field(factory=list)
 
     def runs(self) -> int:
         return self.number
@@ -119,8 +119,8 @@ class Here:
     def waiting(self) -> list[ConversationRef]:
         return self.waits
 
-    def begin_anew(self, ref: ConversationRef) -> None:
-        self.begun_anew.append(ref)
+    def place_again(self, ref: ConversationRef) -> None:
+        self.placed_again.append(ref)
 
 
 class World:
@@ -209,22 +209,22 @@ async def test_what_waits_here_is_placed_again_once_while_another_has_room(
     world = World(1, Told("there"))
     world.here.free, world.here.waits = 0, [REF, OTHER]
     await world.begin("here", "there")
-    assert world.here.begun_anew == [], "the other does not say that it has room"
+    assert world.here.placed_again == [], "the other does not say that it has room"
     await world.store.renew_host("there", ttl_seconds=6000, state=ACTIVE, room=1)
     await world.look()
-    assert world.here.begun_anew == [REF], "as many as there is room for"
+    assert world.here.placed_again == [REF], "as many as there is room for"
     await world.look()
     await world.look()
-    assert world.here.begun_anew == [REF, OTHER], "who came back has its place in the line"
+    assert world.here.placed_again == [REF, OTHER], "who came back has its place in the line"
     await world.placing.released(REF)  # which the other takes, and is full at last
     await world.look()
-    assert world.here.begun_anew == [REF, OTHER]
+    assert world.here.placed_again == [REF, OTHER]
     await trio.sleep(5)
     await world.look()
-    assert world.here.begun_anew == [REF, OTHER, REF], "who comes again later is placed anew"
+    assert world.here.placed_again == [REF, OTHER, REF], "who comes again later is placed anew"
     await trio.sleep(700)
     await world.look()
-    assert world.here.begun_anew[3:] == [REF]
+    assert world.here.placed_again[3:] == [REF]
 
 
 async def test_what_is_owned_stays() -> None:
