@@ -56,6 +56,17 @@ class FakeGateway:
             await self.on_accepted(turn)
         self.hints.append(turn)
 
+    def hold_accepted(self) -> tuple[trio.Event, trio.Event]:
+        """The first is set once an accepted message is hinted at; the hint goes no further before the second is."""
+        entered, go_on = trio.Event(), trio.Event()
+
+        async def hold(_: Turn) -> None:
+            entered.set()
+            await go_on.wait()
+
+        self.on_accepted = hold
+        return entered, go_on
+
     @contextmanager
     def open_feed(self, ref: ConversationRef) -> Iterator[Feed]:
         try:

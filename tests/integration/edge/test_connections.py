@@ -92,13 +92,7 @@ async def test_stalled_readers_do_not_hold_a_cancellation_up() -> None:
 
 async def test_requests_under_way_finish_when_the_server_stops(server: Running) -> None:
     ref = await server.world.conversation()
-    entered, go_on = trio.Event(), trio.Event()
-
-    async def hold(_: object) -> None:
-        entered.set()
-        await go_on.wait()
-
-    server.world.gateway.on_accepted = hold
+    entered, go_on = server.world.gateway.hold_accepted()
     answers = []
 
     async def send() -> None:
@@ -311,13 +305,7 @@ async def test_nothing_is_left_of_who_leaves_with_a_request_waiting(server: Runn
 
 async def test_a_request_that_waits_behind_another_holds_no_stop_up(server: Running) -> None:
     ref = await server.world.conversation()
-    entered, go_on = trio.Event(), trio.Event()
-
-    async def hold(_: object) -> None:
-        entered.set()
-        await go_on.wait()
-
-    server.world.gateway.on_accepted = hold
+    entered, go_on = server.world.gateway.hold_accepted()
     head = f"POST /api/v1/agents/{ref.conversation_id}/messages HTTP/1.1\r\nHost: x\r\nX: a\r\nX: b\r\n"
     head += f"Authorization: Bearer {server.world.admin_key}\r\nContent-Type: application/json\r\n"
     async with await server.connect() as stream:

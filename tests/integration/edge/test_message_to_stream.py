@@ -70,13 +70,7 @@ async def test_keep_alive_is_a_comment_only(server: Running) -> None:
 
 async def test_message_is_accepted_and_hinted_though_the_client_hangs_up(server: Running) -> None:
     ref = await server.world.conversation()
-    entered, go_on = trio.Event(), trio.Event()
-
-    async def hold(_: object) -> None:
-        entered.set()
-        await go_on.wait()
-
-    server.world.gateway.on_accepted = hold
+    entered, go_on = server.world.gateway.hold_accepted()
     stream = await server.connect()
     body = b'{"content":"hi"}'
     await stream.send_all(
