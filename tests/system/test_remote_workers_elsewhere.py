@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ import trio
 
 from tests.fakes.proxy import Proxy
 from tests.system.audit import broken_promises, turn_of
-from tests.system.cluster import hosts
+from tests.system.cluster import hosts, lobu
 from tests.system.conftest import client_of
 from tests.system.lobu_process import LOBU, LobuRun, free_port, until
 from tests.system.remote_world import CONFIG, runner
@@ -45,8 +46,18 @@ async def edge(run: LobuRun, port: int) -> AsyncIterator[trio.Process]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+async def offered(run: LobuRun, *, hosts: int, places: int) -> None:
+    """Return when each host knows of that many idle places: they come in one after the other."""
+    with trio.fail_after(30):
+        while True:
+            status = json.loads((await lobu(run, "status", "--json")).stdout)
+            if [host["idlePlaces"] for host in status["inside"]] == hosts * [places]:
+                return
+
+
 async def test_a_runner_at_one_host_works_for_the_other_too(database_url: str) -> None:
     async with hosts(2, MORE_GRACE, database_url) as (one, two), runner(one, arguments=("--slots", "4")) as far:
+        await offered(one, hosts=2, places=4)
         for run in (one, two, one, two):
             conversation = await client_of(run).open(forceNew=True)
             assert (await conversation.ask("hello")).data["finalText"] == "hello"
