@@ -14,6 +14,7 @@ import attrs
 from lobu_actors.contract.ids import is_id
 
 _PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+(?:/[A-Za-z0-9._~/-]*)?\Z")
+BOUNDS = "bounds"  # in the metadata of each number: the least and the most that it may be
 MAX_PING_SECONDS = 15.0  # the contract's promise to readers
 
 
@@ -36,11 +37,11 @@ def _is_organization(_: Any, attribute: attrs.Attribute[Any], value: str) -> Non
 
 
 def _limit(default: int, low: int, high: int) -> Any:
-    return attrs.field(default=default, validator=_between(low, high))
+    return attrs.field(default=default, validator=_between(low, high), metadata={BOUNDS: (low, high)})
 
 
 def _seconds(default: float, low: float, high: float) -> Any:
-    return attrs.field(default=default, validator=_between(low, high))
+    return attrs.field(default=default, validator=_between(low, high), metadata={BOUNDS: (low, high)})
 
 
 @attrs.frozen(kw_only=True)

@@ -26,7 +26,6 @@ from edge.listening import CannotListen
 from edge.run_tokens import sign_run
 from edge.server import serve
 from edge.services import Services
-from edge.settings import EdgeSettings
 from edge.streams import Streams
 from edge.tokens import JwtKeys, api_key_hash
 from lobu_actors.contract.states import Role
@@ -40,6 +39,7 @@ from lobu_actors.store.migrate import migrate
 from lobu_actors.store.postgres.store import PostgresStore
 from lobu_actors.store.protocol import TenantStore
 from lobu_actors.store.records import ApiKey, NewTurn, Verdict
+from supervisor.config.edge import edge_settings_of
 from supervisor.config.errors import ConfigError
 from supervisor.config.reload import changed_agents
 from supervisor.config.settings import Settings
@@ -266,32 +266,3 @@ def root_of(fault: ChildStartFailed) -> Exception:
     while isinstance(error, ChildStartFailed) and error.error is not None:
         error = error.error
     return error
-
-
-def edge_settings_of(settings: Settings, before: Settings | None = None) -> EdgeSettings:
-    """What of the settings concerns the edge. Rules that are remembered may still name the programs of `before`."""
-    limits = settings.limits
-    agents = settings.agents if before is None else (*settings.agents, *before.agents)
-    return EdgeSettings(
-        public_url=settings.server.public_url if settings.server.port else None,
-        organization_id=settings.organization_id,
-        max_message_bytes=limits.message_max_bytes,
-        max_snapshot_bytes=limits.session_file_max_bytes,
-        max_owed_turns=limits.queue_max_turns,
-        guardrail_commands=frozenset(
-            rule.command for agent in agents for rule in agent.guardrails if rule.kind == "command"
-        ),
-        upload_max_files=limits.upload_max_files,
-        upload_file_max_bytes=limits.upload_file_max_bytes,
-        upload_total_max_bytes=limits.upload_total_max_bytes,
-        max_streams_per_conversation=limits.streams_per_conversation,
-        max_streams=limits.streams_per_process,
-        stream_buffer_bytes=limits.stream_buffer_bytes,
-        cancel_on_disconnect=settings.server.cancel_on_disconnect,
-        ping_seconds=min(limits.ping_seconds, 10.0),
-        token_lifetime_seconds=int(limits.token_ttl_seconds),
-        ticket_seconds=limits.ticket_ttl_seconds,
-        session_seconds=limits.session_ttl_seconds,
-        requests_per_second=limits.requests_per_second,
-        request_burst=limits.request_burst,
-    )

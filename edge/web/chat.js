@@ -49,6 +49,7 @@ async function pick(key) {
   composer.turnTo(key);
   told("changed");
   sidebar.show(listed, key);
+  if (key !== null && !listed.some((one) => one.agentId === key)) refreshList(); // a link to one that others began
   try {
     await mine.load();
   } catch (failure) {

@@ -32,16 +32,16 @@ def command() -> None:
 
 
 @command.command("create", epilog=example("lobu token create --user alice --expires-days 90"))
-@click.option("--user", default="admin", show_default=True, help="The user that the key acts for.")
-@click.option("--role", type=click.Choice(["admin", "user"]), default="user", show_default=True)
+@click.option("--user", help="The user that the key acts for.  [default: admin]")
+@click.option("--role", type=click.Choice(["admin", "user"]), help="What that user may do.  [default: user]")
 @click.option("--worker", "worker_type", help="For a remote worker of this type, in place of --user and --role.")
 @click.option("--label", default="", help="A note to tell keys apart.")
 @click.option("--expires-days", type=click.FloatRange(min=0, min_open=True, max=36_500), help="Default: never.")
 @json_option
 @database_options
 def create(
-    user: str,
-    role: str,
+    user: str | None,
+    role: str | None,
     worker_type: str | None,
     label: str,
     expires_days: float | None,
@@ -51,18 +51,22 @@ def create(
     database_url: str | None,
 ) -> None:
     """Make a key and print it, once: afterwards nobody can tell it, only revoke it."""
-    if worker_type is not None:
-        user, role = worker_type, Role.WORKER.value
-    if not is_id(user):
-        raise click.BadParameter("use letters, digits and `. _ : @ + -`, at most 128", param_hint="--user")
+    if worker_type is not None and (user is not None or role is not None):
+        raise click.UsageError("A key for a remote worker is nobody's: give --worker without --user and --role.")
+    if worker_type is None:
+        name, chosen, option = "admin" if user is None else user, Role(role or Role.USER), "--user"
+    else:
+        name, chosen, option = worker_type, Role.WORKER, "--worker"
+    if not is_id(name):
+        raise click.BadParameter("use letters, digits and `. _ : @ + -`, at most 128", param_hint=option)
     settings = load_for_database(config, data_dir, database_url)
     key = new_api_key()
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
     record = ApiKey(
         key_hash=hashlib.sha256(key.encode()).hexdigest(),
         organization_id=settings.organization_id,
-        user_id=user,
-        role=Role(role),
+        user_id=name,
+        role=chosen,
         label=label,
         expires_at=expires_at,
     )
@@ -108,7 +112,7 @@ def revoke(prefix: str, config: Path | None, data_dir: Path | None, database_url
     if count < 0:
         raise click.ClickException(f"more than one key begins with {prefix}; give more of it.")
     if count == 0:
-        raise click.ClickException(f"no valid key begins with {prefix}; `lobu token list` shows them.")
+        raise click.ClickException(f"no key begins with {prefix}; `lobu token list` shows them.")
     click.echo("Revoked. Servers may believe the key for a few more seconds.")
 
 

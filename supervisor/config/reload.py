@@ -62,7 +62,7 @@ def change_of(running: Settings, found: Settings) -> Change:
     new = {}
     for field in attrs.fields(Settings):
         name = field.name
-        if name in _IRRELEVANT or name == "limits" or getattr(found, name) == getattr(running, name):
+        if name in _IRRELEVANT or name in ("limits", "edge") or getattr(found, name) == getattr(running, name):
             continue
         if name in RELOADED:
             taken.append(_NAMES.get(name, name))
@@ -78,6 +78,7 @@ def change_of(running: Settings, found: Settings) -> Change:
             limits[field.name] = getattr(found.limits, field.name)
         else:
             needs_restart.append(f"limits.{field.name}")
+    needs_restart += [f"edge.{name}" for name, value in found.edge.items() if value != running.edge.get(name)]
     settings = attrs.evolve(running, limits=attrs.evolve(running.limits, **limits), **new)
     return Change(settings, tuple(taken), tuple(needs_restart))
 

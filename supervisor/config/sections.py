@@ -53,7 +53,10 @@ _LIMIT_BOUNDS = {
     "worker_uid_count": (1, 1_000_000),
     "workspace_max_files": (100, 100_000_000),
 }
-_NUMBER_BOUNDS = {"token_ttl_seconds": (1.0, 366 * 86_400.0), "ping_seconds": (0.01, MAX_NUMBER)}
+_NUMBER_BOUNDS: dict[str, tuple[float | None, float]] = {
+    "token_ttl_seconds": (1.0, 366 * 86_400.0),
+    "ping_seconds": (0.01, MAX_NUMBER),
+}
 _WORKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
@@ -290,7 +293,7 @@ def read_limits(table: Table) -> Limits:
             least, most = _LIMIT_BOUNDS.get(field.name, (1, MAX_WHOLE_NUMBER))
             values[field.name] = table.integer(field.name, default, least=least, most=most)
         else:
-            lowest, highest = _NUMBER_BOUNDS.get(field.name, (0.0, MAX_NUMBER))
+            lowest, highest = _NUMBER_BOUNDS.get(field.name, (None, MAX_NUMBER))
             values[field.name] = table.number(field.name, default, least=lowest, most=highest)
     table.finish()
     limits = Limits(**values)

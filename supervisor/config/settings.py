@@ -160,6 +160,7 @@ class Settings:
     workers: Mapping[str, WorkerType] = attrs.field(converter=_read_only)
     agents: tuple[AgentConfig, ...]
     limits: Limits
+    edge: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only)  # `[edge]`: by its own settings' names
     watchers: tuple[Watcher, ...] = ()
     telegram: tuple[Bot, ...] = ()
     data_dir: Path  # absolute

@@ -99,16 +99,16 @@ class Table:
             self.fail(name, f"must be from {least} to {most}, not {value}")
         return value
 
-    def number(self, name: str, default: float, *, least: float = 0.0, most: float = MAX_NUMBER) -> float:
-        """A finite number above 0, and within the bounds."""
+    def number(self, name: str, default: float, *, least: float | None = None, most: float = MAX_NUMBER) -> float:
+        """A finite number within the bounds; without a lower one, above 0."""
         value = self.raw(name)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.fail(name, f"must be a number, not {_kind(value)}")
-        if not 0 < value <= MAX_NUMBER:  # false for NaN too
-            self.fail(name, f"must be a number above 0 and at most {MAX_NUMBER:.0f}")
-        if not least <= value <= most:
+        if least is None and not 0 < value <= most:  # false for NaN too
+            self.fail(name, f"must be a number above 0 and at most {most:.0f}")
+        if least is not None and not least <= value <= most:
             self.fail(name, f"must be a number from {least:g} to {most:g}")
         return float(value)
 

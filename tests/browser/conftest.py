@@ -292,8 +292,9 @@ class Chat:
         expect(self.page.locator("#welcome")).to_be_visible()
 
     def open(self, key: str) -> None:
+        """By its link. One that is not in the page's list yet comes into it at once, not with its next look."""
         self.page.goto(f"/#c={key}")
-        expect(self.page.locator(f'a[aria-current="page"][data-key="{key}"]')).to_have_count(1)
+        expect(self.page.locator(f'a[aria-current="page"][data-key="{key}"]')).to_have_count(1, timeout=7_000)
 
     def send(self, text: str) -> None:
         field = self.page.get_by_label("Message", exact=True)

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from lobu_actors.conversation.policy import Guardrail
+from supervisor.config.edge import edge_settings_of
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
 from supervisor.config.settings import Limits, LinkSettings, ServerSettings, Settings, TelemetrySettings
@@ -62,6 +63,7 @@ def test_every_key_is_there(tmp_path: Path, header: str) -> None:
 def test_values_are_the_defaults(tmp_path: Path) -> None:
     settings, shortest = load(tmp_path, BLOCK), load(tmp_path, SHORTEST)
     assert (settings.limits, settings.server) == (Limits(), ServerSettings())
+    assert edge_settings_of(settings) == edge_settings_of(shortest)
     assert (settings.telemetry, settings.links) == (TelemetrySettings(), LinkSettings())
     assert (settings.watchers, settings.telegram) == (shortest.watchers, shortest.telegram)
     (agent,), (plain,) = settings.agents, shortest.agents

@@ -36,10 +36,10 @@ def test_nothing_changed(tmp_path: Path) -> None:
 
 def test_what_is_taken_and_what_is_named(tmp_path: Path) -> None:
     before = load(tmp_path, FILE)
-    text = FILE.replace('id = "b"', 'id = "c"') + "[limits]\nrequest_burst = 9\nmax_workers = 7\n"
+    text = FILE.replace('id = "b"', 'id = "c"') + "[limits]\nrequest_burst = 9\nmax_workers = 7\n[edge]\nbacklog = 9\n"
     change = change_of(before, load(tmp_path, text, LOBU_SESSION_STORE="file", WORKER_ENV_A="1"))
     assert change.taken == ("agents", "WORKER_ENV_*", "limits.request_burst")
-    assert change.needs_restart == ("LOBU_SESSION_STORE", "limits.max_workers")
+    assert change.needs_restart == ("LOBU_SESSION_STORE", "limits.max_workers", "edge.backlog")
     assert [agent.id for agent in change.settings.agents] == ["a", "c"]
     assert change.settings.limits == attrs.evolve(before.limits, request_burst=9)
     assert change.settings.session_store == "snapshot"
