@@ -39,11 +39,11 @@ from lobu_actors.store.migrate import migrate
 from lobu_actors.store.postgres.store import PostgresStore
 from lobu_actors.store.protocol import TenantStore
 from lobu_actors.store.records import ApiKey, NewTurn, Verdict
-from supervisor.config.edge import edge_settings_of
 from supervisor.config.errors import ConfigError
 from supervisor.config.reload import changed_agents
 from supervisor.config.settings import Settings
 from supervisor.database import DATABASE_STOP_SECONDS, watch_database
+from supervisor.edge_settings import edge_settings_of
 from supervisor.host import TREE_INTENSITY, Host
 from supervisor.otlp import spans_told
 from supervisor.reloading import Reloading

@@ -34,10 +34,10 @@ from lobu_actors.gateway.link.detached import Detached
 from lobu_actors.runtime.loop_lag import measure_loop_lag
 from lobu_actors.store.database_url import EmbeddedDatabase, parse_database_url
 from lobu_actors.store.embedded import running_url
-from supervisor.config.edge import edge_settings_of
 from supervisor.config.errors import ConfigError
 from supervisor.config.keys import read_small_file
 from supervisor.config.settings import Settings
+from supervisor.edge_settings import edge_settings_of
 from supervisor.everything import Everything, keys_of, store_of
 from supervisor.host import wall_clock_ms
 from supervisor.membership import HOST_ID_FILE

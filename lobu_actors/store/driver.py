@@ -3,7 +3,8 @@
 Knows no table and no query, save what it says once to a new session.
 
 Model: a connection runs one statement at a time, in autocommit. `fetch` is the only way to use it, always under a
-deadline. A statement that does not come to its own end (cancelled, out of time, server gone) leaves the protocol in the
+deadline, which moves on while bytes do, to a bound: a session of many megabytes over a slow line is no dead server. A
+statement that does not come to its own end (cancelled, out of time, server gone) leaves the protocol in the
 middle of a message, so the connection is closed for good: the server is asked, within a bound, to drop the statement,
 and nothing is read any more. A statement that ends with an ERROR was rolled back by the server, and the connection
 stays usable.
@@ -16,6 +17,7 @@ after the cancel request in order to learn the outcome. It would take a second w
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 from collections.abc import Generator
 from types import TracebackType
@@ -44,6 +46,7 @@ from lobu_actors.store.queries import positional, query
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
+MOST_DEADLINES = 12  # that a statement may take in all while what is sent or received goes on; by default two minutes
 CANCEL_SECONDS = 1.0  # how long a dead statement may keep its caller for asking the server to drop it
 PREPARED_MAX = 300  # more than there are queries, times the types that a NULL may change
 
@@ -139,9 +142,12 @@ class Connection(psycopg.AsyncConnection[Row]):
         self._names: dict[tuple[bytes, tuple[int, ...]], bytes] = {}  # of what is prepared, by statement and types
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, select.POLLIN)
+        self._allowed = trio.CancelScope()
+        self._allowed_seconds = 0.0
+        self._latest = math.inf
 
     async def wait(self, gen: Any, interval: float = 0, timeout: float | None = None) -> Any:
-        """psycopg's hook: drive one operation to its end. Deadlines are the caller's cancel scope."""
+        """psycopg's hook: drive one operation to its end. Deadlines are those of `fetch`."""
         fd = self.pgconn.socket
         try:
             state = next(gen)
@@ -151,8 +157,14 @@ class Connection(psycopg.AsyncConnection[Row]):
                     state = gen.send(Ready.R)
                 else:
                     state = gen.send(await _ready(fd, state))
+                self._moved()
         except StopIteration as stop:
             return stop.value
+
+    def _moved(self) -> None:
+        """Something was sent or received, and that was not all."""
+        allowed, until = self._allowed, trio.current_time() + self._allowed_seconds
+        allowed.deadline = max(allowed.deadline, min(until, self._latest))
 
     async def fetch(
         self,
@@ -165,12 +177,15 @@ class Connection(psycopg.AsyncConnection[Row]):
     ) -> list[Row]:
         """Run one statement and give its rows. `params` None: not prepared, so fit for any session and for a script.
 
+        `timeout_seconds` without a byte sent or received end it, as do `MOST_DEADLINES` times as many in all.
+
         Raises StoreUnavailable, StoreOutcomeUnknown (only with `write`) or StoreRejected. After any other ending than
         rows or a server's ERROR the connection is closed; and after the one that says that it only reads.
         """
         settled = False
+        self._allowed_seconds, self._latest = timeout_seconds, trio.current_time() + MOST_DEADLINES * timeout_seconds
         try:
-            with trio.CancelScope(relative_deadline=timeout_seconds):
+            with trio.CancelScope(relative_deadline=timeout_seconds) as self._allowed:
                 rows = await (self._run_once(statement) if params is None else self._run(statement, params, binary))
                 settled = True
                 return rows

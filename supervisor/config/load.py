@@ -14,7 +14,6 @@ import attrs
 
 from lobu_actors.store.database_url import ExternalDatabase, parse_database_url, with_timeouts
 from lobu_actors.store.errors import InvalidDatabaseUrl
-from supervisor.config.edge import read_edge
 from supervisor.config.environment import read_environment
 from supervisor.config.errors import ConfigError
 from supervisor.config.links import read_links
@@ -87,7 +86,7 @@ def load_settings(
         watchers=read_watchers(root.tables("watchers"), agents),
         telegram=read_telegram(root.tables("telegram"), agents, environment.variables),
         limits=read_limits(root.table("limits")),
-        edge=read_edge(root.table("edge")),
+        edge=root.table("edge"),
         data_dir=absolute_data_dir,
         config_file=path,
         jwt_keys=environment.jwt_keys,

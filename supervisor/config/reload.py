@@ -6,6 +6,9 @@ files were made with stays, and is named.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 
 from supervisor.config.settings import Limits, Settings
@@ -78,9 +81,13 @@ def change_of(running: Settings, found: Settings) -> Change:
             limits[field.name] = getattr(found.limits, field.name)
         else:
             needs_restart.append(f"limits.{field.name}")
-    needs_restart += [f"edge.{name}" for name, value in found.edge.items() if value != running.edge.get(name)]
+    needs_restart += [f"edge.{name}" for name in sorted(_differing(running.edge.given(), found.edge.given()))]
     settings = attrs.evolve(running, limits=attrs.evolve(running.limits, **limits), **new)
     return Change(settings, tuple(taken), tuple(needs_restart))
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def changed_agents(before: Settings, after: Settings) -> frozenset[str]:
@@ -89,4 +96,4 @@ def changed_agents(before: Settings, after: Settings) -> frozenset[str]:
         {agent.id: (agent, settings.workers.get(agent.worker)) for agent in settings.agents}
         for settings in (before, after)
     )
-    return frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return frozenset(_differing(old, new))

@@ -14,6 +14,7 @@ import attrs
 
 from lobu_actors.conversation.policy import AgentPolicy, Deadlines, FailurePolicy, Guardrail
 from lobu_actors.store.records import Agent
+from supervisor.config.table import Table
 from supervisor.config.values import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -160,7 +161,7 @@ class Settings:
     workers: Mapping[str, WorkerType] = attrs.field(converter=_read_only)
     agents: tuple[AgentConfig, ...]
     limits: Limits
-    edge: Mapping[str, Any] = attrs.field(factory=dict, converter=_read_only)  # `[edge]`: by its own settings' names
+    edge: Table = attrs.field(factory=Table.empty, eq=Table.given)  # unread: see `edge_settings`
     watchers: tuple[Watcher, ...] = ()
     telegram: tuple[Bot, ...] = ()
     data_dir: Path  # absolute

@@ -54,6 +54,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 # The composition roots: the only places of `supervisor` that know `edge`.
 COMPOSITION_ROOTS = (
+    "supervisor.edge_settings",
     "supervisor.everything",
     "supervisor.units",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 
 import trio
 
@@ -10,8 +11,10 @@ import trio
 class Proxy:
     """`run` listens on `port` until cancelled. Nothing passes while `down` (refused) or `stalled` (not read)."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, receive_buffer_bytes: int | None = None) -> None:
+        """A small buffer has the one who sends learn soon how slow the way is."""
         self.target = target
+        self._buffer = receive_buffer_bytes
         self.port = 0
         self.down = False
         self.bytes_per_second = math.inf
@@ -23,6 +26,8 @@ class Proxy:
 
     async def run(self, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        if self._buffer is not None:
+            listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
         self.port = listener.socket.getsockname()[1]
         task_status.started(self.port)
         await trio.serve_listeners(self._serve, [listener])
@@ -65,7 +70,7 @@ class Proxy:
     async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
         heard_at = -math.inf
         try:
-            while data := await source.receive_some(65536 if self.bytes_per_second == math.inf else 1024):
+            while data := await source.receive_some(int(min(65536, max(1024, self.bytes_per_second / 100)))):
                 await self._flows.wait()
                 silence = trio.current_time() - heard_at
                 lasts = self.latency_seconds if silence > self.latency_seconds else 0.0

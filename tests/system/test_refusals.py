@@ -123,6 +123,8 @@ async def test_a_migration_was_edited_after_it_was_applied(start_run: Start, dat
 @pytest.mark.parametrize(
     ("config", "said"),
     [
+        ("[edge]\nmax_conections = 9\n", ["lobu.toml:2", "`edge.max_conections`", "did you mean `max_connections`"]),
+        ("[edge]\nbacklog = 0\n", ["lobu.toml:2", "`edge.backlog`", "from 1 to 65535, not 0"]),
         (ECHO + AGENT + "[server]\nprot = 80\n", ["lobu.toml:8", "prot"]),
         ('[workers.echo]\ncommand = ["no-such-program-anywhere"]\n' + AGENT, ["lobu.toml", "no-such-program-anywhere"]),
         ('[workers.echo]\ncommand = ["./missing"]\n' + AGENT, ["lobu.toml", "missing"]),

@@ -8,13 +8,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from edge.settings import BOUNDS, EdgeSettings
-from supervisor.config.edge import edge_settings_of, read_edge
+from edge.settings import BOUNDS
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
-from supervisor.config.positions import Positions
 from supervisor.config.settings import Limits, Settings
-from supervisor.config.table import Source, Table
+from supervisor.edge_settings import OWN, edge_settings_of
 
 
 def load(folder: Path, text: str) -> Settings:
@@ -58,12 +56,12 @@ def test_out_of_bounds(tmp_path: Path, line: str) -> None:
         load(tmp_path, f"[limits]\n{line}\n")
 
 
-@pytest.mark.parametrize("name", sorted(read_edge(Table(Source("", Positions("")), {}))))
-def test_each_number_of_the_edge_can_be_set_within_its_bounds(tmp_path: Path, name: str) -> None:
-    least, most = getattr(attrs.fields(EdgeSettings), name).metadata[BOUNDS]
+@pytest.mark.parametrize("field", OWN, ids=lambda field: field.name)
+def test_each_number_of_the_edge_can_be_set_within_its_bounds(tmp_path: Path, field: attrs.Attribute[object]) -> None:
+    name, (least, most) = field.name, field.metadata[BOUNDS]
     for value in (least, most):
         edge = edge_settings_of(load(tmp_path, f"[edge]\n{name} = {value}\n"))
         assert getattr(edge, name) == value
     for value in (least - 1, most + 1, '"1"', "nan"):
         with pytest.raises(ConfigError, match=rf"lobu.toml:2: `edge\.{name}` must be"):
-            load(tmp_path, f"[edge]\n{name} = {value}\n")
+            edge_settings_of(load(tmp_path, f"[edge]\n{name} = {value}\n"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lobu_actors.conversation.policy import AgentPolicy
-from supervisor.config.edge import edge_settings_of
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
 from supervisor.config.settings import Settings
+from supervisor.edge_settings import edge_settings_of
 
 AGENT = """\
 [workers.echo]

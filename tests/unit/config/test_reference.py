@@ -11,10 +11,10 @@ import attrs
 import pytest
 
 from lobu_actors.conversation.policy import Guardrail
-from supervisor.config.edge import edge_settings_of
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
 from supervisor.config.settings import Limits, LinkSettings, ServerSettings, Settings, TelemetrySettings
+from supervisor.edge_settings import edge_settings_of
 from supervisor.workers.types import WorkerType
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +41,9 @@ allowed_chats = [123456789]
 
 def load(folder: Path, text: str, **environ: str) -> Settings:
     (folder / "lobu.toml").write_text(text)
-    return load_settings(folder / "lobu.toml", environ=environ)
+    settings = load_settings(folder / "lobu.toml", environ=environ)
+    edge_settings_of(settings)
+    return settings
 
 
 HEADERS = set(re.findall(r"^\[.*?\]+", BLOCK, re.MULTILINE)) - {"[workers.elsewhere]"}  # refuses any key but its own

@@ -1,6 +1,6 @@
-"""What lobu.toml says to the edge: the `[edge]` table, and all else in it that the edge is made with.
+"""The edge's settings, from lobu.toml: its own table, and what in the others concerns it.
 
-The edge's settings know their defaults and bounds; this says only which of them stand in which table.
+Their defaults and bounds are the edge's; which of them stand in which table is said here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edge.settings import BOUNDS, EdgeSettings
 from supervisor.config.settings import Settings
 from supervisor.config.table import Table
 
-# By their names in `EdgeSettings`, those that stand in `[limits]`: what callers notice, or others than the edge heed too.
+# By their names in `EdgeSettings`, those that stand in `[limits]`: callers notice them, or others heed them too.
 _OF_LIMITS = {
     "max_message_bytes": "message_max_bytes",
     "max_owed_turns": "queue_max_turns",
@@ -40,29 +40,17 @@ _OTHERS = frozenset(
         "token_lifetime_seconds",
     }
 )
+OWN = tuple(field for field in attrs.fields(EdgeSettings) if field.name not in _OF_LIMITS.keys() | _OTHERS)
 _RAREST_PING_SECONDS = 10.0  # the promise to readers is 15, and a ping may be late
 
 
-def read_edge(table: Table) -> dict[str, Any]:
-    """The `[edge]` table, by the names of `EdgeSettings`."""
-    values: dict[str, Any] = {}
-    for field in attrs.fields(EdgeSettings):
-        if field.name in _OF_LIMITS or field.name in _OTHERS:
-            continue
-        least, most = field.metadata[BOUNDS]
-        read: Callable[..., Any] = table.integer if isinstance(field.default, int) else table.number
-        values[field.name] = read(field.name, field.default, least=least, most=most)
-    table.finish()
-    return values
-
-
 def edge_settings_of(settings: Settings, before: Settings | None = None) -> EdgeSettings:
-    """What of the settings concerns the edge. Rules that are remembered may still name the programs of `before`."""
+    """Rules that are remembered may still name the programs of `before`. Raises ConfigError."""
     agents = settings.agents if before is None else (*settings.agents, *before.agents)
     programs = frozenset(rule.command for agent in agents for rule in agent.guardrails if rule.kind == "command")
     of_limits: dict[str, Any] = {name: getattr(settings.limits, key) for name, key in _OF_LIMITS.items()}
     return EdgeSettings(
-        **settings.edge,
+        **_own(settings.edge),
         **of_limits,
         public_url=settings.server.public_url if settings.server.port else None,
         organization_id=settings.organization_id,
@@ -71,3 +59,14 @@ def edge_settings_of(settings: Settings, before: Settings | None = None) -> Edge
         cancel_on_disconnect=settings.server.cancel_on_disconnect,
         guardrail_commands=programs,
     )
+
+
+def _own(table: Table) -> dict[str, Any]:
+    """The numbers of `[edge]`, by their names."""
+    values: dict[str, Any] = {}
+    for field in OWN:
+        least, most = field.metadata[BOUNDS]
+        read: Callable[..., Any] = table.integer if isinstance(field.default, int) else table.number
+        values[field.name] = read(field.name, field.default, least=least, most=most)
+    table.finish()
+    return values
