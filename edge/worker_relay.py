@@ -18,6 +18,7 @@ from lobu_actors.gateway.worker_door import CannotReach, Joining, PipeClosed, Wo
 
 _log = structlog.get_logger(__name__)
 
+TAKEN = "Another host has taken the place."
 Receive = Callable[[], Awaitable[str]]
 Send = Callable[[str], Awaitable[None]]
 
@@ -89,6 +90,9 @@ class WorkerRelay:
         try:
             with trio.move_on_after(self._join_seconds):
                 pipe = await self._door.open(host, self._joining)
+                if self._taker is not None:  # by a host that had waited for it, while this one was dialled
+                    await pipe.close(link.UNKNOWN_WORKER, TAKEN)
+                    return
                 self._open[host] = pipe
                 await pipe.send(self._first)
         except (CannotReach, PipeClosed) as error:
@@ -117,7 +121,7 @@ class WorkerRelay:
         self._taker = taker
         for pipe in list(self._open.values()):
             if pipe is not taker:
-                await pipe.close(link.UNKNOWN_WORKER, "Another host has taken the place.")
+                await pipe.close(link.UNKNOWN_WORKER, TAKEN)
 
 
 def _takes(text: str) -> bool:

@@ -114,10 +114,11 @@ class Host:
         self.workers.end_one_at_rest = self.remote.end_one_at_rest = self.conversations.end_one_at_rest
         look = self.looking = Look(environment, self.workers, self.remote, self.conversations)
         self.conversations.looking = look
-        self._links = LinkHub(settings.links, environment, self.conversations, tokens, self.remote.attach)
+        self._links = LinkHub(settings.links, environment, self.conversations, tokens, self.remote)
         self.gateway: Gateway = self._links.gateway if settings.allow_multi_host else self.conversations
         self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links
         self._placing.forward = self._links
+        self.remote.give_up_elsewhere = self._links.peers.give_up_place
         self._deadlines = Deadlines(store, self._host_id, environment.promises, environment.running)
         self._sweeper = self._sweeping(settings, store, environment.promises)
         self._janitor = _janitor(settings, store)

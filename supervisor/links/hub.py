@@ -21,7 +21,7 @@ from lobu_actors.store.records import Owed
 from supervisor.config.settings import LinkSettings
 from supervisor.conversations import Conversations
 from supervisor.links.notices import Notices
-from supervisor.links.server import Attach, LinkServer, Listen
+from supervisor.links.server import LinkServer, Listen, Places
 from supervisor.links.takeover import Takeover
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class LinkHub:
         environment: Environment,
         conversations: Conversations,
         tokens: HostTokens,
-        attach: Attach,
+        places: Places,
     ) -> None:
         self._settings = settings
         self._env = environment
@@ -53,7 +53,7 @@ class LinkHub:
             environment.feeds,
             environment.owners,
             self._hinted,
-            attach,
+            places,
         )
         self.peers = Peers(me, store.find_peers, tokens, environment.feeds, environment.owners)
         self._notices = Notices(store, me, self._hinted, self._look)

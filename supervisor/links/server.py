@@ -6,8 +6,9 @@ host, and links that were made to the old one are ended.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -40,7 +41,16 @@ NO_COMMON_VERSION = 4001
 UNAUTHORIZED, NOT_FOUND = 401, 404
 
 
-Attach = Callable[[WorkerPipe, Joining], Awaitable[None]]
+class Places(Protocol):
+    """Of runners, at this host."""
+
+    async def attach(self, pipe: WorkerPipe, joining: Joining, /) -> None:
+        """Serve the link of one until it ends. Raises nothing."""
+        ...
+
+    def give_up(self, joining: Joining, /) -> bool:
+        """Have a conversation at rest give up such a place. False: none here has one."""
+        ...
 
 
 class CannotListenForLinks(Exception):
@@ -56,8 +66,7 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class LinkServer:
-    """`me` gives this host's id, empty before it has joined; `gateway` its own conversations only; `attach` serves the
-    link of a remote worker until it ends."""
+    """`me` gives this host's id, empty before it has joined; `gateway` its own conversations only."""
 
     def __init__(
         self,
@@ -68,9 +77,9 @@ class LinkServer:
         feeds: Feeds,
         owners: Owners,
         hinted: Hinted,
-        attach: Attach,
+        places: Places,
     ) -> None:
-        self._attach = attach
+        self._places = places
         self._listen = listen
         self._me = me
         self._tokens = tokens
@@ -185,7 +194,9 @@ class LinkServer:
         def why_not() -> str | None:
             return None if claims.receiver == self._me() else "this host has another id now"
 
-        link = ServedLink(websocket, nursery, self._gateway, self._feeds, self._owners, self._hinted, why_not)
+        link = ServedLink(
+            websocket, nursery, self._gateway, self._feeds, self._owners, self._hinted, self._places.give_up, why_not
+        )
         telemetry.LINKS_UP.labels("in").inc()
         log.info("link accepted", sender=claims.sender)
         try:
@@ -202,7 +213,7 @@ class LinkServer:
         except (wire.WireError, trio.TooSlowError) as error:
             log.warning("worker link refused", reason=str(error), sender=claims.sender)
             return
-        await self._attach(WebSocketPipe(websocket), joining)
+        await self._places.attach(WebSocketPipe(websocket), joining)
 
 
 async def _open_unix(path: Path) -> trio.SocketListener:

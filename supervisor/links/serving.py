@@ -25,6 +25,7 @@ from lobu_actors.gateway.link.session import LinkSession
 from lobu_actors.gateway.link.source import FeedSource
 from lobu_actors.gateway.owners import Owners
 from lobu_actors.gateway.protocol import CancelResult, Gateway
+from lobu_actors.gateway.worker_door import Joining
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +65,7 @@ class ServedLink:
         feeds: Feeds,
         owners: Owners,
         hinted: Hinted,
+        give_up_place: Callable[[Joining], bool],
         why_not: Callable[[], str | None],
     ) -> None:
         self._session = LinkSession(websocket, self._receive, self._pull, self._beat)
@@ -72,6 +74,7 @@ class ServedLink:
         self._feeds = feeds
         self._owners = owners
         self._hinted = hinted
+        self._give_up_place = give_up_place
         self._why_not = why_not  # a reason for which the link must end
         self._refs: dict[int, ConversationRef] = {}
         self._numbers: dict[ConversationRef, int] = {}
@@ -168,6 +171,9 @@ class ServedLink:
         if call.method == "status" and argument == wire.LOOK:
             hosts = await gateway.look(ref.organization_id)
             return wire.Reply(call.call_id, bool(hosts), host=hosts[0] if hosts else None)
+        if call.method == "status" and (argument or "").startswith(wire.PLACE):
+            joining = Joining(ref.organization_id, (argument or "").removeprefix(wire.PLACE))
+            return wire.Reply(call.call_id, done=True, value=wire.HELD if self._give_up_place(joining) else None)
         if call.method == "status":
             live = await gateway.live_status(ref)
             status = wire.Status(live.active, live.queued, live.running, live.streams)

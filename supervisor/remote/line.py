@@ -2,14 +2,15 @@
 
 That all of them are taken is load, as with the workers of this host (`supervisor/workers/slots.py`): who waits has room
 made, waits for longer than a start may take, and its start begins when it has a place. That there is none at all is a
-runner that nobody started, which its operator has to learn soon.
+runner that nobody started, which its operator has to learn soon. Places that conversations of other hosts have count as
+well, and are asked for once those of this host were: a runner serves all hosts.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 
 import attrs
 import trio
@@ -42,14 +43,17 @@ class _Wish:
 
 @attrs.define(eq=False)
 class Line:
-    """`make_room` has one of these conversations, if it is at rest, give its place up soon; it must not block."""
+    """`make_room` has one of these conversations, if it is at rest, give its place up soon; it must not block.
+    `give_up_elsewhere` has the other hosts do so, and says whether one of them has any."""
 
     kind: str
     place_seconds: float  # from the wish on
     make_room: Callable[[Container[ConversationRef]], None]
+    give_up_elsewhere: Callable[[], Awaitable[bool]]
     idle: deque[Link] = attrs.field(factory=deque)
     _wishes: deque[_Wish] = attrs.field(factory=deque)
     _holders: dict[ConversationRef, RemoteWorker] = attrs.field(factory=dict)
+    _held_elsewhere: bool = False  # as far as it was asked, since somebody waits
 
     def offer(self, place: Link) -> None:
         """It belongs to nobody, any more or yet."""
@@ -69,6 +73,11 @@ class Line:
         """It holds none any more, if it did."""
         if self._holders.get(worker.request.ref) is worker:
             del self._holders[worker.request.ref]
+
+    def give_up(self) -> bool:
+        """For somebody at another host. False: nobody here has a place."""
+        self.make_room(self._holders)
+        return bool(self._holders)
 
     async def claim(self, worker: RemoteWorker) -> WorkerPipe:
         """As `Places.claim`."""
@@ -96,16 +105,37 @@ class Line:
         return place.pipe
 
     async def _wait(self, wish: _Wish) -> None:
-        """Until it is granted. How long that may take depends on whether anybody has a place, and that may change."""
-        while wish.place is None:
+        """Until it is granted. Raises NoPlace."""
+        if len(self._wishes) == 1:
+            self._held_elsewhere = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_elsewhere, wish)
+            waited_seconds = await self._granted(wish)
+            nursery.cancel_scope.cancel()
+        if wish.place is None:
+            raise NoPlace(self._none_in(waited_seconds))
+
+    async def _granted(self, wish: _Wish) -> float:
+        """Wait for it as long as one may, and say how long that was: it depends on whether anybody has a place."""
+        while True:
             startup_seconds = wish.worker.request.startup_seconds
-            seconds = max(startup_seconds, self.place_seconds) if self._holders else startup_seconds
+            is_load = self._holders or self._held_elsewhere
+            seconds = max(startup_seconds, self.place_seconds) if is_load else startup_seconds
             left = wish.worker.asked_at + seconds - time.monotonic()
-            if left <= 0:
-                raise NoPlace(self._none_in(seconds))
+            if wish.place is not None or left <= 0:
+                return seconds
             self.make_room(self._holders)
             with trio.move_on_after(min(left, ROOM_AGAIN_SECONDS)):
                 await wish.granted.wait()
+
+    async def _ask_elsewhere(self, wish: _Wish) -> None:
+        """While it is the first in the line. Who has a place at this host is asked before."""
+        if self._holders:
+            await trio.sleep(ROOM_AGAIN_SECONDS)
+        while True:
+            if self._wishes and self._wishes[0] is wish:
+                self._held_elsewhere = await self.give_up_elsewhere()
+            await trio.sleep(ROOM_AGAIN_SECONDS)
 
     def _none_in(self, seconds: float) -> str:
         return (

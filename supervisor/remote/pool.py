@@ -6,7 +6,7 @@ A supervised child whose nursery holds a task for each link and each worker. Who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 
 import structlog
 import trio
@@ -31,6 +31,7 @@ _log = structlog.get_logger()
 
 JOIN_SECONDS = 10.0
 MAX_LINKS = 1000
+GiveUpElsewhere = Callable[[Joining], Awaitable[bool]]
 MACHINE_LENGTH = 64  # of its name for itself, of which nobody knows whether it is true
 
 
@@ -57,6 +58,7 @@ class RemoteWorkers:
         self._all_gone = trio.Event()
         # As that of `WorkerProcesses`.
         self.end_one_at_rest: Callable[[Container[ConversationRef]], None] = lambda refs: None
+        self.give_up_elsewhere: GiveUpElsewhere = _nobody_else
 
     async def run(self, context: ChildContext) -> None:
         """Until an ordered stop, with which all workers end."""
@@ -114,7 +116,12 @@ class RemoteWorkers:
     def _line(self, key: Joining) -> Line:
         line = self._lines.get(key)
         if line is None:
-            line = Line(key.worker, self._limits.place_seconds, lambda refs: self.end_one_at_rest(refs))
+            line = Line(
+                key.worker,
+                self._limits.place_seconds,
+                lambda refs: self.end_one_at_rest(refs),
+                lambda: self.give_up_elsewhere(key),
+            )
             self._lines[key] = line
         return line
 
@@ -152,6 +159,11 @@ class RemoteWorkers:
         finally:
             self._links -= 1
             self._forget(served)
+
+    def give_up(self, joining: Joining) -> bool:
+        """For a conversation of another host. False: none here has a place of that type."""
+        line = self._lines.get(joining)
+        return line is not None and line.give_up()
 
     async def _serve(self, served: Link) -> None:
         join = await self._read_join(served)
@@ -223,6 +235,10 @@ class RemoteWorkers:
             while self._workers:
                 self._all_gone = trio.Event()
                 await self._all_gone.wait()
+
+
+async def _nobody_else(joining: Joining) -> bool:
+    return False
 
 
 def _joining(worker: RemoteWorker) -> Joining:

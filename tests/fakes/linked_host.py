@@ -28,6 +28,21 @@ REF = ConversationRef("acme", "echo", "echo_ann_acme")
 
 
 @attrs.define
+class FakePlaces:
+    """Of conversations that have places of these types, and were asked to give one up."""
+
+    held: set[Joining] = attrs.field(factory=set)
+    asked: list[Joining] = attrs.field(factory=list)
+
+    async def attach(self, pipe: WorkerPipe, _joining: Joining, /) -> None:
+        await pipe.close(1013, "no workers here")
+
+    def give_up(self, joining: Joining, /) -> bool:
+        self.asked.append(joining)
+        return joining in self.held
+
+
+@attrs.define
 class LinkedHost:
     host_id: str
     store: MemoryStore
@@ -38,6 +53,7 @@ class LinkedHost:
     router: Router
     hints: list[tuple[ConversationRef, str | None]]
     context: ChildContext
+    places: FakePlaces
 
     @property
     def url(self) -> str:
@@ -68,16 +84,13 @@ async def linked_host(store: MemoryStore, host_id: str, *, unix_path: Path | Non
         await trio.sleep(0.1 if message_id == SLOWLY_READ else 0)
         hints.append((ref, message_id))
 
-    async def no_workers(pipe: WorkerPipe, _joining: Joining) -> None:
-        await pipe.close(1013, "no workers here")
-
-    listen = Listen("127.0.0.1", 0, unix_path)
-    server = LinkServer(listen, lambda: host_id, TOKENS, local, local.feeds, owners, hinted, no_workers)
+    listen, places = Listen("127.0.0.1", 0, unix_path), FakePlaces()
+    server = LinkServer(listen, lambda: host_id, TOKENS, local, local.feeds, owners, hinted, places)
     peers = Peers(lambda: host_id, store.find_peers, TOKENS, local.feeds, owners)
     router = Router(local, owners, peers, store.find_owner)
     started = trio.Event()
     context = ChildContext("links in", started.set)
-    host = LinkedHost(host_id, store, local, owners, server, peers, router, hints, context)
+    host = LinkedHost(host_id, store, local, owners, server, peers, router, hints, context, places)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, context)
         await started.wait()

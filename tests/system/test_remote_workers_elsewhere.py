@@ -73,6 +73,22 @@ async def test_a_runner_at_one_host_works_for_the_other_too(database_url: str) -
         assert (await conversation.ask(big)).data["finalText"] == big
 
 
+async def test_a_place_that_a_conversation_of_the_other_host_has_is_given_up(database_url: str) -> None:
+    config = MORE_GRACE.replace("startup_seconds = 60", "startup_seconds = 4")
+    async with hosts(2, config, database_url) as (one, two), runner(one, arguments=("--slots", "1")) as far:
+        await offered(one, hosts=2, places=1)
+        first = await client_of(one).open(forceNew=True)
+        second = await client_of(two).open(forceNew=True)
+        for number in ("0", "2", "4"):  # messages before it
+            for conversation in (first, second):
+                end = await conversation.ask("history")
+                assert (end.event, end.data.get("finalText")) == ("complete", number), f"{end} {far.log()}"
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            rows = connection.execute("SELECT DISTINCT host_id FROM run").fetchall()
+        assert len(rows) == 2, "each host has one of them"
+    assert broken_promises(database_url) == []
+
+
 @pytest.mark.slow
 async def test_an_edge_that_is_restarted_costs_a_turn_nothing(database_url: str, nursery: trio.Nursery) -> None:
     first, second = free_port(), free_port()

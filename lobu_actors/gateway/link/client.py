@@ -29,6 +29,7 @@ from lobu_actors.gateway.link.connecting import CannotConnect, Stream, connect, 
 from lobu_actors.gateway.link.session import LinkSession, close
 from lobu_actors.gateway.protocol import CancelResult, LiveStatus
 from lobu_actors.gateway.status import HostStatus
+from lobu_actors.gateway.worker_door import Joining
 
 log = structlog.get_logger(__name__)
 
@@ -234,6 +235,12 @@ class LinkClient:
     async def look(self, organization_id: str) -> HostStatus | None:
         reply = await self._call("status", ConversationRef(organization_id, "", ""), wire.LOOK, STATUS_SECONDS)
         return None if reply is None else reply.host
+
+    async def give_up_place(self, joining: Joining) -> bool:
+        """Have a conversation at rest give up its place of a runner. False: none there is known to have one."""
+        ref = ConversationRef(joining.organization_id, "", "")
+        reply = await self._call("status", ref, wire.PLACE + joining.worker, STATUS_SECONDS)
+        return reply is not None and reply.value == wire.HELD
 
     async def session_bytes(self, ref: ConversationRef) -> bytes | None:
         pieces: list[bytes] = []

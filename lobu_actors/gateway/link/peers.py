@@ -16,6 +16,7 @@ from lobu_actors.gateway.link.auth import HostTokens
 from lobu_actors.gateway.link.client import LinkClient, LinkPhase
 from lobu_actors.gateway.link.mirrors import Mirrors
 from lobu_actors.gateway.owners import Owners
+from lobu_actors.gateway.worker_door import Joining
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
 from lobu_actors.store.link_records import Links, PeerLink
@@ -73,6 +74,19 @@ class Peers:
     def clients(self) -> list[LinkClient]:
         """The links that are up."""
         return [kept.client for kept in self._kept.values() if kept.client.up]
+
+    async def give_up_place(self, joining: Joining) -> bool:
+        """As that of each host to which a link is up, side by side."""
+        held = False
+
+        async def ask(client: LinkClient) -> None:
+            nonlocal held
+            held = await client.give_up_place(joining) or held
+
+        async with trio.open_nursery() as nursery:
+            for client in self.clients():
+                nursery.start_soon(ask, client)
+        return held
 
     @property
     def phases(self) -> Mapping[str, LinkPhase]:

@@ -68,12 +68,14 @@ class Answered(Message, frozen=True, tag="answered"):
 Method = Literal["cancel", "close", "status", "session", "purge"]
 
 
-LOOK = "look"  # of a `status`: of the whole host, for an organization. An older one answers of the conversation
+# Of a `status`, which an older host answers of the conversation: of the whole host, for an organization; and, with a
+# worker type behind it, to have a conversation at rest give up its place of a runner. `HELD`: some have such places.
+LOOK, PLACE, HELD = "look", "place:", "held"
 
 
 class Call(Message, frozen=True, tag="call"):
     """Answered by one `Reply`, of a session file behind any number of `Piece`s. `argument`: of `cancel` the message, of
-    `purge` the run, of `status` nothing or `LOOK`."""
+    `purge` the run, of `status` nothing, `LOOK` or `PLACE`."""
 
     call_id: int
     method: Method
@@ -203,7 +205,7 @@ class Reply(Message, frozen=True, tag="reply"):
 
     call_id: int
     done: bool
-    value: str | None = None  # of `cancel`
+    value: str | None = None  # of `cancel` and `PLACE`
     number: int | None = None  # of `purge`: deleted pieces; of `session`: bytes
     status: Status | None = None
     host: HostStatus | None = None
