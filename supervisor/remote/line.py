@@ -86,37 +86,42 @@ class Line:
             return self._give(self.idle.popleft(), worker)
         wish = _Wish(worker)
         self._wishes.append(wish)
+        served = False
         try:
-            await self._wait(wish)
-        except (trio.Cancelled, NoPlace):
-            if wish.place is None:
-                self._wishes.remove(wish)
-            else:  # it was granted at the same moment
-                self.gone(worker)
-                wish.place.worker = None
-                self.offer(wish.place)
-            raise
-        assert wish.place is not None
+            waited_seconds = await self._wait(wish)
+            served = wish.place is not None
+        finally:
+            if not served:
+                self._leave(wish)
+        if wish.place is None:
+            raise NoPlace(self._none_in(waited_seconds))
         return wish.place.pipe
+
+    def _leave(self, wish: _Wish) -> None:
+        if wish.place is None:
+            self._wishes.remove(wish)
+        else:  # it was granted at the moment in which who waited was cancelled
+            self.gone(wish.worker)
+            wish.place.worker = None
+            self.offer(wish.place)
 
     def _give(self, place: Link, worker: RemoteWorker) -> WorkerPipe:
         place.give(worker)
         self._holders[worker.request.ref] = worker
         return place.pipe
 
-    async def _wait(self, wish: _Wish) -> None:
-        """Until it is granted. Raises NoPlace."""
+    async def _wait(self, wish: _Wish) -> float:
+        """Until it is granted, or for as long as it may wait, which is what it gives."""
         if len(self._wishes) == 1:
             self._held_elsewhere = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask_elsewhere, wish)
             waited_seconds = await self._granted(wish)
             nursery.cancel_scope.cancel()
-        if wish.place is None:
-            raise NoPlace(self._none_in(waited_seconds))
+        return waited_seconds
 
     async def _granted(self, wish: _Wish) -> float:
-        """Wait for it as long as one may, and say how long that was: it depends on whether anybody has a place."""
+        """How long one may wait depends on whether anybody has a place."""
         while True:
             startup_seconds = wish.worker.request.startup_seconds
             is_load = self._holders or self._held_elsewhere

@@ -104,6 +104,24 @@ async def test_a_place_elsewhere_is_waited_for_no_longer_than_is_set(world: Worl
         await world.line.claim(world.worker())
 
 
+async def test_who_is_cancelled_while_waiting_is_out_of_the_line(world: World) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.line.claim, world.worker("one"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    world.line.offer(place := world.place())
+    assert (world.line.give_up(), list(world.line.idle)) == (False, [place])
+
+
+async def test_a_place_that_is_granted_to_who_is_cancelled_is_the_next_ones(world: World) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.line.claim, world.worker("one"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        world.line.offer(place := world.place())
+    assert (world.line.give_up(), list(world.line.idle), place.worker) == (False, [place], None)
+
+
 async def test_this_hosts_own_are_asked_first_and_only_the_first_in_line_asks_others(world: World) -> None:
     world.line.offer(world.place())
     holder = world.worker("holder")
