@@ -19,12 +19,19 @@ from edge.routes import blueprints, openai, worker
 from edge.services import Services
 
 
+class _Adapter(MapAdapter):
+    def make_redirect_url(self, path_info: str, query_args: Any = None, domain_part: str | None = None) -> str:
+        """To the folder that the path names, as seen from it: what a proxy in front has before it is not known here."""
+        query = query_args or self.query_args
+        return "./" + path_info.rstrip("/").rpartition("/")[2] + "/" + (f"?{query}" if query else "")
+
+
 class _Map(QuartMap):
     """Goes by the path alone; Quart would fail at a Host that is no host name, outside of every error handler."""
 
     def bind_to_request(self, request: Any, subdomain: str | None, server_name: str | None) -> MapAdapter:
         query = request.query_string.decode()
-        return self.bind("", request.root_path, None, request.scheme, request.method, request.path, query)
+        return _Adapter(self, "", request.root_path or "/", "", request.scheme, request.path, request.method, query)
 
 
 class _Routed(QuartTrio):

@@ -139,7 +139,17 @@ async def read_object(settings: EdgeSettings, *, optional: bool = False) -> Json
     return parse_object(raw, settings)
 
 
+def require_unencoded() -> None:
+    """Raises Refusal 415 for a body in a coding: nothing is unpacked here, and packed it reads as nonsense."""
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        sentence = "Bodies are taken as they are; send it without Content-Encoding."
+        headers = {"Accept-Encoding": "identity"}
+        raise Refusal(415, ApiError.UNSUPPORTED_MEDIA_TYPE, sentence, headers=headers)
+
+
 def _require_json() -> None:
+    require_unencoded()
     kind = (request.mimetype or "").lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise Refusal(

@@ -78,6 +78,19 @@ def owner_unreachable() -> Refusal:
     )
 
 
+_UNREADABLE = {
+    400: "This cannot be read as a request, or as the handshake of a WebSocket.",
+    431: "The request's head is larger than is allowed.",
+    501: "Of the transfer codings only chunked is taken.",
+    505: "Only HTTP/1 is spoken here.",
+}
+
+
+def unreadable(status: int) -> Refusal:
+    """For what was refused before anybody could read it as a request."""
+    return Refusal(status, ApiError.INVALID_REQUEST, _UNREADABLE.get(status, _UNREADABLE[400]))
+
+
 def _store_away(error: StoreUnavailable) -> Refusal:
     """For a request that met this."""
     _log.warning("store unavailable", error=str(error))

@@ -304,7 +304,7 @@ def _operations() -> Json:
 
 
 def _all_paths() -> Json:
-    """Whatever takes credentials may answer that they are used too fast."""
+    """Whatever takes credentials may answer that they are used too fast; a body, that it came too late."""
     timelines = openapi_timeline.paths(KEY, KEY_PARAMETER, refusals(401, 403, 404, 503))
     parts = (
         _conversations(), listings(), _messages(), _files(), _sessions(), _stream(), _browsers(), dialects(), timelines
@@ -317,7 +317,12 @@ def _all_paths() -> Json:
         for name, described in item.items():
             if name != "parameters" and described.get("security") != []:
                 described["responses"] = refusals(429) | described["responses"]
-    return counted | _worker() | _operations() | pages()
+    paths = counted | _worker() | _operations() | pages()
+    for item in paths.values():
+        for name, described in item.items():
+            if name != "parameters" and "requestBody" in described:
+                described["responses"] = refusals(408) | described["responses"]
+    return paths
 
 
 def document() -> Json:

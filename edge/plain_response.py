@@ -65,6 +65,13 @@ def plain_refusal(refusal: Refusal) -> PlainResponse:
     return plain_json(refusal.status, refusal.body(), refusal.headers)
 
 
+def last_refusal(refusal: Refusal) -> PlainResponse:
+    """With all its headers but the date. The connection ends behind it."""
+    response = plain_refusal(refusal)
+    length = (b"content-length", b"%d" % len(response.content))
+    return PlainResponse(response.status, [*response.headers, length, _CLOSE], response.content)
+
+
 def _head(status: int, fields: RawHeaders) -> bytes:
     lines = b"".join([b"%b: %b\r\n" % field for field in fields])
     return b"HTTP/1.1 %d \r\n%bdate: %b\r\n\r\n" % (status, lines, _date(int(time.time())))

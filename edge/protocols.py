@@ -7,6 +7,7 @@ What is different from Hypercorn's own:
 - pieces of a body of unknown length are written without h11, whose state is no other behind them;
 - a faulty peer costs its own connection only: whatever the socket says, the protocol hears `Closed` and reading ends;
 - its WebSockets are ours (`edge.ws_stream`);
+- what cannot be read as a request is refused as everything else is, with a body that says so;
 - no HTTP/2 without TLS, by whatever way it is asked for: see ADR 6.
 """
 
@@ -31,7 +32,8 @@ from hypercorn.utils import parse_socket_addr, wrap_app
 
 from edge.application import Application
 from edge.connection import Addresses, Connection, Gone
-from edge.plain_response import chunk
+from edge.errors import unreadable
+from edge.plain_response import chunk, last_refusal
 from edge.settings import EdgeSettings
 from edge.ws_stream import EdgeConfig, Socket, SocketLimits
 from lobu_actors.contract import worker_link
@@ -147,6 +149,7 @@ def _is_head(data: bytes) -> bool:
 
 class _Http1(H11Protocol):
     _chunked = False  # the response that is under way has a body of unknown length
+    _bodiless = False  # it answers HEAD
 
     def is_between_requests(self) -> bool:
         connection = self.connection
@@ -169,11 +172,20 @@ class _Http1(H11Protocol):
             return False
         return not any(name.lower() == b"content-length" for name, _ in response.headers)
 
+    async def _send_error_response(self, status_code: int) -> None:
+        response = last_refusal(unreadable(status_code))
+        headers = [*response.headers, *self.config.response_headers("h11")]
+        await self._send_h11_event(h11.Response(status_code=response.status, headers=headers))
+        if not self._bodiless:
+            await self._send_h11_event(h11.Data(data=response.content))
+        await self._send_h11_event(h11.EndOfMessage())
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """A wish to go over to HTTP/2 is not heard; the request is answered as it stands."""
 
     async def _create_stream(self, request: h11.Request) -> None:
         if (refused := self._refused(request)) is not None:
+            self._bodiless = request.method == b"HEAD"
             await self._send_error_response(refused)
             await self.send(Closed())
             return

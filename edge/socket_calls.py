@@ -6,6 +6,7 @@ time anew: the credential, the caller's rate, the tenant.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from edge.wire import Json, encode
 from lobu_actors.contract import events
 from lobu_actors.contract.errors import ApiError
 from lobu_actors.contract.events import EventType
+from lobu_actors.contract.text import is_storable
 from lobu_actors.gateway.feed import Outgoing
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation
@@ -93,13 +95,23 @@ async def answer_call(caller: Caller, raw: str) -> bytes:
         status, answer = await _call(caller, body)
         return reply_message(ref, status, answer)
     except Refusal as refusal:
-        return _refused(ref, refusal)
+        return _refused(ref or _ref_in(raw), refusal)
     except StoreUnavailable as error:
         _log.warning("store unavailable", error=str(error))
         return _refused(ref, store_unavailable())
     except Exception:
         _log.exception("call over a socket failed")
         return _refused(ref, Refusal(500, ApiError.INTERNAL, "Something failed here; the operator's log says what."))
+
+
+def _ref_in(raw: str) -> str | None:
+    """The `ref` of a call that was refused before it was read: who waits for its reply knows no other name of it."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    ref = body.get("ref") if isinstance(body, dict) else None
+    return ref if isinstance(ref, str) and 1 <= len(ref) <= MAX_REF_CHARS and is_storable(ref) else None
 
 
 def _refused(ref: str | None, refusal: Refusal) -> bytes:

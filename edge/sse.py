@@ -65,17 +65,23 @@ def encode_event(outgoing: Outgoing) -> bytes:
     return sent
 
 
+def _never() -> bool:
+    return False
+
+
 class Encoding(msgspec.Struct, frozen=True):
     """How a subscription's events become bytes: its greeting (conversation, time, retry), its keep-alive, an event.
 
     It may keep a state: each is asked for once, in order. An event may have no bytes at all. `alike`: it keeps none, so
-    what it made of an event for one reader is what it makes for every other.
+    what it made of an event for one reader is what it makes for every other. `enough`: with what it was given it is
+    complete, and the subscription ends.
     """
 
     first: Callable[[str, int, int], bytes]
     ping: bytes
     event: Callable[[Outgoing], bytes]
     alike: bool = False
+    enough: Callable[[], bool] = _never
 
 
 ENCODING = Encoding(first_frame, PING, encode_event, alike=True)

@@ -111,7 +111,7 @@ class Subscription:
                 if chunk := self._encode_pending():
                     return self._sent(chunk, now)
                 continue
-            if self._done:
+            if self._done or self._encoding.enough():
                 return None
             if now >= self._next_ping:
                 return self._sent(self._encoding.ping, now)

@@ -16,6 +16,7 @@ from quart import request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData, Preamble
 
+from edge.body import require_unencoded
 from edge.errors import Refusal
 from edge.incoming import Incoming
 from edge.request import parse_object
@@ -56,6 +57,7 @@ class Uploads:
         At the end of the block, what no turn has is deleted. Raises Refusal, StoreUnavailable and werkzeug's 408.
         """
         settings = self._settings
+        require_unencoded()
         if self._open >= settings.max_uploads:
             sentence = "Too many uploads are under way here; try again."
             raise Refusal(429, ApiError.TOO_MANY_UPLOADS, sentence, retry_after_seconds=_RETRY_SECONDS)

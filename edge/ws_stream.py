@@ -20,11 +20,14 @@ from typing import Any
 import msgspec
 import trio
 from hypercorn.config import Config
-from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
+
+from edge.errors import unreadable
+from edge.plain_response import last_refusal
 
 _EXTENSIONS = b"sec-websocket-extensions"
 
@@ -76,6 +79,12 @@ class Socket(WSStream):
         await super().handle(event)
         if self.closed and not was_closed and not isinstance(event, StreamClosed):
             await self._end_refused()
+
+    async def _send_error_response(self, status_code: int) -> None:
+        response = last_refusal(unreadable(status_code))
+        await self.send(Response(stream_id=self.stream_id, status_code=response.status, headers=response.headers))
+        await self.send(Body(stream_id=self.stream_id, data=response.content))
+        await self.send(EndBody(stream_id=self.stream_id))
 
     async def _end_refused(self) -> None:
         """Of a refused handshake Hypercorn tells neither the connection nor the app, if that runs already."""

@@ -66,7 +66,7 @@ class Followed(msgspec.Struct, frozen=True):
             start=self.start,
             turn=self.turn,
             draining=lambda: self.place.over,  # a host that drains lets its turns finish first
-            encoding=Encoding(lambda *_: encoder.begin(), encoder.ping, encoder.event),
+            encoding=Encoding(lambda *_: encoder.begin(), encoder.ping, encoder.event, enough=lambda: encoder.ended),
         )
         return Following(subscription, encoder)
 

@@ -54,6 +54,7 @@ class TurnError(StrEnum):
 class ApiError(StrEnum):
     """Codes of refused requests: nothing was accepted."""
 
+    INVALID_REQUEST = "INVALID_REQUEST"  # no request of HTTP/1.1, or one whose head is too large
     INVALID_JSON = "INVALID_JSON"
     INVALID_FIELD = "INVALID_FIELD"
     INVALID_TEXT = "INVALID_TEXT"

@@ -77,7 +77,9 @@ export async function short(open) {
 export async function long(open, content) {
   const state = fresh();
   const end = await ask(state, open, content, "long");
-  return { event: end.event, same: end.data.finalText === state.text, twice: state.twice, codes: state.codes };
+  // What was said while nobody could be asked comes in the whole text alone, if the reply is complete by then.
+  const begins = end.data.finalText.startsWith(state.text);
+  return { event: end.event, begins, twice: state.twice, codes: state.codes };
 }
 
 if (globalThis.process) {

@@ -87,7 +87,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_reply_is_only_a_pause(
             await run.start()
     seen = json.loads(told[0].stdout)
     assert 1006 in seen.pop("codes")
-    assert seen == {"event": "complete", "same": True, "twice": []}
+    assert seen == {"event": "complete", "begins": True, "twice": []}
 
 
 async def test_chromium_with_tickets_alone(start_run: Start) -> None:

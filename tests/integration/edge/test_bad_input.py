@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -88,6 +89,9 @@ ROWS = [
     message(400, "INVALID_FIELD", b"--x--", Content_Type="multipart/form-data; boundary=x"),
     message(415, "UNSUPPORTED_MEDIA_TYPE", b"--x--", Content_Type="multipart/mixed; boundary=x"),
     message(415, "UNSUPPORTED_MEDIA_TYPE", {"content": "x"}, Content_Type="text/plain"),
+    message(415, "UNSUPPORTED_MEDIA_TYPE", gzip.compress(b'{"content":"x"}'), Content_Encoding="gzip"),
+    message(415, "UNSUPPORTED_MEDIA_TYPE", b"", Content_Type="multipart/form-data; boundary=x", Content_Encoding="br"),
+    message(400, "INVALID_FIELD", {"content": ""}, Content_Encoding="identity"),
     # places
     row("GET", "/nope", 404, "NOT_FOUND"),
     row("GET", "/api/v1/agents/", 404, "NOT_FOUND"),

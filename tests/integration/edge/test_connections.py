@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -244,6 +245,39 @@ async def test_oversized_head_is_refused_though_it_comes_whole(server: Running, 
         await stream.send_all(line + b" HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
         with trio.fail_after(5):
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 431")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (b"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", 431),
+        (b"POST /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET /health/live HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+    ],
+)
+async def test_what_is_no_request_is_refused_as_all_else_is(server: Running, request_: bytes, status: int) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(request_)
+        with trio.fail_after(5):
+            head, _, body = b"".join([data async for data in stream]).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\ncontent-type: application/json\r\n" in head + b"\r\n"
+    refusal = json.loads(body)
+    assert (refusal["success"], refusal["code"]) == (False, "INVALID_REQUEST")
+    assert refusal["error"].endswith(".")
+
+
+async def test_what_is_refused_to_a_head_request_has_no_body(server: Running) -> None:
+    async with await server.connect() as stream:
+        await stream.send_all(b"HEAD /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n")
+        with trio.fail_after(5):
+            answer = b"".join([data async for data in stream])
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer.endswith(b"\r\n\r\n")
 
 
 async def test_a_body_of_two_lengths_is_refused_and_what_is_behind_it_is_no_request(server: Running) -> None:

@@ -27,8 +27,9 @@ from tests.fakes.dialect_requests import (
     replying,
     send,
 )
+from tests.fakes.edge_world import EdgeWorld
 from tests.fakes.gateway import NOW_MS, Owner
-from tests.fakes.http_server import Running
+from tests.fakes.http_server import Running, running
 from tests.system.lobu_process import until as until_true
 
 
@@ -268,6 +269,19 @@ async def test_a_question(server: Running, dialect: Dialect, monkeypatch: pytest
             rest = await send(client, dialect, "yes", "talk")
     assert (rest.end, rest.text) == ("complete", "then yes")
     assert len(world.store.tables.turns) == 1
+
+
+@pytest.mark.parametrize("dialect", [CHAT, RESPONSES], ids=lambda dialect: dialect.name)
+async def test_a_question_ends_an_answer_in_one_piece_at_once(dialect: Dialect) -> None:
+    """Nothing else comes before it is answered but the keep-alive, which must not be what ends it."""
+    world = await EdgeWorld.make()
+    replying(world, asking)
+    async with running(world) as server, server.client() as client:
+        body = dialect.body("go", None) | {"stream": False}
+        headers = {"X-Lobu-Conversation": "talk"}
+        answer = await client.post(dialect.path, json=body, headers=headers, timeout=world.settings.ping_seconds / 2)
+    assert answer.status_code == 200
+    assert "which?" in answer.text
 
 
 async def test_a_question_to_a_client_that_cannot_come_back(server: Running) -> None:

@@ -46,6 +46,18 @@ async def test_pages_come_with_their_policy_and_are_kept_until_they_change(serve
         assert (await client.get("/web/..%2Fassets.py")).status_code == 404
 
 
+@pytest.mark.parametrize("query", ["", "?a=b%20c"])
+async def test_the_prefix_without_its_slash_leads_to_the_page(server: Running, query: str) -> None:
+    """From where the browser is: a proxy in front may have this below a path, and under a name, of its own."""
+    async with server.client() as client:
+        answer = await client.get(f"/lobu{query}")
+        assert answer.status_code == 308
+        assert answer.headers["Location"] == f"./lobu/{query}"
+        assert (await client.get(answer.url.join(answer.headers["Location"]))).content == (
+            await client.get("/")
+        ).content
+
+
 def settings(**changes: float) -> EdgeSettings:
     return EdgeSettings(organization_id="acme", look_seconds=0.05, stop_grace_seconds=0.3, **changes)
 

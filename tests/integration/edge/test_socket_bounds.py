@@ -156,6 +156,7 @@ async def test_a_handshake_that_is_refused_ends(server: Running, without: str, b
         with trio.fail_after(5):
             answer = b"".join([data async for data in stream])
     assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "INVALID_REQUEST"
     with trio.fail_after(5):
         await server.world.gateway.until_readers(ref, 0)
     with capture_logs() as logs, trio.fail_after(5):

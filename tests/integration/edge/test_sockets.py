@@ -148,6 +148,15 @@ async def test_a_call_that_is_not_right_is_answered_and_the_socket_goes_on(
         assert (await socket.call("cancel"))[0] == 202
 
 
+@pytest.mark.parametrize("content", ["\\u0000", "\\ud83d", '", "deep": ' + "[" * 200 + "]" * 200 + ', "more": "'])
+async def test_a_call_that_cannot_be_taken_is_answered_by_its_name(server: Running, content: str) -> None:
+    await server.world.conversation()
+    async with opened(server, PATH) as socket:
+        await socket.send_text(f'{{"call": "send", "content": "{content}", "ref": "r1"}}')
+        status, body = await socket.reply("r1")
+        assert (status, body["success"]) == (400, False)
+
+
 async def test_a_store_that_is_away_refuses_the_call_alone(server: Running) -> None:
     world = server.world
     await world.conversation()

@@ -56,6 +56,14 @@ def test_references_and_operation_ids() -> None:
     assert len(ids) == len(set(ids)) == len(documented())
 
 
+def test_whatever_takes_a_body_says_what_becomes_of_a_bad_one() -> None:
+    for item in openapi.document()["paths"].values():
+        for name, operation in item.items():
+            if name != "parameters" and "requestBody" in operation:
+                lacking = {"400", "408", "413", "415"} - operation["responses"].keys()
+                assert not lacking, operation["operationId"]
+
+
 def test_every_event_is_named() -> None:
     assert set(openapi.SSE_EVENTS) == {kind.value for kind in EventType}
 
