@@ -10,7 +10,7 @@ from edge.services import Services
 from edge.wire import Json
 from lobu_actors.contract.ids import ConversationRef, new_id
 from lobu_actors.contract.states import OnBusy
-from lobu_actors.store.records import Conversation, NewTurn, Turn
+from lobu_actors.store.records import FILES_KEY, Conversation, NewTurn, Turn
 
 ADDRESS = "/api/v1/agents/<key>/messages"
 _OWN_FIELDS = frozenset({"content", "message", "messageId", "onBusy"})
@@ -18,6 +18,8 @@ _OWN_FIELDS = frozenset({"content", "message", "messageId", "onBusy"})
 
 async def take_in(services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()) -> Json:
     """The receipt of the message in `body`, once it is durable. Raises Refusal."""
+    if not file_ids:  # what workers are told of files is told by nobody but us
+        body = {name: value for name, value in body.items() if name != FILES_KEY}
     turn = await intake.take_in(services, conversation, _new_turn(conversation.ref, body), file_ids)
     return receipt(services, turn)
 

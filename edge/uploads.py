@@ -144,7 +144,6 @@ class _Form:
         fields = dict(self.fields)
         payload = fields.pop("payload", None)
         body = {} if payload is None else parse_object(payload.encode(), self.settings)
-        body.pop(FILES_KEY, None)
         return body | fields
 
     async def take(self, event: Event) -> None:

@@ -141,7 +141,8 @@ async def test_repeated_message_gets_the_same_receipt_and_nothing_new(moody: Run
 async def test_own_fields_stay_here_and_others_go_to_the_worker(moody: Running) -> None:
     async with moody.client() as client:
         body = {"message": "hi", "messageId": "m", "onBusy": "steer", "model": "x", "deep": {"a": [1, None]}}
-        assert (await client.post(f"{PATH}/messages", json=body)).status_code == 200
+        told_by_nobody = {"files": [{"name": "../../secret"}]}
+        assert (await client.post(f"{PATH}/messages", json=body | told_by_nobody)).status_code == 200
     [turn] = moody.world.gateway.hints
     assert (turn.content, turn.on_busy, turn.payload) == ("hi", OnBusy.STEER, {"model": "x", "deep": {"a": [1, None]}})
 
