@@ -2,7 +2,8 @@
 
 Owns the threads and what becomes of each frame. The main thread runs the handler; the daemon thread `_listen` reads,
 so that a handler that computes for minutes can still be told to stop, and ends the process when the supervisor's end
-of the socket is closed: nobody would see what it does from then on.
+of the socket is closed: nobody would see what it does from then on. So it does when the handler has left the program
+and something else keeps it: there would be signs of life, and no turn.
 """
 
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from lobu_actors.worker.channel import PROTOCOL_VERSION, Channel, Disconnected, Wire
 from lobu_actors.worker.session import SessionFile
-from lobu_actors.worker.turn import Run
+from lobu_actors.worker.turn import CRASH_STATUS, Run
 
 HEARTBEAT_SECONDS = 5.0
 IDLE_SECONDS = 0.3  # without a `hello`: it was started before anybody asked
@@ -72,10 +73,16 @@ class Worker:
         self.channel = channel
         self.turns: queue.SimpleQueue[Run | None] = queue.SimpleQueue()  # None: leave
         self._run: Run | None = None
+        self._left: int | None = None
         early = self._await_hello()
         self._session = None if writes_session else SessionFile(self.hello["sessionFile"], self.hello["workspace"])
         channel.send(ready)
         threading.Thread(target=self._listen, args=(early,), name="lobu-worker-listen", daemon=True).start()
+
+    def leaves(self, error: BaseException) -> None:
+        """The handler ends this program by `error`. Threads that the interpreter waits for have a heartbeat's time."""
+        code = error.code if isinstance(error, SystemExit) else CRASH_STATUS
+        self._left = (code or 0) if isinstance(code, int | None) else 1
 
     def _await_hello(self) -> list[Wire]:
         """The frames behind the first one. A worker that was started before anybody asked may wait for long."""
@@ -107,6 +114,8 @@ class Worker:
                 for frame in frames:
                     self._take(frame)
                 if time.monotonic() >= due:
+                    if self._left is not None:
+                        os._exit(self._left)
                     self.channel.send_if_free({"type": "heartbeat"})
                     due = time.monotonic() + interval
                 frames = self.channel.receive(due - time.monotonic())
