@@ -53,10 +53,14 @@ async def _run(worker: "Worker", run: Run, handler: "Handler", loop: asyncio.Abs
     try:
         await task
         ending.complete(run, turn.usage, turn.tool_calls)
-    except asyncio.CancelledError:
-        if not asked_to_cancel:
-            raise
-        ending.cancelled(run)
+    except asyncio.CancelledError as error:
+        this_one = asyncio.current_task()
+        if this_one is not None and this_one.cancelling():
+            raise  # the loop ends
+        if asked_to_cancel:
+            ending.cancelled(run)
+        else:
+            ending.failed(run, error)  # the handler cancelled something, and waited for it
     except Disconnected:
         raise
     except Exception as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
 
 CRASH_STATUS = 70  # of a process that `crash` ended
-PIECE_CHARS = 256 * 1024  # of text that is sent again; in a frame each may take up to 12 bytes
+PIECE_CHARS = 256 * 1024  # of text in one frame, where each may take up to 12 bytes
 
 
 class Fail(Exception):
@@ -26,9 +26,11 @@ class Fail(Exception):
     def __init__(
         self, code: str, message: str = "", retryable: bool | None = None, context: dict[str, Any] | None = None
     ) -> None:
+        if not isinstance(code, str):
+            raise TypeError(f"a code is a str, not {type(code).__name__}")
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
-        self.message = message
+        self.message = str(message)  # often it is another error
         self.retryable = retryable
         self.context = context
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lobu_actors.contract.frames import Fail
+
 IDLE_THREAD = (
     "import sys, threading, time\ndef stay():\n    threading.Thread(target=time.sleep, args=(1000,)).start()\n"
 )
@@ -30,3 +32,77 @@ def test_a_handler_that_leaves_by_an_exception_takes_its_threads_with_it(program
     worker.turn("x")
     assert worker.wait() == 70
     assert "gone" in worker.output()
+
+
+ENDS_ITS_OWN_TASK = {
+    "raised": "raise asyncio.CancelledError",
+    "of something that it waits for": "task = asyncio.create_task(asyncio.sleep(9))\n    task.cancel()\n    await task",
+    "of itself": "asyncio.current_task().cancel()\n    await asyncio.sleep(9)",
+}
+
+
+@pytest.mark.parametrize("kind", ENDS_ITS_OWN_TASK)
+def test_a_cancellation_that_nobody_asked_for_fails_the_turn_and_not_the_worker(program, kind):
+    body = ENDS_ITS_OWN_TASK[kind]
+    worker = program(f"import asyncio\nasync def reply(turn):\n    if turn.content == 'fine': return 'x'\n    {body}")
+    worker.greet()
+    run = worker.turn("x")
+    assert worker.fail() == Fail(run_id=run, code="WORKER_FAILED", message="CancelledError")
+    assert worker.reply("fine") == "x"
+
+
+ODD_ERRORS = {
+    "no text": ("raise TimeoutError", "TimeoutError"),
+    "unspeakable": ("raise Mute", "Mute"),
+    "over the limit": (
+        "import os, sys\n    sys.stderr = open(os.devnull, 'w')\n    raise ValueError('x' * 9_000_000)",
+        "ValueError: xxx",
+    ),
+    "one in a group": ("raise ExceptionGroup('tasks', [ValueError('a')])", "ValueError: a"),
+    "two in a group": (
+        "raise ExceptionGroup('tasks', [ValueError('a'), KeyError('b')])",
+        "ExceptionGroup: tasks (2 sub-exceptions)",
+    ),
+    "a code that is no text": ("raise Fail(5)", "TypeError: a code is a str, not int"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ERRORS)
+def test_whatever_is_raised_fails_the_turn_and_not_the_worker(program, kind):
+    raising, message = ODD_ERRORS[kind]
+    mute = "class Mute(Exception):\n    def __str__(self): raise RuntimeError\n"
+    worker = program(f"{mute}def reply(turn):\n    if turn.content == 'fine': return 'x'\n    {raising}")
+    worker.greet()
+    worker.turn("x")
+    fail = worker.fail()
+    assert (fail.code, fail.message[: len(message)]) == ("WORKER_FAILED", message)
+    assert worker.reply("fine") == "x"
+
+
+ODD_FAILS = {
+    "in a group": (
+        "raise ExceptionGroup('tasks', [Fail('CODE', 'why')])",
+        Fail(run_id="r1", code="CODE", message="why"),
+    ),
+    "in a group in a group": (
+        "raise ExceptionGroup('a', [ExceptionGroup('b', [Fail('CODE', 'why')])])",
+        Fail(run_id="r1", code="CODE", message="why"),
+    ),
+    "with an error for a message": (
+        "raise Fail('CODE', ValueError('why'))",
+        Fail(run_id="r1", code="CODE", message="why"),
+    ),
+    "with a context that is no JSON": (
+        "raise Fail('CODE', 'why', retryable=True, context={'a': object()})",
+        Fail(run_id="r1", code="CODE", message="why", retryable=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_FAILS)
+def test_a_code_of_the_handlers_own_reaches_the_supervisor(program, kind):
+    raising, expected = ODD_FAILS[kind]
+    worker = program(f"def reply(turn):\n    {raising}")
+    worker.greet()
+    worker.turn("x")
+    assert worker.fail() == expected
