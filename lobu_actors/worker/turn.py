@@ -88,7 +88,8 @@ class Run:
             return
         with self._channel.lock:
             self.text.append(text)
-            self.send({"type": "delta", "runId": self.run_id, "text": text})
+            for at in range(0, len(text), PIECE_CHARS):
+                self.send({"type": "delta", "runId": self.run_id, "text": text[at : at + PIECE_CHARS]})
 
     def send(self, frame: Wire) -> None:
         self._channel.send(frame)
