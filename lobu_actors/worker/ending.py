@@ -27,7 +27,11 @@ def begin(run: Run) -> None:
 
 
 def complete(run: Run, usage: dict[str, Any] | None, tool_calls: Sequence[dict[str, str]] = ()) -> None:
-    """Put the reply into the session file, then report it. Raises OSError, with nothing reported."""
+    """Put the reply into the session file, then report it. Raises OSError and TypeError, with nothing reported."""
+    if usage is not None and not isinstance(usage, dict):
+        raise TypeError(f"usage is a dict, not {type(usage).__name__}")
+    if not all(isinstance(call.get(name), str) for call in tool_calls for name in ("id", "name", "arguments")):
+        raise TypeError("a call has an id, a name and arguments, each a str")
     if run.session is not None:
         model = run.hello["settings"].get("model")
         text = "".join(run.text)[run.recorded_chars :]

@@ -106,3 +106,30 @@ def test_a_code_of_the_handlers_own_reaches_the_supervisor(program, kind):
     worker.greet()
     worker.turn("x")
     assert worker.fail() == expected
+
+
+NO_FRAMES = {
+    "options": ("turn.ask('?', options=[1, 2])", "an option is a str, not int"),
+    "prompt": ("turn.ask(5)", "a prompt is a str, not int"),
+    "status": ("turn.status(None)", "a status is a str, not NoneType"),
+    "phase": ("turn.status('x', phase=5)", "a phase is a str, not int"),
+    "tool": ("turn.status('x', tool=print)", "a tool is a str, not builtin_function_or_method"),
+    "failure of the provider": ("turn.status('x', code=429)", "a code is a str, not int"),
+    "remark": ("turn.ephemeral(b'x')", "a text is a str, not bytes"),
+    "level": ("turn.log('x', level=20)", "a level is a str, not int"),
+    "message for the log": ("turn.log(ValueError('x'))", "a message is a str, not ValueError"),
+    "usage": ("turn.usage = 5", "usage is a dict, not int"),
+    "calls": (
+        "turn.tool_calls = [{'id': 'a', 'name': 'b', 'arguments': {}}]",
+        "a call has an id, a name and arguments, each a str",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_FRAMES)
+def test_what_makes_no_frame_is_said_to_the_handler(program, kind):
+    statement, message = NO_FRAMES[kind]
+    worker = program(f"def reply(turn):\n    {statement}")
+    worker.greet()
+    run = worker.turn("x")
+    assert worker.fail() == Fail(run_id=run, code="WORKER_FAILED", message=f"TypeError: {message}")
