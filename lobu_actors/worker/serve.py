@@ -59,7 +59,9 @@ def serve(
         "capabilities": capabilities,
     }
     try:
-        worker = Worker(Channel(int(number)), ready, writes_session)
+        channel = Channel(int(number))
+        os.register_at_fork(after_in_child=channel.forget)
+        worker = Worker(channel, ready, writes_session)
         # Loaded after `ready`, while the supervisor prepares the turn.
         _driver(is_asynchronous)(worker, handler)
     except Disconnected:

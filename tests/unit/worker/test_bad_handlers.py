@@ -133,3 +133,23 @@ def test_what_makes_no_frame_is_said_to_the_handler(program, kind):
     worker.greet()
     run = worker.turn("x")
     assert worker.fail() == Fail(run_id=run, code="WORKER_FAILED", message=f"TypeError: {message}")
+
+
+@pytest.mark.parametrize("kind", ["def reply(turn):", "async def reply(turn):"])
+@pytest.mark.parametrize("end", ["return 'child'", "raise ValueError", "turn.write('child')"])
+def test_a_fork_of_a_worker_says_nothing_in_its_name_and_ends_with_the_handler(program, kind, end):
+    worker = program(
+        f"import os\n{kind}\n    pid = os.fork()\n    if pid == 0:\n        {end}\n        return\n"
+        "    return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    worker.greet()
+    assert worker.reply("x") == "0"
+
+
+def test_a_fork_does_not_hold_the_workers_socket(program):
+    worker = program(
+        "import os, time\ndef reply(turn):\n    if os.fork() == 0:\n        time.sleep(1000)\n    os._exit(3)"
+    )
+    worker.greet()
+    worker.turn("x")
+    assert worker.lines.readline() == b""
