@@ -21,6 +21,7 @@ from lobu_actors.worker.turn import CRASH_STATUS, Run
 HEARTBEAT_SECONDS = 5.0
 IDLE_SECONDS = 0.3  # without a `hello`: it was started before anybody asked
 _CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
+_LOADED_ANEW = "__mp_main__"  # the program, where multiprocessing loads it; elsewhere another name of `__main__`
 
 Handler = Callable[[Any], Any]
 
@@ -35,8 +36,11 @@ def serve(
 
     `handler` takes a turn. An asynchronous generator or coroutine function gets a `Turn`; a generator or plain function
     a `BlockingTurn`. What it yields is the reply, piece by piece; a returned string is the reply, or its last piece.
-    Raises SystemExit(2) when it was not started by a supervisor.
+    Raises SystemExit(2) when it was not started by a supervisor. Returns at once in a process of multiprocessing, which
+    loads the program that it belongs to.
     """
+    if getattr(sys.modules.get(_LOADED_ANEW), "__name__", None) == _LOADED_ANEW:
+        return
     is_asynchronous = bool(_flags(handler) & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
     if "LOBU_ZYGOTE_FD" in os.environ:
         # Everything that is loaded here is shared by all workers that are forked.

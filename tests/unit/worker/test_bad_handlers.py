@@ -153,3 +153,13 @@ def test_a_fork_does_not_hold_the_workers_socket(program):
     worker.greet()
     worker.turn("x")
     assert worker.lines.readline() == b""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_handler_may_use_processes_of_multiprocessing(program, method):
+    worker = program(
+        "import multiprocessing\ndef reply(turn):\n"
+        f"    with multiprocessing.get_context('{method}').Pool(1) as pool:\n        return str(pool.map(abs, [-1]))"
+    )
+    worker.greet()
+    assert worker.reply("x") == "[1]"
