@@ -136,9 +136,12 @@ class Chat:
             click.echo("(cancelled)", err=True)
             return INTERRUPTED
         except NobodyAnswers as error:
+            end = None
             with contextlib.suppress(Interrupted, ClientError):
-                exchange.cancel(display)
-            raise click.ClickException(str(error)) from None
+                end = exchange.cancel(display)
+            if end is None or end.type == "cancelled":
+                raise click.ClickException(str(error)) from None
+            outcome = end  # while the question was shown
         return _exit_code(outcome)
 
     def _opened(self, key: str) -> None:
@@ -150,8 +153,8 @@ class Chat:
             remember_chat(key, self._data_dir)
 
     def _ask(self, exchange: Exchange, question: Question) -> None:
-        if not exchange.answer(question, _read_answer(question)):
-            click.echo("(somebody else answered first)", err=True)
+        if (refusal := exchange.answer(question, _read_answer(question))) is not None:
+            click.echo(f"({refusal})", err=True)
 
 
 class NobodyAnswers(Exception):
