@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -226,3 +227,13 @@ def test_folder_key_is_not_sent_elsewhere(gateway: Gateway) -> None:
     assert find_gateway(gateway.url, environ={}).key == "lobu_key"
     assert find_gateway("https://elsewhere.example", environ={}).key is None
     assert find_gateway("https://elsewhere.example", environ={"LOBU_ADMIN_KEY": "lobu_x"}).key == "lobu_x"
+
+
+def test_a_reader_of_the_reply_that_goes_away_ends_the_chat_without_a_word(gateway: Gateway) -> None:
+    gateway.streams = [HELLO]
+    gone, stdout = os.pipe()
+    os.close(gone)
+    with open(stdout, "wb") as output:
+        words = [sys.executable, "-m", "supervisor.cli.main", "chat", "hi"]
+        done = subprocess.run(words, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
