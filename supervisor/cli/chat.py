@@ -63,21 +63,19 @@ def command(
             raise click.ClickException("there is no earlier chat in this folder; leave out --continue.")
         opening = Opening(key=key)
     chat = Chat(find_gateway(gateway, data_dir), opening, data_dir, as_json)
-    if text:
-        return chat.say(" ".join(text))
-    if sys.stdin.isatty():
+    if not text and sys.stdin.isatty():
         return chat.talk()
-    return chat.say(_piped_text())
+    content = " ".join(text) if text else _piped_text()
+    if not content.strip():
+        raise click.UsageError('nothing to send; give a text, as in: lobu chat "Hello"')
+    return chat.say(content)
 
 
 def _piped_text() -> str:
     try:
-        text = sys.stdin.read(MAX_INPUT_CHARACTERS).strip()
+        return sys.stdin.read(MAX_INPUT_CHARACTERS).strip()
     except UnicodeDecodeError:
         raise click.UsageError("what was piped in is not UTF-8 text.") from None
-    if not text:
-        raise click.UsageError('nothing to send; give a text, as in: lobu chat "Hello"')
-    return text
 
 
 class Chat:

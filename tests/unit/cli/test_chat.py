@@ -237,3 +237,12 @@ def test_a_reader_of_the_reply_that_goes_away_ends_the_chat_without_a_word(gatew
         words = [sys.executable, "-m", "supervisor.cli.main", "chat", "hi"]
         done = subprocess.run(words, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("words", [[""], [" ", "  "]])
+def test_a_text_without_words_is_not_sent(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert run_cli(["chat", *words]) == 2
+    assert "nothing to send" in capsys.readouterr().err
+    assert not gateway.calls
