@@ -61,6 +61,7 @@ def configure_logging(
         renderer = structlog.processors.JSONRenderer(default=str)
     else:
         colors = output.isatty()
+        shared.append(quote)
         renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     if _is_journal(output, journal):
         renderer = _with_priority(renderer)
@@ -110,6 +111,24 @@ def hide(_: object, __: str, event: Event) -> Event:
             event[name] = HIDDEN
         else:
             event[name] = _masked(value)
+    return event
+
+
+class _Quoted:
+    """A text as Python would write it, escapes and all. The renderer does so by itself only where there are spaces."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def quote(_: object, __: str, event: Event) -> Event:
+    """The structlog processor that keeps what a worker printed from driving the terminal that shows the log."""
+    for name, value in event.items():
+        if isinstance(value, str) and name not in ("event", "exception") and not value.isprintable():
+            event[name] = _Quoted(value)
     return event
 
 

@@ -68,6 +68,18 @@ def test_a_long_line_of_a_worker_holds_nobody_up(run: str) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("line", ["\x1b[2Jgone", "over\rwritten", "a\x00b", "\x9b2Jgone", "\u202egnorw"])
+def test_a_workers_line_does_not_drive_the_terminal(log_format: str, line: str) -> None:
+    stream = io.StringIO()
+    configure_logging(log_format, stream=stream)  # type: ignore[arg-type]
+    structlog.get_logger().info("worker.output", line=line, plain="as-it-is")
+    assert stream.getvalue().rstrip("\n").isprintable()
+    if log_format == "text":
+        assert f"line={line!r}" in stream.getvalue()
+        assert "plain=as-it-is" in stream.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
 def test_each_line_says_its_priority_where_the_journal_reads_it(tmp_path: Path, log_format: str) -> None:
     with (tmp_path / "log").open("w+") as stream:
         status = os.fstat(stream.fileno())
