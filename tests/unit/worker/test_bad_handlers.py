@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from lobu_actors.contract.frames import Fail
+from lobu_actors.contract.frames import Delta, Fail
 
 IDLE_THREAD = (
     "import sys, threading, time\ndef stay():\n    threading.Thread(target=time.sleep, args=(1000,)).start()\n"
@@ -148,11 +151,17 @@ def test_a_fork_of_a_worker_says_nothing_in_its_name_and_ends_with_the_handler(p
 
 def test_a_fork_does_not_hold_the_workers_socket(program):
     worker = program(
-        "import os, time\ndef reply(turn):\n    if os.fork() == 0:\n        time.sleep(1000)\n    os._exit(3)"
+        "import os, time\ndef reply(turn):\n    pid = os.fork()\n    if pid == 0:\n        time.sleep(1000)\n"
+        "    turn.write(str(pid))\n    os._exit(3)"
     )
     worker.greet()
     worker.turn("x")
-    assert worker.lines.readline() == b""
+    forked = worker.hear()
+    assert isinstance(forked, Delta)
+    try:
+        assert worker.lines.readline() == b""
+    finally:
+        os.kill(int(forked.text), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
