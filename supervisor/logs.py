@@ -23,13 +23,15 @@ _HIDDEN_NAMES = re.compile(
     r"(?i)(^|_|\b)(secret|token|password|passwd|authorization|cookie|api_?key|admin_?key|private_?key|credentials?|"
     r"content|final_?text|prompt|answer|payload|body)s?$"
 )
+# Each takes time in proportion to the text, however it is made: a worker's line may have 72 kB, and the loop waits. So
+# nothing without a bound is tried from many places at a time.
 _CREDENTIALS = [
     (re.compile(r"lobu_[A-Za-z0-9_-]{16,}"), f"lobu_{HIDDEN}"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
+    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic) +[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),
     (re.compile(r"\b(?:bot)?[0-9]{5,20}:[A-Za-z0-9_-]{30,}"), HIDDEN),  # of a Telegram bot
     (re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"), HIDDEN),
-    (re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"(://[^\s:/@]*):[^\s/@]+@"), rf"\1:{HIDDEN}@"),
     (re.compile(r"(?i)\b(password|sslpassword)=('[^']*'|\S+)"), rf"\1={HIDDEN}"),
 ]
 
@@ -59,6 +61,7 @@ def configure_logging(
         renderer = structlog.processors.JSONRenderer(default=str)
     else:
         colors = output.isatty()
+        shared.append(quote)
         renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     if _is_journal(output, journal):
         renderer = _with_priority(renderer)
@@ -108,6 +111,24 @@ def hide(_: object, __: str, event: Event) -> Event:
             event[name] = HIDDEN
         else:
             event[name] = _masked(value)
+    return event
+
+
+class _Quoted:
+    """A text as Python would write it, escapes and all. The renderer does so by itself only where there are spaces."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def quote(_: object, __: str, event: Event) -> Event:
+    """The structlog processor that keeps what a worker printed from driving the terminal that shows the log."""
+    for name, value in event.items():
+        if isinstance(value, str) and name not in ("event", "exception") and not value.isprintable():
+            event[name] = _Quoted(value)
     return event
 
 

@@ -32,13 +32,13 @@ async def _serve(worker: "Worker", handler: "Handler") -> None:
 
     threading.Thread(target=pass_on, name="lobu-worker-turns", daemon=True).start()
     while (run := await turns.get()) is not None:
-        await _run(run, handler, loop)
+        await _run(worker, run, handler, loop)
 
 
-async def _run(run: Run, handler: "Handler", loop: asyncio.AbstractEventLoop) -> None:
+async def _run(worker: "Worker", run: Run, handler: "Handler", loop: asyncio.AbstractEventLoop) -> None:
     changed = asyncio.Event()
     turn = Turn(run, changed)
-    task = loop.create_task(_handle(run, turn, handler))
+    task = loop.create_task(_handle_or_leave(worker, run, turn, handler))
     asked_to_cancel = False
 
     def look() -> None:
@@ -53,16 +53,30 @@ async def _run(run: Run, handler: "Handler", loop: asyncio.AbstractEventLoop) ->
     try:
         await task
         ending.complete(run, turn.usage, turn.tool_calls)
-    except asyncio.CancelledError:
-        if not asked_to_cancel:
-            raise
-        ending.cancelled(run)
+    except asyncio.CancelledError as error:
+        this_one = asyncio.current_task()
+        if this_one is not None and this_one.cancelling():
+            raise  # the loop ends
+        if asked_to_cancel:
+            ending.cancelled(run)
+        else:
+            ending.failed(run, error)  # the handler cancelled something, and waited for it
     except Disconnected:
         raise
     except Exception as error:
         ending.failed(run, error)
     finally:
         run.on_change = None
+
+
+async def _handle_or_leave(worker: "Worker", run: Run, turn: Turn, handler: "Handler") -> None:
+    try:
+        await _handle(run, turn, handler)
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        worker.leaves(error)  # here: the loop, which is about to end, waits for its threads
+        raise
 
 
 async def _handle(run: Run, turn: Turn, handler: "Handler") -> None:

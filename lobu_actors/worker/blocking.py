@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def run_turns(worker: "Worker", handler: "Handler") -> None:
     while (run := worker.turns.get()) is not None:
-        _run(run, handler)
+        _run(worker, run, handler)
 
 
-def _run(run: Run, handler: "Handler") -> None:
+def _run(worker: "Worker", run: Run, handler: "Handler") -> None:
     turn = BlockingTurn(run)
     try:
         ending.begin(run)
@@ -34,6 +34,9 @@ def _run(run: Run, handler: "Handler") -> None:
         raise
     except Exception as error:
         ending.failed(run, error)
+    except BaseException as error:
+        worker.leaves(error)
+        raise
 
 
 def _drain(run: Run, generator: object) -> object:

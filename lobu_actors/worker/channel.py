@@ -13,13 +13,14 @@ from typing import Any
 PROTOCOL_VERSION = 1
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 64 * 1024
+_NONE = -1
 
 Wire = dict[str, Any]
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Disconnected(Exception):
-    """The supervisor's end is closed."""
+    """The supervisor's end is closed, or this is a fork of the worker, which has none."""
 
 
 class Channel:
@@ -35,6 +36,12 @@ class Channel:
         self._writable = select.poll()
         self._writable.register(descriptor, select.POLLOUT)
         self._tail = b""
+
+    def forget(self) -> None:
+        """In a fork of the worker: it must not hold the socket open, and says nothing in the worker's name."""
+        self.lock = threading.RLock()  # a thread that is not here may have held the other one
+        os.close(self._descriptor)
+        self._descriptor = _NONE
 
     def send(self, frame: Wire) -> None:
         """Send one frame, waiting while the supervisor is slow. Raises Disconnected, and ValueError if over 8 MiB."""

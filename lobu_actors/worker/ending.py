@@ -9,7 +9,7 @@ from typing import Any
 
 from lobu_actors.worker.channel import Wire
 from lobu_actors.worker.session import text_of
-from lobu_actors.worker.turn import Fail, Run, objects
+from lobu_actors.worker.turn import PIECE_CHARS, Fail, Run, objects
 
 CANCELLED = "CANCELLED"
 FAILED = "WORKER_FAILED"
@@ -27,7 +27,11 @@ def begin(run: Run) -> None:
 
 
 def complete(run: Run, usage: dict[str, Any] | None, tool_calls: Sequence[dict[str, str]] = ()) -> None:
-    """Put the reply into the session file, then report it. Raises OSError, with nothing reported."""
+    """Put the reply into the session file, then report it. Raises OSError and TypeError, with nothing reported."""
+    if usage is not None and not isinstance(usage, dict):
+        raise TypeError(f"usage is a dict, not {type(usage).__name__}")
+    if not all(isinstance(call.get(name), str) for call in tool_calls for name in ("id", "name", "arguments")):
+        raise TypeError("a call has an id, a name and arguments, each a str")
     if run.session is not None:
         model = run.hello["settings"].get("model")
         text = "".join(run.text)[run.recorded_chars :]
@@ -46,16 +50,36 @@ def cancelled(run: Run) -> None:
     run.end({"type": "fail", "runId": run.run_id, "code": CANCELLED, "message": message})
 
 
-def failed(run: Run, error: Exception) -> None:
-    """`Fail` as it says; anything else as WORKER_FAILED, with its traceback on stderr, which is the log."""
+def failed(run: Run, error: BaseException) -> None:
+    """`Fail` as it says; anything else as WORKER_FAILED, with its traceback on stderr, which is the log.
+
+    What is alone in its group, as what fails in a group of tasks is, counts as itself.
+    """
+    sole = error
+    while isinstance(sole, BaseExceptionGroup) and len(sole.exceptions) == 1:
+        sole = sole.exceptions[0]
     frame: Wire = {"type": "fail", "runId": run.run_id}
-    if isinstance(error, Fail):
-        frame |= {"code": error.code, "message": error.message}
-        if error.retryable is not None:
-            frame["retryable"] = error.retryable
-        if error.context is not None:
-            frame["context"] = error.context
-    else:
+    if not isinstance(sole, Fail):
         traceback.print_exception(error)
-        frame |= {"code": FAILED, "message": f"{type(error).__name__}: {error}"}
-    run.end(frame)
+        run.end(frame | {"code": FAILED, "message": _told(sole)})
+        return
+    frame |= {"code": sole.code, "message": sole.message[:PIECE_CHARS]}
+    if sole.retryable is not None:
+        frame["retryable"] = sole.retryable
+    if sole.context is None:
+        run.end(frame)
+        return
+    try:
+        run.end(frame | {"context": sole.context})
+    except (TypeError, ValueError, RecursionError) as unfit:  # it is no JSON, or over the limit
+        traceback.print_exception(unfit)
+        run.end(frame)
+
+
+def _told(error: BaseException) -> str:
+    """Its name and text. The text is the code's of whoever wrote it: it may be missing, of any size, or fail itself."""
+    try:
+        text = str(error)[:PIECE_CHARS]
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

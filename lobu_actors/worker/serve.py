@@ -2,7 +2,8 @@
 
 Owns the threads and what becomes of each frame. The main thread runs the handler; the daemon thread `_listen` reads,
 so that a handler that computes for minutes can still be told to stop, and ends the process when the supervisor's end
-of the socket is closed: nobody would see what it does from then on.
+of the socket is closed: nobody would see what it does from then on. So it does when the handler has left the program
+and something else keeps it: there would be signs of life, and no turn.
 """
 
 import os
@@ -15,11 +16,12 @@ from typing import Any
 
 from lobu_actors.worker.channel import PROTOCOL_VERSION, Channel, Disconnected, Wire
 from lobu_actors.worker.session import SessionFile
-from lobu_actors.worker.turn import Run
+from lobu_actors.worker.turn import CRASH_STATUS, Run
 
 HEARTBEAT_SECONDS = 5.0
 IDLE_SECONDS = 0.3  # without a `hello`: it was started before anybody asked
 _CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
+_LOADED_ANEW = "__mp_main__"  # the program, where multiprocessing loads it; elsewhere another name of `__main__`
 
 Handler = Callable[[Any], Any]
 
@@ -34,8 +36,11 @@ def serve(
 
     `handler` takes a turn. An asynchronous generator or coroutine function gets a `Turn`; a generator or plain function
     a `BlockingTurn`. What it yields is the reply, piece by piece; a returned string is the reply, or its last piece.
-    Raises SystemExit(2) when it was not started by a supervisor.
+    Raises SystemExit(2) when it was not started by a supervisor. Returns at once in a process of multiprocessing, which
+    loads the program that it belongs to.
     """
+    if getattr(sys.modules.get(_LOADED_ANEW), "__name__", None) == _LOADED_ANEW:
+        return
     is_asynchronous = bool(_flags(handler) & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
     if "LOBU_ZYGOTE_FD" in os.environ:
         # Everything that is loaded here is shared by all workers that are forked.
@@ -58,7 +63,9 @@ def serve(
         "capabilities": capabilities,
     }
     try:
-        worker = Worker(Channel(int(number)), ready, writes_session)
+        channel = Channel(int(number))
+        os.register_at_fork(after_in_child=channel.forget)
+        worker = Worker(channel, ready, writes_session)
         # Loaded after `ready`, while the supervisor prepares the turn.
         _driver(is_asynchronous)(worker, handler)
     except Disconnected:
@@ -72,10 +79,16 @@ class Worker:
         self.channel = channel
         self.turns: queue.SimpleQueue[Run | None] = queue.SimpleQueue()  # None: leave
         self._run: Run | None = None
+        self._left: int | None = None
         early = self._await_hello()
         self._session = None if writes_session else SessionFile(self.hello["sessionFile"], self.hello["workspace"])
         channel.send(ready)
         threading.Thread(target=self._listen, args=(early,), name="lobu-worker-listen", daemon=True).start()
+
+    def leaves(self, error: BaseException) -> None:
+        """The handler ends this program by `error`. Threads that the interpreter waits for have a heartbeat's time."""
+        code = error.code if isinstance(error, SystemExit) else CRASH_STATUS
+        self._left = (code or 0) if isinstance(code, int | None) else 1
 
     def _await_hello(self) -> list[Wire]:
         """The frames behind the first one. A worker that was started before anybody asked may wait for long."""
@@ -107,6 +120,8 @@ class Worker:
                 for frame in frames:
                     self._take(frame)
                 if time.monotonic() >= due:
+                    if self._left is not None:
+                        os._exit(self._left)
                     self.channel.send_if_free({"type": "heartbeat"})
                     due = time.monotonic() + interval
                 frames = self.channel.receive(due - time.monotonic())

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     import asyncio
 
 CRASH_STATUS = 70  # of a process that `crash` ended
-PIECE_CHARS = 256 * 1024  # of text that is sent again; in a frame each may take up to 12 bytes
+PIECE_CHARS = 256 * 1024  # of text in one frame, where each may take up to 12 bytes
+
+
+def _check(what: str, value: object) -> None:
+    """A frame with anything else in its place would end the worker, and its author would not be told where."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")
 
 
 class Fail(Exception):
@@ -26,9 +32,10 @@ class Fail(Exception):
     def __init__(
         self, code: str, message: str = "", retryable: bool | None = None, context: dict[str, Any] | None = None
     ) -> None:
+        _check("a code", code)
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
-        self.message = message
+        self.message = str(message)  # often it is another error
         self.retryable = retryable
         self.context = context
 
@@ -86,7 +93,8 @@ class Run:
             return
         with self._channel.lock:
             self.text.append(text)
-            self.send({"type": "delta", "runId": self.run_id, "text": text})
+            for at in range(0, len(text), PIECE_CHARS):
+                self.send({"type": "delta", "runId": self.run_id, "text": text[at : at + PIECE_CHARS]})
 
     def send(self, frame: Wire) -> None:
         self._channel.send(frame)
@@ -101,6 +109,9 @@ class Run:
             self.send(frame)
 
     def ask(self, prompt: str, options: Sequence[str] | None) -> str:
+        _check("a prompt", prompt)
+        for option in options or ():
+            _check("an option", option)
         question_id = os.urandom(8).hex()
         frame: Wire = {"type": "ask", "runId": self.run_id, "questionId": question_id, "prompt": prompt}
         if options is not None:
@@ -276,21 +287,23 @@ class _BaseTurn:
 
         `code`: a failure of the provider that the worker may yet get over; if it does not in time, it is the turn's.
         """
+        _check("a status", status)
         frame: Wire = {"type": "status", "runId": self.run_id, "status": status}
-        if phase is not None:
-            frame["phase"] = phase
-        if tool is not None:
-            frame["tool"] = tool
-        if code is not None:
-            frame["code"] = code
+        for name, value in (("phase", phase), ("tool", tool), ("code", code)):
+            if value is not None:
+                _check(f"a {name}", value)
+                frame[name] = value
         self._run.send(frame)
 
     def ephemeral(self, text: str) -> None:
         """Show a text that is no part of the reply."""
+        _check("a text", text)
         self._run.send({"type": "ephemeral", "runId": self.run_id, "text": text})
 
     def log(self, message: str, level: str = "info", **fields: Any) -> None:
         """A line for the supervisor's log."""
+        _check("a message", message)
+        _check("a level", level)
         self._run.send({"type": "log", "level": level, "message": message, "fields": fields})
 
     def take_steers(self) -> list[Steer]:

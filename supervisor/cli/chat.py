@@ -63,21 +63,19 @@ def command(
             raise click.ClickException("there is no earlier chat in this folder; leave out --continue.")
         opening = Opening(key=key)
     chat = Chat(find_gateway(gateway, data_dir), opening, data_dir, as_json)
-    if text:
-        return chat.say(" ".join(text))
-    if sys.stdin.isatty():
+    if not text and sys.stdin.isatty():
         return chat.talk()
-    return chat.say(_piped_text())
+    content = " ".join(text) if text else _piped_text()
+    if not content.strip():
+        raise click.UsageError('nothing to send; give a text, as in: lobu chat "Hello"')
+    return chat.say(content)
 
 
 def _piped_text() -> str:
     try:
-        text = sys.stdin.read(MAX_INPUT_CHARACTERS).strip()
+        return sys.stdin.read(MAX_INPUT_CHARACTERS).strip()
     except UnicodeDecodeError:
         raise click.UsageError("what was piped in is not UTF-8 text.") from None
-    if not text:
-        raise click.UsageError('nothing to send; give a text, as in: lobu chat "Hello"')
-    return text
 
 
 class Chat:
@@ -136,9 +134,12 @@ class Chat:
             click.echo("(cancelled)", err=True)
             return INTERRUPTED
         except NobodyAnswers as error:
+            end = None
             with contextlib.suppress(Interrupted, ClientError):
-                exchange.cancel(display)
-            raise click.ClickException(str(error)) from None
+                end = exchange.cancel(display)
+            if end is None or end.type == "cancelled":
+                raise click.ClickException(str(error)) from None
+            outcome = end  # while the question was shown
         return _exit_code(outcome)
 
     def _opened(self, key: str) -> None:
@@ -150,8 +151,8 @@ class Chat:
             remember_chat(key, self._data_dir)
 
     def _ask(self, exchange: Exchange, question: Question) -> None:
-        if not exchange.answer(question, _read_answer(question)):
-            click.echo("(somebody else answered first)", err=True)
+        if (refusal := exchange.answer(question, _read_answer(question))) is not None:
+            click.echo(f"({refusal})", err=True)
 
 
 class NobodyAnswers(Exception):

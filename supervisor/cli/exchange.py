@@ -78,34 +78,39 @@ class Exchange:
 
         return self._run(work)
 
-    def answer(self, question: Question, answer: str) -> bool:
-        """False when somebody else was first."""
+    def answer(self, question: Question, answer: str) -> str | None:
+        """None when it was taken, else why it came too late."""
 
-        async def work(client: Client) -> bool:
+        async def work(client: Client) -> str | None:
             assert self.key is not None
             try:
                 await client.answer(self.key, question.question_id, answer)
             except RequestRefused as error:
                 if error.status == 409:
-                    return False
+                    return str(error)
                 raise
-            return True
+            return None
 
         return self._run(work)
 
-    def cancel(self, display: Display) -> None:
-        """Ask for the turn's end and wait for it, a bounded time. A second Ctrl-C ends the wait."""
-        if self.key is None:
-            return
+    def cancel(self, display: Display) -> ClientEvent | None:
+        """Ask for the turn's end and wait for it, a bounded time. A second Ctrl-C ends the wait.
 
-        async def work(client: Client) -> None:
+        Gives the event that ended it, which may have come before; None when it did not come in time.
+        """
+        if self.key is None:
+            return None
+
+        async def work(client: Client) -> ClientEvent | None:
             assert self.key is not None
             with trio.move_on_after(CANCEL_SECONDS):
                 await client.cancel(self.key, self.message_id)
-                while isinstance(await self._follow(client, display), Question):
+                while isinstance(event := await self._follow(client, display), Question):
                     pass
+                return event
+            return None
 
-        self._run(work)
+        return self._run(work)
 
     async def _follow(self, client: Client, display: Display) -> ClientEvent | Question:
         assert self.key is not None

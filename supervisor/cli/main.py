@@ -91,10 +91,10 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        _silence(1)
-        return 1
     except (Exception, BaseExceptionGroup) as error:
+        if _is_broken_pipe(error):
+            _silence(1)
+            return 1
         if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
             return INTERRUPTED
         if "--debug" in words[:1] or not isinstance(error, Exception):
@@ -105,6 +105,13 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
             click.echo(f"lobu: {sentence}", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _is_broken_pipe(error: BaseException) -> bool:
+    """Alone, or as what a nursery makes of it when what it writes about runs there."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return isinstance(error, BrokenPipeError)
 
 
 def _silence(number: int) -> None:

@@ -159,7 +159,8 @@ class HostWorkspace(msgspec.Struct, frozen=True):
     async def prepare(self) -> FileMark | None:
         """Make it if absent, empty input/, output/ and temp/; gives the session file's mark, None when absent.
 
-        A session file that is no regular file counts as absent. Raises TimeoutError after EMPTY_SECONDS.
+        What is no regular file in the session file's place is removed: a run that is not told of it would end with it.
+        Raises TimeoutError after EMPTY_SECONDS.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         # Every turn comes by here: a `with folder(…)` for each of the four would cost as much as all the rest.
@@ -172,7 +173,10 @@ class HostWorkspace(msgspec.Struct, frozen=True):
                         await trio.to_thread.run_sync(empty, descriptor, time.monotonic() + EMPTY_SECONDS)
                 finally:
                     os.close(descriptor)
-            return _mark(top)
+            found = _mark(top)
+            if found is None and _is_in_the_way(top):
+                await self.write_session(None)
+            return found
         finally:
             os.close(top)
 
@@ -234,7 +238,10 @@ class HostWorkspace(msgspec.Struct, frozen=True):
     def _write_session(self, data: bytes | None) -> FileMark | None:
         with folder(self.host.descriptor, self.name) as top, folder(top, SESSION_FOLDER) as parent:
             if data is None:
-                _discard(parent, SESSION_NAME)
+                if _is_folder(parent, SESSION_NAME):
+                    _remove_folder(parent, SESSION_NAME)
+                else:
+                    _discard(parent, SESSION_NAME)
                 os.fsync(parent)
                 return None
             temporary = f".{SESSION_NAME}.{os.urandom(8).hex()}"
@@ -315,6 +322,23 @@ def _mark(top: int) -> FileMark | None:
     finally:
         os.close(parent)
     return FileMark(found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _is_in_the_way(top: int) -> bool:
+    """Where there is no session file, something else is in its place, or in that of its folder."""
+    try:
+        parent = os.open(SESSION_FOLDER, DIRECTORY, dir_fd=top)
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False  # nothing is there, or it is closed to us
+    try:
+        os.stat(SESSION_NAME, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return False
+    finally:
+        os.close(parent)
+    return True
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

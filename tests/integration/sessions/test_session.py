@@ -37,6 +37,15 @@ async def test_a_file_that_is_nothing_but_a_torn_line_is_no_session(place: Any) 
     assert not place.file.exists()
 
 
+async def test_what_is_no_session_file_spoils_no_turn_behind_its_own(place: Any) -> None:
+    await place.begin()
+    place.file.parent.mkdir(exist_ok=True)
+    place.file.mkdir()
+    await place.complete(RunStatus.FAILED)
+    assert (await place.turn(A)).data == A
+    assert await place.stored() == A
+
+
 async def test_what_an_attempt_that_failed_wrote_is_gone_before_the_next(place: Any) -> None:
     await place.turn(A)
     await place.begin()

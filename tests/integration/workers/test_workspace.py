@@ -90,6 +90,37 @@ async def test_a_link_for_the_folder(workspace, outside):
     assert (outside / "session.jsonl").read_text() == "secret of another tenant"
 
 
+@pytest.mark.parametrize("place", [".openclaw", ".openclaw/session.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "dangling", "file"])
+async def test_what_is_no_session_file_is_gone_before_the_next_run(workspace, outside, kind, place):
+    await workspace.prepare()
+    file = Path(workspace.path) / place
+    file.parent.mkdir(exist_ok=True)
+    match kind:
+        case "link" | "dangling":
+            file.symlink_to(outside if kind == "link" else outside / "nothing")
+        case "pipe":
+            os.mkfifo(file)
+        case "folder":
+            (file / "session.jsonl" / "deep").mkdir(parents=True)
+        case "file":
+            file.write_text("x")
+    is_session = (kind, place) == ("file", ".openclaw/session.jsonl")
+    assert (await workspace.prepare() is not None) == is_session
+    read = await workspace.read_session()
+    assert (read is not None) == is_session
+    assert (outside / "session.jsonl").read_text() == "secret of another tenant"
+
+
+async def test_a_folder_in_the_place_of_the_session_file_can_be_removed(workspace):
+    await workspace.write_session(b"x")
+    file = Path(workspace.path) / ".openclaw" / "session.jsonl"
+    file.unlink()
+    (file / "deep").mkdir(parents=True)
+    assert await workspace.write_session(None) is None
+    assert await workspace.read_session() is None
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "dangling"])
 async def test_no_regular_session_file(workspace, outside, kind):
     await workspace.write_session(b"x")

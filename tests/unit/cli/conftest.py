@@ -21,6 +21,7 @@ class Gateway:
         self.url = ""
         self.streams: list[list[Event]] = []
         self.refusal: tuple[int, str, str] | None = None
+        self.answer_refusal: tuple[int, str, str] | None = None
         self.calls: list[tuple[str, str, Any]] = []
         self.message_id = ""
         self.following = threading.Event()
@@ -44,8 +45,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
         gateway, path = self.gateway, self.path.removeprefix("/api/v1/agents")
         gateway.calls.append(("POST", path, body))
-        if gateway.refusal is not None:
-            status, code, error = gateway.refusal
+        refusal = gateway.refusal or (gateway.answer_refusal if path.endswith("/answer") else None)
+        if refusal is not None:
+            status, code, error = refusal
             self._json(status, {"success": False, "error": error, "code": code})
         elif path == "":
             self._json(201, {"agentId": "echo_u_o", "token": "t", "expiresAt": 1, "threadId": None})

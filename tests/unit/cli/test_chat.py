@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -103,6 +104,17 @@ def test_question_is_answered_by_number(
     assert err.startswith("\nGo on?\n  1) yes\n  2) no\n")
 
 
+@pytest.mark.parametrize("sentence", ["Somebody else was first.", "This question is not waited for any more."])
+def test_an_answer_that_comes_too_late_is_told_why(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sentence: str
+) -> None:
+    type_in(monkeypatch, "1\n")
+    gateway.streams = [[QUESTION], [("complete", {**DONE, "finalText": "x"}, "2")]]
+    gateway.answer_refusal = (409, "QUESTION_WITHDRAWN", sentence)
+    assert run_cli(["chat", "hi"]) == 0
+    assert f"({sentence})" in capsys.readouterr().err
+
+
 def test_what_is_no_part_of_the_reply_does_not_repeat_it(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
     gateway.streams = [[HELLO[1], ("ephemeral", {"content": "looking", "messageId": "MID"}, None), *HELLO[2:]]]
     assert run_cli(["chat", "hi"]) == 0
@@ -117,6 +129,28 @@ def test_question_that_nobody_answers_cancels_the_turn(
     assert run_cli(["chat", "hi"]) == 1
     assert gateway.cancelled.is_set()
     assert "nobody to answer it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (("complete", {**DONE, "finalText": "Hello"}, "2"), 0),
+        (("agent-error", {**DONE, "errorCode": "QUESTION_TIMEOUT", "error": "Too late."}, "2"), 1),
+    ],
+)
+def test_a_turn_that_ended_while_its_question_was_shown_ends_as_it_did(
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    end: tuple[str, dict[str, Any], str],
+    code: int,
+) -> None:
+    type_in(monkeypatch, "")
+    gateway.streams = [[QUESTION], [end]]
+    assert run_cli(["chat", "hi"]) == code
+    err = capsys.readouterr().err
+    assert "nobody to answer it" not in err
+    assert ("QUESTION_TIMEOUT: Too late." in err) == bool(code)
 
 
 def test_ctrl_c_cancels_the_turn_first(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,3 +227,22 @@ def test_folder_key_is_not_sent_elsewhere(gateway: Gateway) -> None:
     assert find_gateway(gateway.url, environ={}).key == "lobu_key"
     assert find_gateway("https://elsewhere.example", environ={}).key is None
     assert find_gateway("https://elsewhere.example", environ={"LOBU_ADMIN_KEY": "lobu_x"}).key == "lobu_x"
+
+
+def test_a_reader_of_the_reply_that_goes_away_ends_the_chat_without_a_word(gateway: Gateway) -> None:
+    gateway.streams = [HELLO]
+    gone, stdout = os.pipe()
+    os.close(gone)
+    with open(stdout, "wb") as output:
+        words = [sys.executable, "-m", "supervisor.cli.main", "chat", "hi"]
+        done = subprocess.run(words, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("words", [[""], [" ", "  "]])
+def test_a_text_without_words_is_not_sent(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert run_cli(["chat", *words]) == 2
+    assert "nothing to send" in capsys.readouterr().err
+    assert not gateway.calls

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,12 +49,34 @@ def test_a_line_for_which_there_is_no_room_fails_nobody() -> None:
         "eyJhbGciOiJIUzI1NiJ9.eyJTRUNSRVQiOjF9.SECRET",
         "Authorization: Bearer SECRET-0123",
         "postgresql://user:SECRET@host/db",
+        "1postgresql+x://:SECRET@host/db",
         "host=h password=SECRET dbname=x",
         "sk-SECRETSECRETSECRETSECRET",
     ],
 )
 def test_credentials_are_masked(text: str) -> None:
     assert "SECRET" not in mask(f"before {text} after")
+
+
+@pytest.mark.parametrize("run", ["a", "0f", "eyJ", "-eyJ", "lobu_", "bot1", "sk-", "://", "password='", "bearer "])
+def test_a_long_line_of_a_worker_holds_nobody_up(run: str) -> None:
+    """As long as one read of a worker's output; in processor time, since others may be at work."""
+    line = run * (72 * 1024 // len(run))
+    began = time.process_time()
+    mask(line)
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("line", ["\x1b[2Jgone", "over\rwritten", "a\x00b", "\x9b2Jgone", "\u202egnorw"])
+def test_a_workers_line_does_not_drive_the_terminal(log_format: str, line: str) -> None:
+    stream = io.StringIO()
+    configure_logging(log_format, stream=stream)  # type: ignore[arg-type]
+    structlog.get_logger().info("worker.output", line=line, plain="as-it-is")
+    assert stream.getvalue().rstrip("\n").isprintable()
+    if log_format == "text":
+        assert f"line={line!r}" in stream.getvalue()
+        assert "plain=as-it-is" in stream.getvalue()
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])

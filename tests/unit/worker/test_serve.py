@@ -363,10 +363,16 @@ def test_a_handlers_exit_is_the_workers_exit(program):
 
 
 def test_a_frame_over_the_limit_fails_the_turn(program):
-    worker = program("def reply(turn):\n    return 'x' * 9_000_000")
+    worker = program("def reply(turn):\n    turn.ephemeral('x' * 9_000_000)")
     worker.greet()
     worker.turn("x")
     assert "limit" in worker.fail().message
+
+
+def test_a_text_of_any_size_is_sent_in_frames_within_the_limit(program):
+    worker = program("def reply(turn):\n    return '\U0001f600' * 1_000_000")
+    worker.greet()
+    assert worker.reply("x") == "\U0001f600" * 1_000_000
 
 
 def test_without_a_supervisor_it_says_so():
