@@ -118,6 +118,11 @@ class SpawnerLink:
         if self._connection is not None:
             self._connection.trust(until)
 
+    def freeze(self) -> None:
+        """Freeze the workers now, which needs no spawner that answers; `thaw` is what lets them go on. Never blocks."""
+        if self._connection is not None:
+            self._connection.freeze()
+
     def thaw(self, until: float | None) -> None:
         """Let frozen workers go on, until then (None: for good). Never blocks."""
         if self._connection is not None:
