@@ -106,3 +106,11 @@ def test_an_interrupt_that_came_first_is_not_overtaken_by_its_late_hint() -> Non
     state, effects = tell(state, busy(1, OnBusy.INTERRUPT))
     assert only(effects, m.FinishTurns) == []
     assert [waiting.turn_id for waiting in state.queue] == ["t1", "t2"]
+
+
+def test_what_ran_already_goes_on_before_any_other_begins() -> None:
+    """An id of a piece of text names the place in the log, the attempt and the offset: no first attempt of another turn
+    may begin at the place at which this one's first attempt spoke."""
+    again = turn(3, attempt=2, failures=1, error_code="HOST_LOST")
+    state, _ = tell(fresh(), m.Recovered((turn(1, on_busy=OnBusy.INTERRUPT), turn(2), again)))
+    assert [waiting.turn_id for waiting in state.queue] == ["t3", "t1", "t2"]
