@@ -46,6 +46,16 @@ def _fitting(turns: tuple[Turn, ...]) -> int:
     return max(1, sum(1 for _ in takewhile(lambda size: size <= MERGED_BYTES, sizes)))
 
 
+def interrupted(state: State, owed: tuple[Turn, ...], begun: tuple[Turn, ...]) -> bool:
+    """Whether somebody who is not known here yet wants to interrupt these."""
+    at = max((turn.accepted_at for turn in begun), default=None)
+    return at is not None and any(
+        turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None and turn.accepted_at > at
+        for turn in owed
+        if turn.status is TurnStatus.QUEUED and not state.knows(turn.turn_id)
+    )
+
+
 def _place(turn: Turn) -> tuple[bool, bool, datetime, str]:
     went_back = turn.error_code is not None  # why its last attempt ended
     return not went_back, turn.on_busy is not OnBusy.INTERRUPT, turn.accepted_at, turn.turn_id
