@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test check slow soak supervisor-kills kill-campaign takeovers partitions rolling-restarts rolling-hosts \
-	stale-writers database-away interop interop-clients interop-agents pi-moves bench bench-rivals clean
+	stale-writers database-away overlap interop interop-clients interop-agents pi-moves bench bench-rivals clean
 
 run: $(STAMP)
 	$(BIN)/lobu run
@@ -49,6 +49,9 @@ stale-writers: $(STAMP)
 
 database-away: $(STAMP)
 	$(BIN)/python -m tests.database_away $(ARGS)
+
+overlap: $(STAMP)
+	$(BIN)/python -m tests.overlap $(ARGS)
 
 interop: $(STAMP)  # all of both, and then the page of what they did
 	failed=0; for part in clients agents table; do $(BIN)/python -m tests.interop.$$part || failed=1; done; exit $$failed

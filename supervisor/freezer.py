@@ -2,8 +2,10 @@
 
 A host trusts its lease until its own monotonic clock says otherwise, which is before the database lets anybody else in.
 The spawner is told until when, and freezes the workers by itself when it hears nothing newer: so also those of a
-supervisor that is paused, hangs or is dead. Here the run's clocks are stopped meanwhile, and when the database answers
-again, the workers of conversations that were taken over are ended first, and then the rest is thawed.
+supervisor that is paused, hangs or is dead. A spawner may stand still, too, so they are stopped from here as well; only
+the spawner lets them go on, and it ends first what it was told to end before. Here the run's clocks are stopped
+meanwhile, and when the database answers again, the workers of conversations that were taken over are ended first, and
+then the rest is thawed.
 
 A host that is alone freezes nothing: nobody can take anything over.
 """
@@ -84,6 +86,7 @@ class Freezer:
                 self._clock.go_on(self._membership.trusted_until)
                 self._link.trust(self._monotonic())
                 continue
+            self._link.freeze()
             telemetry.FREEZES.inc()
             log.warning("workers frozen", reason="the host lease could not be renewed in time")
             await self._membership.trusted_again()

@@ -28,7 +28,7 @@ from lobu_actors.conversation.corrupt import end_corrupt, readable
 from lobu_actors.conversation.crash_loop import in_crash_loop
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased
 from lobu_actors.conversation.leaving import leave, left, lose
-from lobu_actors.conversation.line import enqueue, enqueue_queued, next_turns
+from lobu_actors.conversation.line import enqueue, enqueue_queued, interrupted, next_turns
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
     Step,
@@ -88,7 +88,7 @@ def _react(state: State, message: m.Message, moment: Moment) -> Step:
         case m.Recovered():
             return _recover(state, message, moment)
         case m.OwedLoaded(owed):
-            return enqueue_queued(state, owed), end_corrupt(state, owed)
+            return _loaded(state, readable(owed), end_corrupt(state, owed), moment)
         case _:
             return _react_rarely(state, message, moment)
 
@@ -268,6 +268,17 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
     return enqueue(state, (turn,)), []
 
 
+def _loaded(state: State, owed: tuple[Turn, ...], effects: list[m.Effect], moment: Moment) -> Step:
+    """Who interrupts does so also when its hint was lost, or is slower than a sweep."""
+    run = state.run
+    stops = run is not None and run.phase is RunPhase.LIVE and interrupted(state, owed, run.turns)
+    state = enqueue_queued(state, owed)
+    if run is None or not stops:
+        return state, effects
+    state, more = _stop_run(state, run, moment)
+    return state, effects + more
+
+
 def _can_steer(state: State, turn: Turn) -> bool:
     if turn.on_busy is not OnBusy.STEER or resetting.is_reset(turn) or FILES_KEY in turn.payload:
         return False  # files lie in input/ before a run begins, so what brings some waits for a run of its own
@@ -286,9 +297,11 @@ def _run_joined(state: State, turn: Turn) -> Step:
 
 def _recover(state: State, recovered: m.Recovered, moment: Moment) -> Step:
     """A predecessor's live run goes on if its worker can; else it is lost: run it again if the policy says so, else end
-    it with HOST_LOST. One that was being cancelled ends so."""
+    it with HOST_LOST. One that was being cancelled ends so, and so does one that somebody interrupted meanwhile."""
     owed, record, worker = recovered.owed, recovered.live_run, recovered.worker
+    ran = tuple(turn for turn in readable(owed) if turn.status is TurnStatus.RUNNING)
     cancelled = state.closing or (record is not None and record.cancel_requested)
+    cancelled = cancelled or interrupted(state, readable(owed), ran)
     corrupt = end_corrupt(state, owed)
     state = enqueue_queued(state, owed)
     if record is not None and worker is not None and can_adopt(worker) and not cancelled:

@@ -20,7 +20,9 @@ MERGED_BYTES = MAX_LINE_BYTES // 4  # of UTF-8, which may be three times as long
 
 
 def enqueue(state: State, turns: tuple[Turn, ...]) -> State:
-    """Each once. Who interrupts comes first; else the order is the database's: acceptance time, then id."""
+    """Each once. Who ran already goes on: the ids of its text name its place in the log and its attempt, and would mean
+    another's text, if that ran there. Then who interrupts; else the order is the database's: acceptance time, then id.
+    """
     new = tuple(turn for turn in turns if not state.knows(turn.turn_id))
     if not new:
         return state
@@ -44,8 +46,19 @@ def _fitting(turns: tuple[Turn, ...]) -> int:
     return max(1, sum(1 for _ in takewhile(lambda size: size <= MERGED_BYTES, sizes)))
 
 
-def _place(turn: Turn) -> tuple[bool, datetime, str]:
-    return turn.on_busy is not OnBusy.INTERRUPT, turn.accepted_at, turn.turn_id
+def interrupted(state: State, owed: tuple[Turn, ...], begun: tuple[Turn, ...]) -> bool:
+    """Whether somebody who is not known here yet wants to interrupt these."""
+    at = max((turn.accepted_at for turn in begun), default=None)
+    return at is not None and any(
+        turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None and turn.accepted_at > at
+        for turn in owed
+        if turn.status is TurnStatus.QUEUED and not state.knows(turn.turn_id)
+    )
+
+
+def _place(turn: Turn) -> tuple[bool, bool, datetime, str]:
+    went_back = turn.error_code is not None  # why its last attempt ended
+    return not went_back, turn.on_busy is not OnBusy.INTERRUPT, turn.accepted_at, turn.turn_id
 
 
 def _merges(turn: Turn) -> bool:

@@ -95,9 +95,18 @@ class SpawnedProcess:
             signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
             os.killpg(self.pid, signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """SIGSTOP to leader and group, past the spawner; nothing for who works for no conversation, or ended."""
+        if self.label == "" or self.pidfd < 0 or not _is_alive(self.pidfd):
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
+            os.killpg(self.pid, signal.SIGSTOP)
+
 
 @attrs.define(eq=False)
 class _Pending:
+    label: str
     done: trio.Event = attrs.field(factory=trio.Event)
     process: SpawnedProcess | None = None
     error: Exception | None = None
@@ -136,7 +145,7 @@ class Connection:
         """
         if self.is_lost:
             raise SpawnerLost("The spawner is gone.")
-        pending = _Pending()
+        pending = _Pending(request.label)
         try:
             self._request(request)
         except protocol.ProtocolError as error:
@@ -154,6 +163,7 @@ class Connection:
     def relabel(self, worker_id: str, label: str) -> None:
         """What the next supervisor is told of a worker, when this one is gone; nothing when the worker is gone."""
         if worker_id in self.processes and not self.is_lost:
+            self.processes[worker_id].label = label
             self._request(protocol.Relabel(worker_id, label))
 
     def preload(self, programs: Iterable[protocol.Preload]) -> None:
@@ -168,6 +178,11 @@ class Connection:
         """See `protocol.Trust`."""
         if not self.is_lost:
             self._request(protocol.Trust(until))
+
+    def freeze(self) -> None:
+        """What the spawner does when the trust is over, also when that stands still."""
+        for process in self.processes.values():
+            process.freeze()
 
     def thaw(self, until: float | None) -> None:
         """See `protocol.Thaw`."""
@@ -341,6 +356,7 @@ class Connection:
                 pending.error = SpawnFailed("The supervisor is out of file descriptors.")
                 pending.done.set()
             return
+        process.label = pending.label
         self.processes[reply.worker_id] = process
         pending.process = process
         pending.done.set()

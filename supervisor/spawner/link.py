@@ -73,6 +73,7 @@ class SpawnerLink:
         self._connection: Connection | None = None
         self._changed = trio.Event()
         self._preloads: tuple[protocol.Preload, ...] = ()
+        self._trusted_until: float | None = None
 
     @property
     def pid(self) -> int | None:
@@ -115,11 +116,18 @@ class SpawnerLink:
 
     def trust(self, until: float) -> None:
         """Have the workers frozen at `until` (time.monotonic()) unless a later time is said before. Never blocks."""
+        self._trusted_until = until
         if self._connection is not None:
             self._connection.trust(until)
 
+    def freeze(self) -> None:
+        """Freeze the workers now, which needs no spawner that answers; `thaw` is what lets them go on. Never blocks."""
+        if self._connection is not None:
+            self._connection.freeze()
+
     def thaw(self, until: float | None) -> None:
         """Let frozen workers go on, until then (None: for good). Never blocks."""
+        self._trusted_until = until
         if self._connection is not None:
             self._connection.thaw(until)
 
@@ -240,6 +248,8 @@ class SpawnerLink:
             raise SpawnerLost(f"The spawner said nothing for {UP_SECONDS:g} s.")
         if connection.running:
             _log.info("workers.found", number=len(connection.running), spawner=connection.pid)
+        if self._trusted_until is not None:  # what the one before was told
+            connection.trust(self._trusted_until)
         connection.preload(self._preloads)
         self._connection = connection
         self._changed.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -61,6 +62,22 @@ async def test_the_workers_of_a_paused_supervisor_freeze_and_go_on_with_it(start
     run.signal(signal.SIGCONT)
     assert (await conversation.terminal_of(message_id)).data["finalText"] == LONG_TEXT
     assert turn_of(run.database_url, message_id) == ("completed", 1, 0), "nobody else was there to take it over"
+    assert broken_promises(run.database_url) == []
+
+
+async def test_workers_freeze_in_time_though_their_spawner_stands_still(start_run: Start) -> None:
+    """It is replaced after 8 s; until then another host might run what they do."""
+    run = await start_run(config=AGENT, database_url=None, environment=SEVERAL)
+    conversation = await client_of(run).open()
+    message_id = await conversation.send(LONG)
+    worker, spawner = await _speaks(run, conversation, message_id), run.spawner_pid()
+    assert spawner is not None
+    with standing_still(run.postmaster_pid()):
+        os.kill(spawner, signal.SIGSTOP)
+        await until(lambda: _state(worker) == "T", "it is frozen", 4)
+        os.kill(spawner, signal.SIGCONT)
+    assert (await conversation.terminal_of(message_id)).data["finalText"] == LONG_TEXT
+    assert turn_of(run.database_url, message_id) == ("completed", 1, 0)
     assert broken_promises(run.database_url) == []
 
 

@@ -8,13 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
 from lobu_actors.contract.frames import Complete, Delta, Steer
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
+from supervisor.spawner.protocol import Spawn
 from supervisor.workers.types import WorkerLimits
 
 
@@ -131,6 +134,21 @@ async def test_a_spawner_that_answers_is_left_alone(host):
     await trio.sleep(2)
     assert await client.reply("still here") == "still here"
     assert (host.link.pid, host.link_failures) == (pid, [])
+
+
+async def test_the_next_spawner_knows_how_long_its_host_is_trusted(host, tmp_path):
+    """It would hear of it with the next renewal, which does not come when the database is away meanwhile."""
+    await host.ready()
+    old = host.link.pid
+    host.link.trust(time.monotonic())
+    os.kill(old, signal.SIGKILL)
+    with trio.fail_after(20):
+        while host.link.pid in (None, old):  # noqa: ASYNC110 - another task replaces it
+            await trio.sleep(0.01)
+        process = await host.link.spawn(Spawn("w", ["sleep", "1000"], {}, str(tmp_path), "of a conversation"))
+        while psutil.Process(process.pid).status() != "stopped":  # noqa: ASYNC110 - another process does it
+            await trio.sleep(0.01)
+    process.close()
 
 
 async def test_spawner_killed_with_workers_that_do_not_look(host, script, wait_for_end):

@@ -106,3 +106,29 @@ def test_an_interrupt_that_came_first_is_not_overtaken_by_its_late_hint() -> Non
     state, effects = tell(state, busy(1, OnBusy.INTERRUPT))
     assert only(effects, m.FinishTurns) == []
     assert [waiting.turn_id for waiting in state.queue] == ["t1", "t2"]
+
+
+def test_an_interrupt_that_nobody_was_told_of_interrupts_when_it_is_found() -> None:
+    """Its hint was lost, or a sweep was faster."""
+    found = m.OwedLoaded((turn(status=TurnStatus.RUNNING), turn(2, on_busy=OnBusy.INTERRUPT)))
+    state, effects = tell(running(), found)
+    assert only(effects, m.RequestCancel) == [m.RequestCancel("r1")]
+    assert [waiting.turn_id for waiting in state.queue] == ["t2"]
+    assert tell(state, found, m.TurnAccepted(turn(2, on_busy=OnBusy.INTERRUPT)))[1] == [], "once"
+
+
+def test_what_a_lost_host_ran_is_interrupted_by_who_came_meanwhile() -> None:
+    lost = turn(status=TurnStatus.RUNNING)
+    state, effects = tell(fresh(), m.Recovered((lost, turn(2), turn(3, on_busy=OnBusy.INTERRUPT))))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert (finish.turns, finish.status) == ((lost,), TurnStatus.CANCELLED)
+    assert [waiting.turn_id for waiting in state.queue] == ["t3", "t2"]
+
+
+def test_what_ran_already_goes_on_before_any_other_begins() -> None:
+    """An id of a piece of text names the place in the log, the attempt and the offset: no first attempt of another turn
+    may begin at the place at which this one's first attempt spoke."""
+    again = turn(3, attempt=2, failures=1, error_code="HOST_LOST")
+    state, _ = tell(fresh(), m.Recovered((turn(1, on_busy=OnBusy.INTERRUPT), turn(2), again)))
+    assert [waiting.turn_id for waiting in state.queue] == ["t3", "t1", "t2"]

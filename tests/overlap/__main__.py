@@ -1,0 +1,228 @@
+"""Faults that overlap while clients do everything there is to do: one end for each accepted message all the same.
+
+`python -m tests.overlap [--rounds 12] [--seed 0]`, or `make overlap`. In each round two to four of these happen within
+three seconds, for up to 14 s: a supervisor is killed, paused, drained, or killed or paused while it drains; its spawner
+is killed or stands still, and so do workers; a host's line to the database is cut, stalled or slow; the database stands
+still, crashes, or loses sessions. Two hosts share one database; with `--hosts 1` the host has its own.
+
+Meanwhile clients post to any host, now and then to both at once, join, steer, interrupt, cancel, reset, ask, answer
+late and twice, send files, delete, and read over streams and sockets that break off. Then all is mended, clients fall
+silent, and everything owed has to come to its end within `--quiet` seconds.
+
+Exit code 1 when an accepted message has not exactly one end, in the log, at the reader that resumed and at one who
+comes now; a reply, an answer, a file or a session is not what it has to be; two workers were at one turn at the same
+time; a turn was said to be cancelled and ran on; `lobu audit` finds something; something is left behind; or a host did
+not start, drain or end as it should. The seed gives the faults and what clients do, not the order in which it happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import trio
+
+from tests.overlap.faults import World, world
+from tests.overlap.judging import heard_wrong, replay, worked_at_once
+from tests.overlap.talks import Talk, every
+from tests.system.audit import broken_promises
+
+WORKERS = Path(__file__).parents[1] / "workers"
+CONFIG = f"""
+[limits]
+crash_loop_crashes = 1000
+drain_grace_seconds = 2
+cancel_grace_seconds = 2
+requests_per_second = 0
+streams_per_conversation = 1000
+[workers.executed]
+command = ["python", "{WORKERS / "all_manners.py"}"]
+[workers.forked]
+command = ["python", "{WORKERS / "all_manners.py"}"]
+zygote = true
+warm = 1
+[workers.fuzzing]
+command = ["{sys.executable}", "{WORKERS / "fuzzing.py"}", "SEED"]
+"""
+AGENT = """
+[[agents]]
+id = "{worker}"
+worker = "{worker}"
+[agents.deadlines]
+startup_seconds = 30
+first_output_seconds = 4
+heartbeat_seconds = 12
+progress_seconds = 8
+turn_seconds = 40
+question_seconds = 5
+[agents.failure]
+crash = "{crash}"
+max_attempts = 3
+retry_backoff_seconds = 0.2
+"""
+AGENTS = {"executed": "fail", "forked": "retry", "fuzzing": "retry"}
+TALKERS = ("executed", "forked", "executed", "forked", "fuzzing")  # of five talks
+# What a host's log has when it met what it had not thought of.
+SURPRISES = ("request failed", "INTERNAL_ERROR", "unknown run ended", "unguarded run refused")
+BEFORE_SECONDS = 1.5
+ROUND_SECONDS = 300.0
+REPLAY_SECONDS = 20.0
+
+
+@attrs.frozen
+class Options:
+    seed: int = 0
+    first: int = 0
+    rounds: int = 12
+    hosts: int = 2
+    talks: int = 10
+    quiet_seconds: float = 60.0
+    longest_seconds: float = 14.0  # that a fault lasts; a lease lasts 6 s
+
+
+@attrs.define
+class Report:
+    rounds: int = 0
+    accepted: int = 0
+    ends: Counter[str] = attrs.field(factory=Counter)
+    caused: Counter[str] = attrs.field(factory=Counter)
+    quiet_after: list[float] = attrs.field(factory=list)  # seconds from the last mending to the last end, of each round
+    conversations: int = 0
+    connections: int = 0
+    retried_calls: int = 0
+    faults: list[str] = attrs.field(factory=list)
+
+
+class Campaign:
+    def __init__(self, place: World, options: Options, readers: trio.Nursery) -> None:
+        self.report = Report()
+        self._place = place
+        self._options = options
+        self._excused: set[str] = set()  # turns of which nobody was left to stop the workers
+        self._talks = [
+            Talk(place.hosts, f"u{number}", TALKERS[number % 5], f"{options.seed}/{options.first}/{number}", readers)
+            for number in range(options.talks)
+        ]
+
+    async def round(self, number: int) -> str:
+        """Gives a line about it."""
+        over = False
+        with trio.move_on_after(ROUND_SECONDS) as scope:
+            async with trio.open_nursery() as acting:
+                for talk in self._talks:
+                    acting.start_soon(talk.go, lambda: over)
+                await trio.sleep(BEFORE_SECONDS)
+                await self._place.round(random.Random(f"{self._options.seed}/{number}"))
+                over, mended = True, time.monotonic()
+        if scope.cancelled_caught:
+            self.report.faults.append(f"round {number}: a call got no answer long after all was mended")
+            return "\n".join(self._place.notes)
+        with trio.move_on_at(trio.current_time() + self._options.quiet_seconds):
+            while self._open():  # noqa: ASYNC110 - other processes end it
+                await trio.sleep(0.05)
+        self.report.quiet_after.append(round(time.monotonic() - mended, 2))
+        found = [*self._open(), *heard_wrong(self._talks), *self._place.faults, *self._worked_at_once()]
+        found += broken_promises(self._place.url)
+        self.report.faults += [f"round {number}: {fault}" for fault in found]
+        self.report.rounds += 1
+        return f"round {number}, quiet after {self.report.quiet_after[-1]:.2f} s: {'; '.join(self._place.notes)}"
+
+    def _open(self) -> list[str]:
+        lives = every(self._talks)
+        owed = [f"{sent.message_id} ({sent.content[:30]}) has no end" for life in lives for sent in life.owed]
+        return owed + [
+            f"{life.conversation.key} was deleted and is not closed"
+            for life in lives
+            if life.deleting and not life.closed
+        ]
+
+    def _worked_at_once(self) -> list[str]:
+        found = worked_at_once(self._place.hosts)
+        if self._place.blind:
+            self._excused |= found.keys()
+        return [fault for name, fault in found.items() if name not in self._excused]
+
+    def keep(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, host in enumerate(self._place.hosts):
+            (folder / f"host{number}.log").write_text(host.errors())
+        for life in every(self._talks):
+            lines = [f"{frame.id} {frame.event} {frame.data}" for frame in life.transcript.frames]
+            (folder / life.conversation.key).write_text("\n".join([*lines, *map(repr, life.sent.values()), ""]))
+
+    async def end(self) -> None:
+        report, lives = self.report, every(self._talks)
+        for number, life in enumerate(lives):
+            report.ends.update(
+                str(frame.data.get("errorCode") or frame.event) for frame in life.transcript.terminals.values()
+            )
+            if not life.closed:
+                report.faults += await replay(life, self._place.hosts[number % len(self._place.hosts)], REPLAY_SECONDS)
+        accepted = [name for life in lives for name in life.accepted]
+        report.faults += broken_promises(self._place.url, accepted=accepted)
+        report.accepted, report.conversations = len(accepted), len(lives)
+        report.connections = sum(life.transcript.connections for life in lives)
+        report.retried_calls = sum(talk.retries for talk in self._talks)
+        report.caused = self._place.counts
+        for host in self._place.hosts:
+            if not host.is_up:
+                report.faults.append(f"a host ended by itself\n{host.log()}")
+                continue
+            if (code := await host.stop()) != 0:
+                report.faults.append(f"lobu run exited with {code}")
+            left = [*map(str, host.processes()), *map(str, (host.folder / "tmp").iterdir())]
+            report.faults += [f"left behind: {what}" for what in left]
+            report.faults += [f"the log has `{words}`" for words in SURPRISES if words in host.errors()]
+
+
+async def overlap(
+    options: Options, keep: Path | None = None, progress: Callable[[str], None] = lambda line: None
+) -> Report:
+    """`keep`: a folder for what each host logged and each client heard. Ends with the first round that has a fault."""
+    config = CONFIG.replace("SEED", str(options.seed))
+    config += "".join(AGENT.format(worker=worker, crash=crash) for worker, crash in AGENTS.items())
+    async with world(options.hosts, config, options.longest_seconds) as place:
+        async with trio.open_nursery() as readers:
+            campaign = Campaign(place, options, readers)
+            for number in range(options.first, options.first + options.rounds):
+                progress(await campaign.round(number))
+                if campaign.report.faults:
+                    break
+            readers.cancel_scope.cancel()
+        if keep is not None:
+            campaign.keep(keep)
+        await campaign.end()
+    return campaign.report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.overlap", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=Options().seed)
+    parser.add_argument("--first", type=int, default=Options().first, help="round, to see one again")
+    parser.add_argument("--rounds", type=int, default=Options().rounds)
+    parser.add_argument("--hosts", type=int, choices=(1, 2), default=Options().hosts)
+    parser.add_argument("--talks", type=int, default=Options().talks)
+    parser.add_argument("--quiet", type=float, default=Options().quiet_seconds, metavar="SECONDS")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the logs of the hosts and of the clients")
+    words = parser.parse_args()
+    options = Options(words.seed, words.first, words.rounds, words.hosts, words.talks, words.quiet)
+    report = trio.run(overlap, options, words.keep, lambda line: print(line, file=sys.stderr, flush=True))
+    for name, value in attrs.asdict(report).items():
+        if name != "faults":
+            print(f"{name.replace('_', ' '):>15}  {dict(sorted(value.items())) if isinstance(value, dict) else value}")
+    for fault in report.faults[:20]:
+        print(f"FAULT {fault}")
+    print("every promise kept" if not report.faults else f"{len(report.faults)} faults")
+    return 1 if report.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
