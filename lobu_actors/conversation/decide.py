@@ -249,7 +249,8 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
     """A new message; what it asks for when something runs (`onBusy`) happens here, the rest by its place in line.
 
     What is about to run (its worker still starts, or it waits for its next attempt) is interrupted as if it ran: its
-    sender cannot tell the two apart.
+    sender cannot tell the two apart. Hints of several edges come in any order, so what came behind an interrupt is not
+    interrupted by it, though it runs.
     """
     if state.knows(turn.turn_id):
         return state, []
@@ -260,7 +261,7 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
             state, effects = cancel_queued(state, interrupted)
             return enqueue(state, (turn,)), effects
     if run is not None and run.phase is RunPhase.LIVE and turn.verdict is None:
-        if turn.on_busy is OnBusy.INTERRUPT:
+        if turn.on_busy is OnBusy.INTERRUPT and not any(ran.accepted_at > turn.accepted_at for ran in run.turns):
             state, effects = _stop_run(state, run, moment)
             return enqueue(state, (turn,)), effects
         if _can_steer(state, turn):

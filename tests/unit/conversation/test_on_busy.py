@@ -5,6 +5,7 @@ from __future__ import annotations
 from lobu_actors.contract.frames import Complete, Steer
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.state import RunPhase
 from tests.unit.conversation.test_decide import frames, fresh, only, ready, running, tell, turn
 
 
@@ -106,3 +107,13 @@ def test_an_interrupt_that_came_first_is_not_overtaken_by_its_late_hint() -> Non
     state, effects = tell(state, busy(1, OnBusy.INTERRUPT))
     assert only(effects, m.FinishTurns) == []
     assert [waiting.turn_id for waiting in state.queue] == ["t1", "t2"]
+
+
+def test_an_interrupt_whose_hint_comes_late_cancels_nothing_that_came_behind_it() -> None:
+    """Two edges have accepted one each, and the second's hint was the quicker one."""
+    state, _ = tell(fresh(), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"), ready(), m.RunBegun("r1"))
+    state, effects = tell(state, busy(1, OnBusy.INTERRUPT))
+    assert effects == []
+    assert state.run is not None
+    assert state.run.phase is RunPhase.LIVE
+    assert [waiting.turn_id for waiting in state.queue] == ["t1"]
