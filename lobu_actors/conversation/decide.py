@@ -250,12 +250,13 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
 
     What is about to run (its worker still starts, or it waits for its next attempt) is interrupted as if it ran: its
     sender cannot tell the two apart. Hints of several edges come in any order, so what came behind an interrupt is not
-    interrupted by it, though it runs.
+    interrupted by it, though it runs. Nor is a reset that waits for its worker's end: what follows it is for the new
+    session.
     """
     if state.knows(turn.turn_id):
         return state, []
     run = state.run
-    if run is None and turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None:
+    if run is None and turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None and not resetting.reset_is_next(state):
         interrupted = tuple(waiting for waiting in next_turns(state) if waiting.accepted_at < turn.accepted_at)
         if interrupted:
             state, effects = cancel_queued(state, interrupted)
