@@ -119,8 +119,13 @@ class LinkDoor:
             raise CannotReach("that host has no address for links, or is gone")
         opening: list[WebSocketPipe | str] = []
         opened = trio.Event()
-        self._nursery.start_soon(self._hold, host_id, peer.link_url, joining, opening, opened)
-        await opened.wait()
+        held = trio.CancelScope()
+        self._nursery.start_soon(self._hold, host_id, peer.link_url, joining, opening, opened, held)
+        try:
+            await opened.wait()
+        except trio.Cancelled:  # nobody would close it
+            held.cancel()
+            raise
         if isinstance(opening[0], str):
             raise CannotReach(opening[0])
         return opening[0]
@@ -132,29 +137,18 @@ class LinkDoor:
         return self._known
 
     async def _hold(
-        self, host_id: str, url: str, joining: Joining, opening: list[WebSocketPipe | str], opened: trio.Event
+        self,
+        host_id: str,
+        url: str,
+        joining: Joining,
+        opening: list[WebSocketPipe | str],
+        opened: trio.Event,
+        held: trio.CancelScope,
     ) -> None:
         """The life of one pipe; `opening` gets it, or why there is none. Raises nothing but cancellation."""
         try:
-            async with trio.open_nursery() as nursery:
-                with trio.fail_after(CONNECT_SECONDS):
-                    stream, host = await open_stream(url)
-                try:
-                    with trio.fail_after(CONNECT_SECONDS):
-                        nonce = new_nonce()
-                        token = self._tokens.sign(HostClaims(self._me(), host_id, nonce))
-                        websocket = await connect(nursery, stream, host, token, wire.WORKER_PATH)
-                        welcome = await read_welcome(websocket)
-                        if self._tokens.verify(welcome.proof) != HostClaims(host_id, self._me(), nonce):
-                            raise CannotConnect("the other side does not prove that it is that host")
-                        await websocket.send_message(msgspec.json.encode(joining).decode())
-                    pipe = WebSocketPipe(websocket)
-                    opening.append(pipe)
-                    opened.set()
-                    await pipe.closed.wait()
-                finally:
-                    await trio.aclose_forcefully(stream)
-                    nursery.cancel_scope.cancel()
+            with held:
+                await self._open_and_hold(host_id, url, joining, opening, opened)
         except* (
             CannotConnect,
             ConnectionRejected,
@@ -169,3 +163,26 @@ class LinkDoor:
             if not opening:
                 opening.append("the edge is ending")
             opened.set()
+
+    async def _open_and_hold(
+        self, host_id: str, url: str, joining: Joining, opening: list[WebSocketPipe | str], opened: trio.Event
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT_SECONDS):
+                stream, host = await open_stream(url)
+            try:
+                with trio.fail_after(CONNECT_SECONDS):
+                    nonce = new_nonce()
+                    token = self._tokens.sign(HostClaims(self._me(), host_id, nonce))
+                    websocket = await connect(nursery, stream, host, token, wire.WORKER_PATH)
+                    welcome = await read_welcome(websocket)
+                    if self._tokens.verify(welcome.proof) != HostClaims(host_id, self._me(), nonce):
+                        raise CannotConnect("the other side does not prove that it is that host")
+                    await websocket.send_message(msgspec.json.encode(joining).decode())
+                pipe = WebSocketPipe(websocket)
+                opening.append(pipe)
+                opened.set()
+                await pipe.closed.wait()
+            finally:
+                await trio.aclose_forcefully(stream)
+                nursery.cancel_scope.cancel()
