@@ -68,7 +68,9 @@ async def store() -> MemoryStore:
 
 async def upkeep(here: ActorWorld, nursery: trio.Nursery) -> None:
     environment, conversations = here.environment, here.conversations
-    deadlines = Deadlines(environment.store, lambda: HOST, environment.promises, environment.running)
+    deadlines = Deadlines(
+        environment.store, lambda: HOST, environment.promises, environment.running, conversations.give_up
+    )
     sweeper = Sweeper(
         environment.store,
         lambda: HOST,
