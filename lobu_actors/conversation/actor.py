@@ -31,6 +31,7 @@ from lobu_actors.runtime.errors import ActorStopped, MailboxFull
 from lobu_actors.runtime.registry import Registry
 from lobu_actors.runtime.timers import Timer
 from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.moving import MOVED
 from lobu_actors.store.records import Activation, HeldElsewhere, Lease
 from lobu_actors.store.standby_records import NextRun
 
@@ -63,6 +64,7 @@ class ConversationActor(Actor[m.Message]):
 
     async def handle(self, message: m.Message) -> object:
         self._env.promises.begin(self._ref)
+        token = MOVED.set(self._goes_on)
         try:
             return await self._handle(message)
         except BaseException:
@@ -72,6 +74,7 @@ class ConversationActor(Actor[m.Message]):
             if self._effects is not None:
                 self._effects.notes.flush()
             self._env.promises.end(self._ref)
+            MOVED.reset(token)
 
     def ended(self) -> None:
         self._abandon()
@@ -248,6 +251,10 @@ class ConversationActor(Actor[m.Message]):
             self._timer = None
         if at is not None and self._timer is None:
             self._timer = self._env.timers.call_at(at, self._tick)
+
+    def _goes_on(self) -> None:
+        """A session of many megabytes may take minutes, and its actor is well."""
+        self._env.promises.goes_on(self._ref, self._env.running.now())
 
     def _tick(self) -> None:
         self._timer = None
