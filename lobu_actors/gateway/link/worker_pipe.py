@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -22,6 +23,7 @@ from lobu_actors.gateway.link.auth import HostClaims, HostTokens, new_nonce
 from lobu_actors.gateway.link.connecting import CannotConnect, connect, open_stream, read_welcome
 from lobu_actors.gateway.link.session import close
 from lobu_actors.gateway.worker_door import CannotReach, Joining, PipeClosed
+from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
 
 log = structlog.get_logger(__name__)
@@ -133,7 +135,8 @@ class LinkDoor:
     async def _look(self) -> dict[str, Peer]:
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + REFRESH_SECONDS
-            self._known = {peer.host_id: peer for peer in await self._find() if peer.link_url is not None}
+            with suppress(StoreUnavailable):  # those that were known are as good as ever
+                self._known = {peer.host_id: peer for peer in await self._find() if peer.link_url is not None}
         return self._known
 
     async def _hold(

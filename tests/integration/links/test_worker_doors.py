@@ -8,8 +8,10 @@ import attrs
 import pytest
 import trio
 
+from lobu_actors.gateway.link import worker_pipe
 from lobu_actors.gateway.link.worker_pipe import LinkDoor
 from lobu_actors.gateway.worker_door import Joining, PipeClosed
+from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
 from lobu_actors.store.memory import MemoryStore
 from tests.fakes.linked_host import TOKENS, LinkedHost, linked_host, until
@@ -24,6 +26,7 @@ class Doorway:
     proxy: Proxy
     host: LinkedHost
     held: trio.Nursery  # what the door runs
+    away: trio.Event  # the store is, from now on
 
     @property
     def tasks(self) -> int:
@@ -42,13 +45,17 @@ async def doorway() -> AsyncIterator[Doorway]:
         proxy = Proxy(host.server.port)
         await nursery.start(proxy.run)
 
+        away = trio.Event()
+
         async def find() -> list[Peer]:
+            if away.is_set():
+                raise StoreUnavailable("away")
             return [Peer("b", f"ws://127.0.0.1:{proxy.port}")]
 
         door = LinkDoor(lambda: "a", TOKENS, find)
         async with trio.open_nursery() as held:
             await held.start(door.run)
-            yield Doorway(door, proxy, host, held)
+            yield Doorway(door, proxy, host, held, away)
             held.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 
@@ -71,3 +78,15 @@ async def test_nothing_is_held_for_who_did_not_wait_until_it_was_open(doorway: D
     assert waited.cancelled_caught
     doorway.proxy.heal()
     await until(lambda: doorway.tasks == alone)
+
+
+async def test_hosts_that_were_known_are_reached_while_the_store_is_away(
+    doorway: Doorway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that comes back then, to a worker in the middle of its turn."""
+    monkeypatch.setattr(worker_pipe, "REFRESH_SECONDS", 0.0)
+    assert await doorway.door.hosts() == ["b"]
+    doorway.away.set()
+    assert await doorway.door.hosts() == ["b"]
+    pipe = await doorway.door.open("b", GPU)
+    await pipe.close(1000, "")
