@@ -28,7 +28,7 @@ from lobu_actors.conversation.corrupt import end_corrupt, readable
 from lobu_actors.conversation.crash_loop import in_crash_loop
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased
 from lobu_actors.conversation.leaving import leave, left, lose
-from lobu_actors.conversation.line import enqueue, enqueue_queued, next_turns
+from lobu_actors.conversation.line import came_behind, enqueue, enqueue_queued, next_turns
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
     Step,
@@ -257,12 +257,12 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
         return state, []
     run = state.run
     if run is None and turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None and not resetting.reset_is_next(state):
-        interrupted = tuple(waiting for waiting in next_turns(state) if waiting.accepted_at < turn.accepted_at)
+        interrupted = tuple(waiting for waiting in next_turns(state) if came_behind(turn, waiting))
         if interrupted:
             state, effects = cancel_queued(state, interrupted)
             return enqueue(state, (turn,)), effects
     if run is not None and run.phase is RunPhase.LIVE and turn.verdict is None:
-        if turn.on_busy is OnBusy.INTERRUPT and not any(ran.accepted_at > turn.accepted_at for ran in run.turns):
+        if turn.on_busy is OnBusy.INTERRUPT and not any(came_behind(ran, turn) for ran in run.turns):
             state, effects = _stop_run(state, run, moment)
             return enqueue(state, (turn,)), effects
         if _can_steer(state, turn):

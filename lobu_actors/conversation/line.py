@@ -38,6 +38,16 @@ def next_turns(state: State) -> tuple[Turn, ...]:
     return first + merged[: _fitting((*first, *merged)) - 1] if merged else first
 
 
+def came_behind(turn: Turn, other: Turn) -> bool:
+    """It was accepted later: behind more events, else behind more that was owed, and only else by the database's clock,
+    which may have been set back."""
+    return _accepted(turn) > _accepted(other)
+
+
+def _accepted(turn: Turn) -> tuple[int, int, datetime]:
+    return turn.first_seq, turn.position, turn.accepted_at
+
+
 def _fitting(turns: tuple[Turn, ...]) -> int:
     """How many of these are within MERGED_BYTES; one in any case."""
     sizes = accumulate(len(msgspec.json.encode((turn.content, turn.payload))) for turn in turns)

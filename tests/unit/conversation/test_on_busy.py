@@ -117,3 +117,14 @@ def test_an_interrupt_whose_hint_comes_late_cancels_nothing_that_came_behind_it(
     assert state.run is not None
     assert state.run.phase is RunPhase.LIVE
     assert [waiting.turn_id for waiting in state.queue] == ["t1"]
+
+
+def test_an_interrupt_ends_what_runs_also_behind_a_clock_that_was_set_back() -> None:
+    state, _ = tell(fresh(), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"), ready(), m.RunBegun("r1"))
+    _, effects = tell(state, m.TurnAccepted(turn(1, on_busy=OnBusy.INTERRUPT, position=1)))
+    assert m.RequestCancel("r1") in effects
+    state, _ = tell(fresh(), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"))
+    _, effects = tell(state, m.TurnAccepted(turn(1, on_busy=OnBusy.INTERRUPT, first_seq=1)))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.status is TurnStatus.CANCELLED
