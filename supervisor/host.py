@@ -119,10 +119,10 @@ class Host:
         self.membership.link_url, self.membership.links = self._links.url, self._links.peers.links
         self._placing.forward = self._links
         self.remote.give_up_elsewhere = self._links.peers.give_up_place
-        self._deadlines = Deadlines(store, self._host_id, environment.promises, environment.running)
+        give_up = self.conversations.give_up
+        self._deadlines = Deadlines(store, self._host_id, environment.promises, environment.running, give_up)
         self._sweeper = self._sweeping(settings, store, environment.promises)
-        self._janitor = _janitor(settings, store)
-        self._expired_files = ExpiredFiles(store)
+        self._janitor, self._expired_files = _janitor(settings, store), ExpiredFiles(store)
         self._gauges = Gauges(store)
         self._show_in_metrics()
         self._freezer = Freezer(
@@ -131,7 +131,7 @@ class Host:
             self._link,
             environment.running,
             self.conversations.active_refs,
-            self.conversations.give_up,
+            give_up,
             self.workers,
             alone=alone is not None,
         )

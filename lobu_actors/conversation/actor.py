@@ -31,7 +31,8 @@ from lobu_actors.runtime.errors import ActorStopped, MailboxFull
 from lobu_actors.runtime.registry import Registry
 from lobu_actors.runtime.timers import Timer
 from lobu_actors.store.errors import StoreUnavailable
-from lobu_actors.store.records import Activation, HeldElsewhere, Lease
+from lobu_actors.store.moving import MOVED
+from lobu_actors.store.records import Activation, HeldElsewhere, Lease, Turn
 from lobu_actors.store.standby_records import NextRun
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,7 @@ class ConversationActor(Actor[m.Message]):
 
     async def handle(self, message: m.Message) -> object:
         self._env.promises.begin(self._ref)
+        token = MOVED.set(self._goes_on)
         try:
             return await self._handle(message)
         except BaseException:
@@ -72,6 +74,7 @@ class ConversationActor(Actor[m.Message]):
             if self._effects is not None:
                 self._effects.notes.flush()
             self._env.promises.end(self._ref)
+            MOVED.reset(token)
 
     def ended(self) -> None:
         self._abandon()
@@ -85,13 +88,15 @@ class ConversationActor(Actor[m.Message]):
             return
         with trio.move_on_after(self._env.handover_seconds):
             try:
-                run = state.run
+                run, begun = state.run, self._begun_unheard()
                 if run is not None and run.phase is RunPhase.STOPPING:
                     await effects.apply(m.FinishTurns(run.run_id, run.turns, TurnStatus.CANCELLED, RunStatus.CANCELLED))
                 elif run is not None and run.phase is not RunPhase.FINISHING:
                     await effects.apply(m.RequeueTurns(run.run_id, run.turns, failed=False, code="HANDED_OVER"))
+                elif begun is not None:
+                    await effects.apply(m.RequeueTurns(*begun, failed=False, code="HANDED_OVER"))
                 await self._env.store.release(lease)
-                if state.owed:
+                if state.owed or begun is not None:
                     await self._env.placement.released(self._ref)
             except StoreUnavailable as error:
                 log.warning("not handed over, the lease runs out by itself", error=str(error))
@@ -177,6 +182,13 @@ class ConversationActor(Actor[m.Message]):
             self._actors.tell(self._ref, LookAtStandby())
         return True
 
+    def _begun_unheard(self) -> tuple[str, tuple[Turn, ...]] | None:
+        """A run that began with the acceptance of its turn, and this actor has not come to hear of it."""
+        standby = self._standby
+        if standby is None or not standby.settled or standby.turn is None:
+            return None
+        return standby.run.run_id, (standby.turn,)
+
     def _look_again(self) -> None:
         """At what is owed; the sweeper would find it, too, a little later."""
         with suppress(MailboxFull):
@@ -248,6 +260,10 @@ class ConversationActor(Actor[m.Message]):
             self._timer = None
         if at is not None and self._timer is None:
             self._timer = self._env.timers.call_at(at, self._tick)
+
+    def _goes_on(self) -> None:
+        """A session of many megabytes may take minutes, and its actor is well."""
+        self._env.promises.goes_on(self._ref, self._env.running.now())
 
     def _tick(self) -> None:
         self._timer = None

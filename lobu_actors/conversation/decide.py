@@ -28,7 +28,7 @@ from lobu_actors.conversation.corrupt import end_corrupt, readable
 from lobu_actors.conversation.crash_loop import in_crash_loop
 from lobu_actors.conversation.drain_messages import BeginAnew, DrainRequest, LeaseReleased
 from lobu_actors.conversation.leaving import leave, left, lose
-from lobu_actors.conversation.line import enqueue, enqueue_queued, interrupted, next_turns
+from lobu_actors.conversation.line import came_behind, enqueue, enqueue_queued, interrupted, interrupts, next_turns
 from lobu_actors.conversation.marker_messages import MarkersMended
 from lobu_actors.conversation.outcome import (
     Step,
@@ -249,18 +249,20 @@ def _accepted(state: State, turn: Turn, moment: Moment) -> Step:
     """A new message; what it asks for when something runs (`onBusy`) happens here, the rest by its place in line.
 
     What is about to run (its worker still starts, or it waits for its next attempt) is interrupted as if it ran: its
-    sender cannot tell the two apart.
+    sender cannot tell the two apart. Hints of several edges come in any order, so what came behind an interrupt is not
+    interrupted by it, though it runs. Nor is a reset that waits for its worker's end: what follows it is for the new
+    session.
     """
     if state.knows(turn.turn_id):
         return state, []
     run = state.run
-    if run is None and turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None:
-        interrupted = tuple(waiting for waiting in next_turns(state) if waiting.accepted_at < turn.accepted_at)
-        if interrupted:
-            state, effects = cancel_queued(state, interrupted)
+    if run is None and turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None and not resetting.reset_is_next(state):
+        before = tuple(waiting for waiting in next_turns(state) if came_behind(turn, waiting))
+        if before:
+            state, effects = cancel_queued(state, before)
             return enqueue(state, (turn,)), effects
     if run is not None and run.phase is RunPhase.LIVE and turn.verdict is None:
-        if turn.on_busy is OnBusy.INTERRUPT:
+        if interrupts(turn, run.turns):
             state, effects = _stop_run(state, run, moment)
             return enqueue(state, (turn,)), effects
         if _can_steer(state, turn):

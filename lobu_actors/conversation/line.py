@@ -40,20 +40,32 @@ def next_turns(state: State) -> tuple[Turn, ...]:
     return first + merged[: _fitting((*first, *merged)) - 1] if merged else first
 
 
+def came_behind(turn: Turn, other: Turn) -> bool:
+    """It was accepted later: behind more events, else behind more that was owed, and only else by the database's clock,
+    which may have been set back."""
+    return _accepted(turn) > _accepted(other)
+
+
+def _accepted(turn: Turn) -> tuple[int, int, datetime]:
+    return turn.first_seq, turn.position, turn.accepted_at
+
+
 def _fitting(turns: tuple[Turn, ...]) -> int:
     """How many of these are within MERGED_BYTES; one in any case."""
     sizes = accumulate(len(msgspec.json.encode((turn.content, turn.payload))) for turn in turns)
     return max(1, sum(1 for _ in takewhile(lambda size: size <= MERGED_BYTES, sizes)))
 
 
+def interrupts(turn: Turn, begun: tuple[Turn, ...]) -> bool:
+    """Whether it wants these to end: it does, unless one of them came behind it."""
+    wants = turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None
+    return wants and not any(came_behind(one, turn) for one in begun)
+
+
 def interrupted(state: State, owed: tuple[Turn, ...], begun: tuple[Turn, ...]) -> bool:
-    """Whether somebody who is not known here yet wants to interrupt these."""
-    at = max((turn.accepted_at for turn in begun), default=None)
-    return at is not None and any(
-        turn.on_busy is OnBusy.INTERRUPT and turn.verdict is None and turn.accepted_at > at
-        for turn in owed
-        if turn.status is TurnStatus.QUEUED and not state.knows(turn.turn_id)
-    )
+    """Whether somebody who is not known here yet wants these to end."""
+    new = (turn for turn in owed if turn.status is TurnStatus.QUEUED and not state.knows(turn.turn_id))
+    return bool(begun) and any(interrupts(turn, begun) for turn in new)
 
 
 def _place(turn: Turn) -> tuple[bool, bool, datetime, str]:

@@ -6,7 +6,8 @@ A promise is the actor's next deadline and a slack: a healthy actor acts at the 
 A turn that waits for its run has no deadline to promise. There an actor is found out by how long it has been at one
 message, which is known in its process only, and is enough: a process in which nothing happens loses its lease.
 
-What takes many statements (files have many pieces) may take long where each of them does, so it tells of each step.
+What takes many statements (files have many pieces) may take long where each of them does, so it tells of each step. So
+does a long statement that moves: of each piece of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lobu_actors.conversation.clocks import next_deadline
 from lobu_actors.conversation.state import RunPhase, State
 
 SLACK_SECONDS = 15.0
-MESSAGE_SECONDS = 30.0  # more than the largest session takes, a piece of a file, or a statement that is asked again
+MESSAGE_SECONDS = 30.0  # more than a piece of a file takes, or a statement that does not move and is asked again
 
 
 class Promise(msgspec.Struct, frozen=True):

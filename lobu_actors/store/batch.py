@@ -7,6 +7,7 @@ Nobody waits in order to be in company.
 What members of a batch need not fear of each other:
 
 - none has the key of another, and they go in the order of their keys, so that statements lock rows in one order;
+- what is long goes by itself, and nobody waits for it: over a slow line it may be under way for minutes (ADR 55);
 - when a statement that several share fails, each goes again, unless the outcome is unknown, and goes by itself until
   that succeeds: a row that somebody keeps locked, or a value that the server refuses, holds others up once;
 - when the one that sends is cancelled, the outcome of the others is unknown.
@@ -27,7 +28,7 @@ from lobu_actors.store.driver import Row
 from lobu_actors.store.errors import StoreError, StoreOutcomeUnknown
 
 MAX_MEMBERS = 64
-MAX_BYTES = 1 << 20  # of all but one member
+MAX_BYTES = 1 << 20  # of all members
 MAX_LONERS = 1024  # keys that are remembered for going by themselves
 
 Key = tuple[str, ...]
@@ -58,7 +59,7 @@ class Batch:
 
     async def rows(self, key: Key, item: bytes) -> list[Row]:
         """What the statement gives for an item, without the key. Raises what it raises."""
-        if key in self._loners:
+        if key in self._loners or len(item) > MAX_BYTES:
             return await self._go_alone(key, item)
         member = _Member(key, item)
         if self._under_way:
@@ -121,7 +122,7 @@ class Batch:
             member.rows = found[member.key]
 
     def _gathered(self, leader: _Member) -> list[_Member]:
-        members, left, size = {leader.key: leader}, deque[_Member](), 0
+        members, left, size = {leader.key: leader}, deque[_Member](), len(leader.item)
         for member in self._waiting:
             size += len(member.item)
             if len(members) < MAX_MEMBERS and size <= MAX_BYTES and member.key not in members:

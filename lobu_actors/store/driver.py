@@ -41,6 +41,7 @@ from lobu_actors.store.errors import (
     StoreRejected,
     StoreUnavailable,
 )
+from lobu_actors.store.moving import MOVED
 from lobu_actors.store.queries import positional, query
 
 T = TypeVar("T")
@@ -165,6 +166,8 @@ class Connection(psycopg.AsyncConnection[Row]):
         """Something was sent or received, and that was not all."""
         allowed, until = self._allowed, trio.current_time() + self._allowed_seconds
         allowed.deadline = max(allowed.deadline, min(until, self._latest))
+        if (tell := MOVED.get()) is not None:
+            tell()
 
     async def fetch(
         self,

@@ -5,8 +5,9 @@ caches are warm, the others age) or opens one, so there are never more connectio
 for what must not wait behind all others (`urgent`): a host whose statements are slow is not to lose its lease for that,
 and its turns with it. Nothing is asked of
 the server before use; a socket on which the server has already spoken (it hung up) is seen without a round trip and
-dropped, so a restart costs the next write no unknown outcome. When a connection breaks, all idle ones go with it.
-Reconnecting again and again is the caller's business.
+dropped, so a restart costs the next write no unknown outcome. When a connection breaks, all idle ones go with it; not
+when its user was quick to give up, which says nothing of the server. Reconnecting again and again is the caller's
+business.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import trio
 
 from lobu_actors.store.driver import Connection, Row, open_connection
 from lobu_actors.store.errors import StoreUnavailable
+
+SILENT_SECONDS = 1.0  # of a statement whose user gives up: from then on the server may be at fault, and not the user
 
 
 class Pool:
@@ -93,16 +96,21 @@ class Pool:
         self, connection: Connection, statement: bytes, params: Any, timeout_seconds: float, write: bool, binary: bool
     ) -> list[Row]:
         self._busy.add(connection)
+        began, broke = trio.current_time(), True
         try:
             if timeout_seconds <= 0:  # waiting took it all; sent now, a write would have an unknown outcome for nothing
                 raise StoreUnavailable(f"no free database connection within {self._timeout:g} s")
             return await connection.fetch(
                 statement, params, timeout_seconds=timeout_seconds, write=write, binary=binary
             )
+        except trio.Cancelled:
+            broke = trio.current_time() - began >= SILENT_SECONDS
+            raise
         finally:
             self._busy.discard(connection)
             if connection.closed:
-                self._drop_idle()
+                if broke:
+                    self._drop_idle()
             elif self._closed:
                 connection.close_now()
             else:

@@ -74,11 +74,15 @@ class Notices:
             await self._tell_now()
 
     async def _tell_now(self) -> None:
-        untold, self._untold = self._untold, {}
-        for host_id, told in untold.items():
+        """Each host once; what comes meanwhile is told the next time."""
+        for host_id in list(self._untold):
+            told = self._untold.pop(host_id)
             try:
                 await self._store.notify(host_id, payload(list(told)))
                 telemetry.LINK_NOTICES.inc(len(told))
+            except trio.Cancelled:  # this host ends, and tells it then
+                self._untold[host_id] = told | self._untold.get(host_id, {})
+                raise
             except StoreError as error:
                 log.warning("notice not sent, a sweep finds it", host=host_id, error=str(error))
 

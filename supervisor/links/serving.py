@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
+from math import inf
 
 import attrs
 import structlog
@@ -126,30 +127,31 @@ class ServedLink:
         waiting = self._hints.setdefault(hint.ref, deque())
         if len(waiting) < HINTS_WAITING:
             waiting.append(hint.message_id)
-        if len(waiting) == 1 and not self._start(partial(self._pass_hints, hint.ref)):
+        if len(waiting) == 1 and not self._start(partial(self._pass_hints, hint.ref), seconds=inf):
             del self._hints[hint.ref]
 
     async def _pass_hints(self, ref: ConversationRef) -> None:
-        """One after the other; each stays at the head of its line until it was passed on."""
+        """One after the other; each stays at the head of its line until it was passed on, or its time is over."""
         waiting = self._hints[ref]
         try:
             while waiting:
-                await self._hinted(ref, waiting[0])
+                with trio.move_on_after(CALL_SECONDS):
+                    await self._hinted(ref, waiting[0])
                 waiting.popleft()
         finally:
             del self._hints[ref]
 
-    def _start(self, do: Callable[[], Awaitable[None]]) -> bool:
-        """False: too much is under way."""
+    def _start(self, do: Callable[[], Awaitable[None]], *, seconds: float = CALL_SECONDS) -> bool:
+        """Bounded by `seconds`. False: too much is under way."""
         if self._calls >= CALLS_AT_ONCE:
             return False
         self._calls += 1
-        self._nursery.start_soon(self._do, do)
+        self._nursery.start_soon(self._do, do, seconds)
         return True
 
-    async def _do(self, do: Callable[[], Awaitable[None]]) -> None:
+    async def _do(self, do: Callable[[], Awaitable[None]], seconds: float) -> None:
         try:
-            with trio.move_on_after(CALL_SECONDS):
+            with trio.move_on_after(seconds):
                 await do()
         finally:
             self._calls -= 1

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import trio
 
 from lobu_actors.gateway.link.worker_pipe import LinkDoor
 from lobu_actors.gateway.worker_door import Joining, WorkerPipe
 from lobu_actors.runtime.child_spec import ChildContext
-from lobu_actors.store.errors import StoreUnavailable
 from supervisor.remote.pool import RemoteWorkers
 
 
@@ -30,10 +28,7 @@ class HostDoor:
             nursery.cancel_scope.cancel()
 
     async def hosts(self) -> list[str]:
-        found: list[str] = []
-        with suppress(StoreUnavailable):
-            found = await self._others.hosts()
-        return [self._host_id(), *found]
+        return [self._host_id(), *await self._others.hosts()]
 
     async def open(self, host_id: str, joining: Joining) -> WorkerPipe:
         if host_id == self._host_id():

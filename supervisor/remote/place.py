@@ -17,6 +17,7 @@ from lobu_actors.contract import worker_link as link
 from lobu_actors.contract.worker_link import LinkError
 from supervisor.remote.connection import Address, Away, Connection, Forgotten, Refused, connected
 from supervisor.remote.tenant import Tenant
+from supervisor.workspaces.workspace import EMPTY_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,7 @@ FIRST_PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 5.0
 MAX_PAUSE_WITH_WORKER_SECONDS = 1.0
 LAST_WORDS_SECONDS = 5.0  # for the end of a worker to be received
+TAKE_SECONDS = EMPTY_SECONDS + 10.0  # for one message of the host; what takes longest is to empty a folder
 
 JoinOf = Callable[[Tenant | None], link.Join]
 TenantOf = Callable[[link.Joined], Tenant]
@@ -123,10 +125,17 @@ class Place:
                     elif isinstance(message, link.Received):
                         self._tenant.sending.acknowledged(message.received)
                     else:
-                        self._tenant.sending.count()
-                        await self._tenant.take(message, text)
+                        await self._take(self._tenant, message, text)
                 except LinkError as error:
                     raise Forgotten(f"the host said {error}") from None
+
+    async def _take(self, tenant: Tenant, message: link.LinkMessage | None, text: str) -> None:
+        """All of it or, with the tenant, nothing: it counts as received, so no connection brings it again."""
+        tenant.sending.count()
+        with trio.move_on_after(TAKE_SECONDS, shield=True) as taking:
+            await tenant.take(message, text)
+        if taking.cancelled_caught:
+            raise Forgotten(f"a message of the host was not taken within {TAKE_SECONDS:g} s")
 
     def _joined(self, joined: link.Joined) -> Tenant:
         if self._tenant is None:

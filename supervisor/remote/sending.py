@@ -28,6 +28,7 @@ class Sending:
         self._received = 0
         self._said = 0
         self._abandoned = False
+        self._resumed = 0
 
     def abandon(self) -> None:
         """Nobody will receive it: what waits to put goes on, and what is put is dropped."""
@@ -67,16 +68,20 @@ class Sending:
         self._room.set()
 
     def resume(self, number: int) -> None:
-        """Before `send_over` a new connection. Raises LinkError."""
+        """Before `send_over` a new connection; over those before nothing more is sent. Raises LinkError."""
         self._outbox.resume(number)
+        self._resumed += 1
         self._room.set()
 
     async def send_over(self, send: Send) -> None:
-        """Until cancelled, or what `send` raises."""
+        """Until cancelled, or what `send` raises, or until `resume`: what is sent again is the next connection's."""
+        resumed = self._resumed
         while True:
             self._more = trio.Event()
-            while (text := self._outbox.next()) is not None:
+            while self._resumed == resumed and (text := self._outbox.next()) is not None:
                 await send(text)
+            if self._resumed != resumed:
+                return
             if self._received - self._said < SAY_RECEIVED_EVERY:
                 with trio.move_on_after(BEAT_SECONDS) as waiting:
                     await self._more.wait()

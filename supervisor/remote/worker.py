@@ -12,17 +12,18 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
-import msgspec
 import structlog
 import trio
 
 from lobu_actors.contract import frames
 from lobu_actors.contract import worker_link as link
 from lobu_actors.contract.frames import FrameError
-from lobu_actors.contract.worker_link import LinkError
+from lobu_actors.contract.worker_link import Ended, LinkError
 from lobu_actors.conversation.worker_port import (
     Deliver,
     Gone,
@@ -55,13 +56,6 @@ class Places(Protocol):
         ...
 
 
-class _Ending(msgspec.Struct, frozen=True):
-    reason: str
-    detail: str
-    exit_code: int | None = None
-    signal: int | None = None
-
-
 class RemoteWorker:
     """`run` is its whole life, in one task of its own. `take` and `lost` are called by whoever reads its pipe."""
 
@@ -89,6 +83,7 @@ class RemoteWorker:
         self._grace = grace_seconds
         self._startup = trio.CancelScope()
         self._pipe: WorkerPipe | None = None
+        self._newest: WorkerPipe | None = None  # of those that came with the worker again
         self._attached = trio.Event()
         self._lost = trio.Event()
         self._lost_at = 0.0
@@ -101,9 +96,9 @@ class RemoteWorker:
         self._taking = trio.Lock()
         self._pace = Pace()
         self._nursery: trio.Nursery | None = None
-        self._cause: _Ending | None = None  # why we ended it, when we did
+        self._cause: Ended | None = None  # why we ended it, when we did
         self._over = trio.Event()
-        self._ending: _Ending | None = None
+        self._ending: Ended | None = None
 
     # --- Worker
 
@@ -126,27 +121,27 @@ class RemoteWorker:
             self.kill()
             return
         self.send(frames.Shutdown(grace_seconds=grace_seconds))
-        self._nursery.start_soon(self._kill_after, grace_seconds)
+        self._nursery.start_soon(_after, grace_seconds, self.kill)
 
     # --- its life
 
     async def run(self) -> None:
         """Raises nothing but cancellation, under which it ends too."""
-        ending = _Ending(Gone.EXITED, "The host stopped.")
+        ending = Ended(Gone.EXITED, "The host stopped.")
         try:
             ending = await self._live()
         except Exception as error:
             _log.exception("worker.internal_error", worker_id=self.worker_id)
-            ending = _Ending(Gone.EXITED, f"The supervisor failed to handle the worker: {error!r}.")
+            ending = Ended(Gone.EXITED, f"The supervisor failed to handle the worker: {error!r}.")
         finally:
             await self._finish(ending)
 
-    async def _live(self) -> _Ending:
+    async def _live(self) -> Ended:
         with self._startup:
             while not self._is_ready.is_set() and self._ending is None:
                 await self._begin()
         if self._ready is None:
-            late = _Ending(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
+            late = Ended(Gone.NOT_STARTED, f"It was not ready within {self.request.startup_seconds:g} s.")
             return self._ending or self._cause or late
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -166,7 +161,7 @@ class RemoteWorker:
         try:
             pipe = await self._places.claim(self)
         except NoPlace as none:
-            self._is_over(_Ending(Gone.NOT_STARTED, str(none)))
+            self._is_over(Ended(Gone.NOT_STARTED, str(none)))
             return
         self._startup.deadline = trio.current_time() + self.request.startup_seconds
         self._attach(pipe)
@@ -192,16 +187,23 @@ class RemoteWorker:
         """
         if self._ending is not None or self._ready is None:
             return False
-        former = self._pipe
-        self._detach()
-        if former is not None:
-            await former.close(link.UNKNOWN_WORKER, "The worker's runner has another connection now.")
+        self._newest = pipe
+        await self._replace()
         async with self._taking:  # what came over the one before is counted by now
+            if self._newest is not pipe:
+                return False
+            await self._replace()  # one that came before this one and was let in meanwhile
             self._sending.resume(received)
             await pipe.send(self._joined())
             self._attach(pipe)
         _log.info("worker.link_resumed", worker_id=self.worker_id)
         return True
+
+    async def _replace(self) -> None:
+        former = self._pipe
+        self._detach()
+        if former is not None:
+            await former.close(link.UNKNOWN_WORKER, "The worker's runner has another connection now.")
 
     def _joined(self) -> str:
         return link.encode(link.Joined(self._host_id, self.worker_id, self._grace, self._sending.received))
@@ -265,7 +267,7 @@ class RemoteWorker:
                 left = self._lost_at + self._grace - trio.current_time()
                 if left <= 0:
                     detail = f"The link to its machine was lost, and did not come back within {self._grace:g} s."
-                    self._is_over(_Ending(Gone.SOCKET_CLOSED, detail))
+                    self._is_over(Ended(Gone.SOCKET_CLOSED, detail))
                     return
                 with trio.move_on_after(min(left, BEAT_SECONDS)):
                     await self._attached.wait()
@@ -326,8 +328,8 @@ class RemoteWorker:
                 await self._take_frame(frames.decode_worker_frame(text.encode("utf-8", "replace")))
             case link.Piece():
                 await self._files.take(message)
-            case link.Ended(reason, detail, code, number):
-                self._is_over(self._cause or _Ending(reason, detail, code, number))
+            case Ended():
+                self._is_over(self._cause or message)
             case _:
                 raise LinkError(f"{type(message).__name__}, which a runner does not send")
 
@@ -351,28 +353,20 @@ class RemoteWorker:
     def _end(self, reason: str, detail: str) -> None:
         if self._cause is not None or self._ending is not None:
             return
-        self._cause = _Ending(reason, detail)
+        self._cause = Ended(reason, detail)
         self._sending.put_now(link.encode(link.Kill()))
         if self._nursery is None:
             self._is_over(self._cause)
         else:
-            self._nursery.start_soon(self._give_up_after, KILL_SECONDS, self._cause)
+            self._nursery.start_soon(_after, KILL_SECONDS, partial(self._is_over, self._cause))
 
-    async def _give_up_after(self, seconds: float, ending: _Ending) -> None:
-        await trio.sleep(seconds)
-        self._is_over(ending)
-
-    async def _kill_after(self, seconds: float) -> None:
-        await trio.sleep(seconds)
-        self.kill()
-
-    def _is_over(self, ending: _Ending) -> None:
+    def _is_over(self, ending: Ended) -> None:
         if self._ending is None:
             self._ending = ending
         self._over.set()
         self._startup.cancel()
 
-    async def _finish(self, ending: _Ending) -> None:
+    async def _finish(self, ending: Ended) -> None:
         self.state = "gone"
         self._nursery = None
         self._ending = self._ending or ending
@@ -383,7 +377,7 @@ class RemoteWorker:
                 with suppress(PipeClosed):
                     await pipe.send(link.encode(link.Kill()))
                 await pipe.close(link.UNKNOWN_WORKER, "The worker is over.")
-        gone = WorkerGone(self.worker_id, ending.reason, ending.detail, ending.exit_code, ending.signal)
+        gone = WorkerGone(self.worker_id, ending.reason, ending.detail, ending.exitCode, ending.signal)
         try:
             await self._deliver(gone)
         except trio.Cancelled:
@@ -397,3 +391,8 @@ class RemoteWorker:
         except Exception:
             _log.exception("worker.receiver_failed", worker_id=self.worker_id)
             self._end(Gone.EXITED, "Its conversation ended.")
+
+
+async def _after(seconds: float, do: Callable[[], None]) -> None:
+    await trio.sleep(seconds)
+    do()

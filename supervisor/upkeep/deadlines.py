@@ -1,6 +1,9 @@
 """Writes by when this host's running turns will have been looked at: one statement a second for all of them, at most.
 
 A deadline that only moved a little is not written again; heartbeats and deltas cost no write.
+
+Here a host finds, within some seconds, what was taken over from it although its own clock says that it is trusted: the
+machine slept, or was paused as a whole, and its monotonic clock with it. What is left of it here is ended.
 """
 
 from __future__ import annotations
@@ -28,9 +31,17 @@ BATCH = 1000
 
 
 class Deadlines:
-    """A supervised child."""
+    """A supervised child. `give_up` ends the actor of a conversation that another host has."""
 
-    def __init__(self, store: HostStore, host_id: Callable[[], str], promises: Promises, running: RunningClock) -> None:
+    def __init__(
+        self,
+        store: HostStore,
+        host_id: Callable[[], str],
+        promises: Promises,
+        running: RunningClock,
+        give_up: Callable[[ConversationRef], object],
+    ) -> None:
+        self._give_up = give_up
         self._store = store
         self._host_id = host_id
         self._promises = promises
@@ -66,7 +77,9 @@ class Deadlines:
         written: set[str] = set()
         for start in range(0, len(rows), BATCH):
             written |= await self._store.extend_deadlines(self._host_id(), rows[start : start + BATCH])
-        await self._count_fenced([ref for ref, promise in moved.items() if not written.issuperset(promise.turn_ids)])
+        await self._end_taken(
+            {ref: promise for ref, promise in moved.items() if not written.issuperset(promise.turn_ids)}
+        )
         # What was left out is tried again at the next look, unless its run has ended.
         self._written.update(
             {
@@ -76,12 +89,17 @@ class Deadlines:
             }
         )
 
-    async def _count_fenced(self, left_out: list[ConversationRef]) -> None:
+    async def _end_taken(self, left_out: dict[ConversationRef, Promise]) -> None:
         """Of what was left out, that of which another host has the lease. The rest was locked, or has just ended."""
-        if left_out:
-            held = await self._store.find_held(self._host_id(), left_out)
-            lost = [ref for ref in left_out if ref not in held and ref in self._promises.made]
-            telemetry.FENCED_WRITES.labels("extend_deadlines").inc(len(lost))
+        if not left_out:
+            return
+        held = await self._store.find_held(self._host_id(), list(left_out))
+        for ref, promise in left_out.items():
+            now = self._promises.made.get(ref)
+            if ref not in held and now is not None and now.run_id == promise.run_id:
+                telemetry.FENCED_WRITES.labels("extend_deadlines").inc()
+                log.warning("taken over by another host", conversation=ref.conversation_id)
+                self._give_up(ref)
 
     def _has_moved(self, ref: ConversationRef, promise: Promise) -> bool:
         known, until = self._written.get(ref, (None, 0.0))

@@ -42,6 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "lobu_actors.gateway",
         "lobu_actors.telemetry",
         "lobu_actors.store.protocol",
+        "lobu_actors.store.moving",
         "lobu_actors.store.corrupt",
         "lobu_actors.store.question_records",
         "lobu_actors.store.standby_records",

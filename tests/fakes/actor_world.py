@@ -100,6 +100,7 @@ class ActorWorld:
     conversations: Conversations
     environment: Environment
     workers: Workers
+    stopping: trio.Event  # set it for an ordered stop
 
 
 @asynccontextmanager
@@ -129,7 +130,8 @@ async def actors(store: Any, **changes: Any) -> AsyncIterator[ActorWorld]:
     conversations = Conversations(environment, idle_seconds=1000, max_actors=9)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(timers.run, ChildContext("timers"))
-        nursery.start_soon(conversations.run, ChildContext("conversations"))
+        context = ChildContext("conversations")
+        nursery.start_soon(conversations.run, context)
         await trio.testing.wait_all_tasks_blocked()
-        yield ActorWorld(conversations, environment, workers)
+        yield ActorWorld(conversations, environment, workers, context.stopping)
         nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -22,6 +23,7 @@ from lobu_actors.gateway.link.auth import HostClaims, HostTokens, new_nonce
 from lobu_actors.gateway.link.connecting import CannotConnect, connect, open_stream, read_welcome
 from lobu_actors.gateway.link.session import close
 from lobu_actors.gateway.worker_door import CannotReach, Joining, PipeClosed
+from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.link_protocol import Peer
 
 log = structlog.get_logger(__name__)
@@ -119,8 +121,13 @@ class LinkDoor:
             raise CannotReach("that host has no address for links, or is gone")
         opening: list[WebSocketPipe | str] = []
         opened = trio.Event()
-        self._nursery.start_soon(self._hold, host_id, peer.link_url, joining, opening, opened)
-        await opened.wait()
+        held = trio.CancelScope()
+        self._nursery.start_soon(self._hold, host_id, peer.link_url, joining, opening, opened, held)
+        try:
+            await opened.wait()
+        except trio.Cancelled:  # nobody would close it
+            held.cancel()
+            raise
         if isinstance(opening[0], str):
             raise CannotReach(opening[0])
         return opening[0]
@@ -128,33 +135,23 @@ class LinkDoor:
     async def _look(self) -> dict[str, Peer]:
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + REFRESH_SECONDS
-            self._known = {peer.host_id: peer for peer in await self._find() if peer.link_url is not None}
+            with suppress(StoreUnavailable):  # those that were known are as good as ever
+                self._known = {peer.host_id: peer for peer in await self._find() if peer.link_url is not None}
         return self._known
 
     async def _hold(
-        self, host_id: str, url: str, joining: Joining, opening: list[WebSocketPipe | str], opened: trio.Event
+        self,
+        host_id: str,
+        url: str,
+        joining: Joining,
+        opening: list[WebSocketPipe | str],
+        opened: trio.Event,
+        held: trio.CancelScope,
     ) -> None:
         """The life of one pipe; `opening` gets it, or why there is none. Raises nothing but cancellation."""
         try:
-            async with trio.open_nursery() as nursery:
-                with trio.fail_after(CONNECT_SECONDS):
-                    stream, host = await open_stream(url)
-                try:
-                    with trio.fail_after(CONNECT_SECONDS):
-                        nonce = new_nonce()
-                        token = self._tokens.sign(HostClaims(self._me(), host_id, nonce))
-                        websocket = await connect(nursery, stream, host, token, wire.WORKER_PATH)
-                        welcome = await read_welcome(websocket)
-                        if self._tokens.verify(welcome.proof) != HostClaims(host_id, self._me(), nonce):
-                            raise CannotConnect("the other side does not prove that it is that host")
-                        await websocket.send_message(msgspec.json.encode(joining).decode())
-                    pipe = WebSocketPipe(websocket)
-                    opening.append(pipe)
-                    opened.set()
-                    await pipe.closed.wait()
-                finally:
-                    await trio.aclose_forcefully(stream)
-                    nursery.cancel_scope.cancel()
+            with held:
+                await self._open_and_hold(host_id, url, joining, opening, opened)
         except* (
             CannotConnect,
             ConnectionRejected,
@@ -169,3 +166,26 @@ class LinkDoor:
             if not opening:
                 opening.append("the edge is ending")
             opened.set()
+
+    async def _open_and_hold(
+        self, host_id: str, url: str, joining: Joining, opening: list[WebSocketPipe | str], opened: trio.Event
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT_SECONDS):
+                stream, host = await open_stream(url)
+            try:
+                with trio.fail_after(CONNECT_SECONDS):
+                    nonce = new_nonce()
+                    token = self._tokens.sign(HostClaims(self._me(), host_id, nonce))
+                    websocket = await connect(nursery, stream, host, token, wire.WORKER_PATH)
+                    welcome = await read_welcome(websocket)
+                    if self._tokens.verify(welcome.proof) != HostClaims(host_id, self._me(), nonce):
+                        raise CannotConnect("the other side does not prove that it is that host")
+                    await websocket.send_message(msgspec.json.encode(joining).decode())
+                pipe = WebSocketPipe(websocket)
+                opening.append(pipe)
+                opened.set()
+                await pipe.closed.wait()
+            finally:
+                await trio.aclose_forcefully(stream)
+                nursery.cancel_scope.cancel()

@@ -25,6 +25,7 @@ from lobu_actors.gateway.link.detached import Detached
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.memory import MemoryStore
 from lobu_actors.store.records import Event
+from supervisor.links import serving
 from tests.fakes.linked_host import REF, SLOWLY_READ, TOKENS, LinkedHost, linked_host, until, until_linked, until_text
 from tests.fakes.proxy import Proxy
 
@@ -198,6 +199,17 @@ async def test_hints_of_one_conversation_keep_their_order_and_wait_for_no_other(
     assert pair.b.hints == [(other, "of another"), (REF, SLOWLY_READ), (REF, "second")]
     assert to_b.hint(REF, "third")
     await until(lambda: pair.b.hints[3:] == [(REF, "third")])
+
+
+async def test_each_hint_of_a_long_line_has_its_own_time(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is slow for each of them must not lose those behind: an interrupt would wait for the run's end."""
+    monkeypatch.setattr(serving, "CALL_SECONDS", 0.35)
+    to_b = pair.a.peers.client("b")
+    assert to_b is not None
+    for message_id in [SLOWLY_READ] * 5 + ["last"]:
+        assert to_b.hint(REF, message_id)
+    await until(lambda: len(pair.b.hints) == 6)
+    assert pair.b.hints[-1] == (REF, "last")
 
 
 async def test_a_wrong_guess_is_put_right_by_whoever_was_asked(pair: Pair) -> None:

@@ -4,6 +4,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from lobu_actors.store import pool as pool_module
 from lobu_actors.store.errors import StoreRejected, StoreUnavailable
 from lobu_actors.store.pool import Pool
 
@@ -91,6 +92,20 @@ async def test_when_one_breaks_the_idle_ones_go_too(pool):
         await pool.fetch(b"SELECT pg_terminate_backend(pg_backend_pid())", write=False)
     assert pool.idle_count == 0
     await pid(pool)
+
+
+@pytest.mark.parametrize(("silent_seconds", "left"), [(pool_module.SILENT_SECONDS, 1), (0.0, 0)])
+async def test_who_hangs_up_at_once_takes_no_idle_one_along(pool, monkeypatch, silent_seconds, left):
+    """A reader that closes its stream says nothing of the server. Who has waited for long may have found it dead."""
+    monkeypatch.setattr(pool_module, "SILENT_SECONDS", silent_seconds)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(lambda: pool.fetch(b"SELECT pg_sleep(0.01)", write=False))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: pool.fetch(b"SELECT pg_sleep(30)", write=False))
+        await wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    assert pool.idle_count == left
 
 
 async def test_closing(pool):

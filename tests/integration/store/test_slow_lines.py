@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,6 +13,7 @@ import trio
 from lobu_actors.store import driver
 from lobu_actors.store.driver import Connection, Row, open_connection
 from lobu_actors.store.errors import StoreUnavailable
+from lobu_actors.store.moving import MOVED
 from tests.fakes.proxy import Proxy
 
 SECONDS = 1.5  # that a statement has
@@ -42,6 +44,16 @@ async def test_a_long_answer_is_read_to_its_end(tcp_url: str) -> None:
         assert await read(connection, 1_000_000) == [(b"x" * 1_000_000,)]
         assert trio.current_time() - began > 2 * SECONDS
         assert await read(connection, 3) == [(b"xxx",)], "the connection is whole"
+
+
+async def test_who_waits_for_a_long_answer_is_told_that_it_moves(tcp_url: str) -> None:
+    told: list[float] = []
+    async with connected(tcp_url, 300_000) as (_, connection):
+        token = MOVED.set(lambda: told.append(trio.current_time()))
+        await read(connection, 1_000_000)
+        MOVED.reset(token)
+    assert told[-1] - told[0] > SECONDS
+    assert max(later - sooner for sooner, later in pairwise(told)) < SECONDS
 
 
 async def test_a_long_question_is_sent_to_its_end(tcp_url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lobu_actors.contract.frames import Complete, Steer
 from lobu_actors.contract.states import OnBusy, TurnStatus
 from lobu_actors.conversation import messages as m
+from lobu_actors.conversation.state import RunPhase
 from tests.unit.conversation.test_decide import frames, fresh, only, ready, running, tell, turn
 
 
@@ -132,3 +133,24 @@ def test_what_ran_already_goes_on_before_any_other_begins() -> None:
     again = turn(3, attempt=2, failures=1, error_code="HOST_LOST")
     state, _ = tell(fresh(), m.Recovered((turn(1, on_busy=OnBusy.INTERRUPT), turn(2), again)))
     assert [waiting.turn_id for waiting in state.queue] == ["t3", "t1", "t2"]
+
+
+def test_an_interrupt_whose_hint_comes_late_cancels_nothing_that_came_behind_it() -> None:
+    """Two edges have accepted one each, and the second's hint was the quicker one."""
+    state, _ = tell(fresh(), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"), ready(), m.RunBegun("r1"))
+    state, effects = tell(state, busy(1, OnBusy.INTERRUPT))
+    assert effects == []
+    assert state.run is not None
+    assert state.run.phase is RunPhase.LIVE
+    assert [waiting.turn_id for waiting in state.queue] == ["t1"]
+
+
+def test_an_interrupt_ends_what_runs_also_behind_a_clock_that_was_set_back() -> None:
+    state, _ = tell(fresh(), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"), ready(), m.RunBegun("r1"))
+    _, effects = tell(state, m.TurnAccepted(turn(1, on_busy=OnBusy.INTERRUPT, position=1)))
+    assert m.RequestCancel("r1") in effects
+    state, _ = tell(fresh(), m.TurnAccepted(turn(2)), m.WorkerStarting("w1"))
+    _, effects = tell(state, m.TurnAccepted(turn(1, on_busy=OnBusy.INTERRUPT, first_seq=1)))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.status is TurnStatus.CANCELLED

@@ -150,6 +150,16 @@ def test_it_can_be_cancelled_while_its_worker_ends() -> None:
     assert not [effect for effect in effects if isinstance(effect, ResetSession)]
 
 
+def test_what_interrupts_behind_it_waits_for_it() -> None:
+    """Two at once, the first of which carries what the second knows nothing of; and a message for the new session."""
+    first, second, message = new(2), new(3), turn(4, on_busy=OnBusy.INTERRUPT)
+    state, _ = tell(idle(), m.TurnAccepted(first))
+    assert tell(state, m.TurnAccepted(second), m.TurnAccepted(message))[1] == []
+    state, effects = tell(state, m.TurnAccepted(second), m.TurnAccepted(message), GONE)
+    assert ResetSession(first) in effects
+    assert state.queue == (first, second, message)
+
+
 def test_the_result_of_another_effect_does_not_begin_it_twice() -> None:
     state, _ = tell(fresh(), m.TurnAccepted(new(1)))
     assert tell(state, m.TurnsFinished(("t0",)))[1] == []

@@ -12,10 +12,25 @@ import trio.testing
 from lobu_actors.contract.events import EventType
 from lobu_actors.contract.frames import Complete, TurnFrame
 from lobu_actors.contract.ids import ConversationRef, new_id
+from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation.worker_port import OutputEntry
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.memory import MemoryStore
-from lobu_actors.store.records import FILE_CHUNK_BYTES, FILES_KEY, Accepted, Agent, Direction, NewFile, NewTurn
+from lobu_actors.store.moving import MOVED
+from lobu_actors.store.records import (
+    FILE_CHUNK_BYTES,
+    FILES_KEY,
+    Accepted,
+    Activation,
+    Agent,
+    Direction,
+    FinishRun,
+    NewFile,
+    NewTurn,
+    Segment,
+    StartRun,
+    TurnEnd,
+)
 from supervisor.upkeep.deadlines import Deadlines
 from supervisor.upkeep.sweeper import Sweeper
 from tests.fakes import actor_world
@@ -59,7 +74,10 @@ class Workspaces:
 
 @pytest.fixture
 async def store() -> MemoryStore:
-    store = Slow(clock=trio.current_time)
+    return await filled(Slow(clock=trio.current_time))
+
+
+async def filled(store: MemoryStore) -> MemoryStore:
     await store.ensure_organization("acme")
     await store.apply_agents("acme", [Agent("acme", "echo", "echo", is_default=True)])
     await store.open_conversation(REF, "ann")
@@ -68,7 +86,9 @@ async def store() -> MemoryStore:
 
 async def upkeep(here: ActorWorld, nursery: trio.Nursery) -> None:
     environment, conversations = here.environment, here.conversations
-    deadlines = Deadlines(environment.store, lambda: HOST, environment.promises, environment.running)
+    deadlines = Deadlines(
+        environment.store, lambda: HOST, environment.promises, environment.running, conversations.give_up
+    )
     sweeper = Sweeper(
         environment.store,
         lambda: HOST,
@@ -81,6 +101,53 @@ async def upkeep(here: ActorWorld, nursery: trio.Nursery) -> None:
     )
     nursery.start_soon(deadlines.run, ChildContext("deadlines"))
     nursery.start_soon(sweeper.run, ChildContext("sweeper"))
+
+
+class SlowLine(MemoryStore):
+    """A session comes in pieces, of which the driver tells."""
+
+    async def read_snapshot(self, ref: ConversationRef) -> bytes | None:
+        for _ in range(PIECES):
+            await trio.sleep(STATEMENT_SECONDS)
+            if (tell := MOVED.get()) is not None:
+                tell()
+        return await super().read_snapshot(ref)
+
+
+async def test_a_turn_whose_session_comes_over_a_slow_line(autojump_clock: trio.testing.MockClock) -> None:
+    store = await filled(SlowLine(clock=trio.current_time))
+    await keep_a_session(store)
+    accepted = await store.accept_turn(NewTurn(REF, new_id(), "m2", "hi"), max_owed=9)
+    assert isinstance(accepted, Accepted)
+    async with actors(store) as here, trio.open_nursery() as nursery:
+        await upkeep(here, nursery)
+        await here.conversations.accepted(accepted.turn)
+        worker = await here.workers.next()
+        await worker.ready()
+        with trio.fail_after(1.5 * PIECES * STATEMENT_SECONDS):
+            await worker.given.wait()
+        assert len(here.workers.started) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def keep_a_session(store: MemoryStore) -> None:
+    """Of a turn that ended on a host that is gone."""
+    await store.register_host("before", name="before", link_url=None, version="1", ttl_seconds=600)
+    accepted = await store.accept_turn(NewTurn(REF, new_id(), "m1", "hi"), max_owed=9)
+    activation = await store.activate(REF, "before")
+    assert isinstance(accepted, Accepted)
+    assert isinstance(activation, Activation)
+    lease, data = activation.lease, b'{"type": "session"}\n'
+    assert await store.start_run(lease, StartRun("r0", (accepted.turn.turn_id,), 1, None, None)) is not None
+    finish = FinishRun(
+        "r0",
+        RunStatus.COMPLETED,
+        TurnStatus.COMPLETED,
+        (TurnEnd(accepted.turn.turn_id, EventType.COMPLETE, {"messageId": "m1"}),),
+        segment=Segment(1, 0, len(data), sha256(data).hexdigest(), data),
+    )
+    assert await store.finish_run(lease, finish)
+    await store.release(lease)
 
 
 async def test_a_turn_with_many_pieces_of_files_in_and_out(

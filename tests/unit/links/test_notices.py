@@ -9,7 +9,7 @@ import trio.testing
 from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.store.memory import MemoryStore
-from supervisor.links.notices import LOOK, PAYLOAD_BYTES, Notices, payload
+from supervisor.links.notices import LAST_SECONDS, LOOK, PAYLOAD_BYTES, Notices, payload
 
 REF = ConversationRef("acme", "echo", "echo_ann_acme")
 
@@ -88,3 +88,25 @@ async def test_a_host_that_ends_says_its_last_word(autojump_clock: trio.testing.
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert b.heard == [(REF, None)]
+
+
+async def test_what_is_being_told_when_a_host_ends_is_told_all_the_same(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it gave up, above all: the store takes a while for one, and it ends meanwhile."""
+    store = MemoryStore()
+    told: list[str] = []
+
+    async def slow(host_id: str, text: str) -> None:
+        await trio.sleep(LAST_SECONDS / 3)
+        told.append(host_id)
+
+    monkeypatch.setattr(store, "notify", slow)
+    host = Host(store, "a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(host.notices.run, host.context)
+        host.notices.tell("b", REF, None)
+        host.notices.tell("c", REF, None)
+        await trio.sleep(LAST_SECONDS / 5)
+        host.context.stopping.set()
+    assert sorted(told) == ["b", "c"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from lobu_actors.contract import frames
 from lobu_actors.contract import worker_link as link
@@ -15,9 +16,9 @@ from lobu_actors.conversation.worker_port import (
     Gone,
     WorkerReady,
 )
-from lobu_actors.gateway.worker_door import Joining, PipeClosed
+from lobu_actors.gateway.worker_door import Joining, PipeClosed, WorkerPipe, memory_pipe
 from supervisor.workers.types import WorkerLimits
-from tests.fakes.remote_host import GPU, SECONDS, World, running, until
+from tests.fakes.remote_host import GPU, SECONDS, Runner, World, running, until
 
 
 @pytest.fixture
@@ -150,6 +151,58 @@ async def test_a_second_connection_replaces_the_first(world: World) -> None:
     assert (await runner.closed()).code == link.UNKNOWN_WORKER
     await again.say(frames.Delta(run_id="r", text="over the second"))
     assert (await client.frame()).text == "over the second"
+
+
+class HalfOpen:
+    """A pipe whose other end is gone without a word: to close it takes as long as the test says."""
+
+    def __init__(self, pipe: WorkerPipe) -> None:
+        self.pipe = pipe
+        self.closes, self.may_close = trio.Event(), trio.Event()
+
+    async def send(self, text: str) -> None:
+        await self.pipe.send(text)
+
+    async def receive(self) -> str:
+        return await self.pipe.receive()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closes.set()
+        await self.may_close.wait()
+        await self.pipe.close(code, reason)
+
+
+async def test_of_two_connections_that_come_at_once_the_later_one_stays(world: World) -> None:
+    """The runner has given the first of them up before the host was done with the one before both."""
+    async with trio.open_nursery() as nursery:
+
+        async def comes(*, half_open: bool = False) -> tuple[Runner, HalfOpen]:
+            here, there = memory_pipe()
+            held = HalfOpen(here)
+            if not half_open:
+                held.may_close.set()
+            nursery.start_soon(world.workers.attach, held, GPU)
+            return Runner(there), held
+
+        client = world.start()
+        runner, held = await comes(half_open=True)
+        await runner.join()
+        await runner.ready()
+        assert isinstance(await client.next(), WorkerReady)
+        first, _ = await comes()
+        await first.join(resume=runner.worker, received=runner.received)
+        await held.closes.wait()
+        second, _ = await comes()
+        await second.join(resume=runner.worker, received=runner.received)
+        await trio.testing.wait_all_tasks_blocked()
+        held.may_close.set()
+        await second.taken()
+        assert (await first.closed()).code == link.UNKNOWN_WORKER
+        client.worker.send(frames.Steer(run_id="r", message_id="m", content="x"))
+        assert (await second.next())["type"] == "steer"
+        await second.say(frames.Delta(run_id="r", text="over the second"))
+        assert (await client.frame()).text == "over the second"
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_grace_ends_a_worker_once(world: World) -> None:

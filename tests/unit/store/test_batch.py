@@ -131,13 +131,23 @@ async def test_who_was_served_and_is_cancelled_then_takes_nobody_along(world):
 
 
 async def test_a_statement_has_a_bound_of_bytes(world):
-    await world.ask(2)
-    for number in (4, 6):
-        item = str(number).encode() + b" " * MAX_BYTES
+    await world.ask(0)
+    for number in (2, 4, 6):
+        item = str(number).encode() + b" " * (MAX_BYTES // 2 - 1)
         world.nursery.start_soon(world.batch.rows, (f"key{number:03}",), item)
         await wait_all_tasks_blocked()
     await world.let_go()
-    assert world.statement.sent == [[2], [4], [6]]
+    assert world.statement.sent == [[0], [2, 4], [6]]
+
+
+async def test_nobody_waits_for_what_is_long(world):
+    """A session of many megabytes on its way over a slow line."""
+    world.nursery.start_soon(world.batch.rows, ("key002",), b"2" + b" " * MAX_BYTES)
+    await wait_all_tasks_blocked()
+    await world.ask(4)
+    assert world.statement.sent == [[2], [4]]
+    await world.let_go()
+    assert world.outcomes == {4: [(8,)]}
 
 
 async def test_what_one_of_them_is_refused_for_is_no_others(world):

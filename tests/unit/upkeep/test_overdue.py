@@ -61,7 +61,7 @@ class World:
             batch=10,
             older_than_seconds=1,
         )
-        deadlines = Deadlines(self.store, lambda: "h1", self.promises, RunningClock())
+        deadlines = Deadlines(self.store, lambda: "h1", self.promises, RunningClock(), lambda ref: None)
         contexts = [ChildContext("deadlines"), ChildContext("sweeper")]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(deadlines.run, contexts[0]))
