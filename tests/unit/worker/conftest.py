@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -28,12 +29,17 @@ class Program:
         self.lines = ours.makefile("rb")
         self.folder = folder
         self.session_file = folder / ".openclaw" / "session.jsonl"
+        self._temporary = TemporaryDirectory(prefix="lobu-")  # short, since sockets may lie in it
         path = folder / "worker.py"
         path.write_text(source)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, str(path)],
-                env={"LOBU_WORKER_FD": str(theirs.fileno()), "PATH": os.defpath},
+                env={
+                    "LOBU_WORKER_FD": str(theirs.fileno()),
+                    "PATH": os.defpath,
+                    "TMPDIR": self._temporary.name,
+                },
                 pass_fds=(theirs.fileno(),),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -107,6 +113,7 @@ class Program:
         self.process.wait(PATIENCE_SECONDS)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        self._temporary.cleanup()
 
 
 @pytest.fixture
