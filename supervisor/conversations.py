@@ -37,6 +37,7 @@ from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.mailbox import Overflow
 from lobu_actors.runtime.registry import Registry
 from lobu_actors.runtime.tree import TreeNode
+from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Owed, Turn
 from supervisor.looking import Look
 
@@ -206,5 +207,8 @@ class Conversations:
 
 
 def _on_crash(ref: ConversationRef, error: BaseException) -> None:
+    if isinstance(error, StoreUnavailable):  # for longer than it may wait, which in a drain is not for long
+        log.warning("conversation let go, the store is away", conversation=ref.conversation_id, error=str(error))
+        return
     telemetry.ACTOR_CRASHES.inc()
     log.error("conversation actor failed", conversation=ref.conversation_id, exc_info=error)

@@ -148,7 +148,8 @@ class Membership:
                     links=self.links(),
                 )
         except (StoreUnavailable, trio.TooSlowError) as error:
-            log.warning("host lease not renewed", trusted_for=round(self.trusted_until - sent, 1), error=str(error))
+            reason = str(error) or f"no answer within {RENEW_TIMEOUT_SECONDS:g} s"
+            log.warning("host lease not renewed", trusted_for=round(self.trusted_until - sent, 1), error=reason)
             return
         if state is None:
             raise HostDeclaredDead(f"host {self.host_id} was declared dead by another host")

@@ -211,7 +211,8 @@ class LinkServer:
             with trio.fail_after(HANDSHAKE_SECONDS):
                 joining = await read_joining(websocket)
         except (wire.WireError, trio.TooSlowError) as error:
-            log.warning("worker link refused", reason=str(error), sender=claims.sender)
+            reason = str(error) or f"it did not say within {HANDSHAKE_SECONDS:g} s whom it brings"
+            log.warning("worker link refused", reason=reason, sender=claims.sender)
             return
         await self._places.attach(WebSocketPipe(websocket), joining)
 

@@ -146,7 +146,7 @@ class WarmPool:
                 programs = _programs(kind)
                 process = await self._link.spawn(await self._launch(kind, worker_id, token))
         except (SpawnFailed, SpawnerLost, OSError, trio.TooSlowError) as error:
-            self._pause(kind.name, str(error))
+            self._pause(kind.name, str(error) or f"it was not there within {START_SECONDS:g} s")
         finally:
             if process is None:
                 self._release(worker_id)

@@ -156,6 +156,7 @@ async def test_a_stop_while_the_database_is_away_is_on_time_and_loses_nothing(
     await own_server.stop("fast")
     assert await run.stop(40) == 0
     assert run.processes() == []
+    assert "Traceback" not in run.errors(), run.errors()
     await own_server.start()
     await run.start()
     for conversation, message_id in ((speaking, first), *((queued_in, name) for name in waiting)):

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
 import trio.testing
 
@@ -46,3 +47,22 @@ async def test_a_database_that_takes_two_seconds_for_a_statement_costs_no_trust(
         nursery.cancel_scope.cancel()
     sent = store.renewals
     assert {round(later - earlier, 3) for earlier, later in pairwise(sent)} == {RENEW_SECONDS}
+
+
+async def test_a_renewal_without_an_answer_is_told_with_its_reason(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    membership = Membership(
+        Slow(seconds=60.0),
+        tmp_path,
+        ttl_seconds=TTL_SECONDS,
+        renew_seconds=RENEW_SECONDS,
+        margin_seconds=MARGIN_SECONDS,
+    )
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(membership.run, ChildContext("membership"))
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+    told = [entry for entry in logs if entry["event"] == "host lease not renewed"]
+    assert {entry["error"] for entry in told} == {"no answer within 3 s"}
