@@ -17,6 +17,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from lobu_actors.contract.ids import new_id
 from lobu_actors.store.embedded import EmbeddedServer
 from tests.conftest import admin, url_of
 from tests.fakes.model_provider import KEY, ModelProvider, Request
@@ -63,7 +64,8 @@ class Reader:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.transcript.follow, self.conversation, self.is_over)
                 await until(lambda: self.transcript.connections, "the reader is connected")
-                self.message_id = await self.conversation.send(content)
+                self.message_id = new_id()  # known before: its end may be told before its receipt
+                await self.conversation.send(content, self.message_id)
         assert self.transcript.faults == []
         statuses = [frame.data["status"] for frame in self.transcript.frames if frame.event == "status"]
         return self.transcript.terminals[self.message_id], statuses
