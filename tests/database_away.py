@@ -23,6 +23,7 @@ from tests.system.audit import broken_promises, turn_of
 from tests.system.cluster import Database, database, hosts
 from tests.system.lobu_process import LobuRun, until
 from tests.system.sse_client import Client, Conversation, Transcript
+from tests.verdict import verdict
 from tests.workers.stamping import STEP_SECONDS
 
 TTL_SECONDS, MARGIN_SECONDS = 4.0, 1.0
@@ -198,9 +199,7 @@ def main() -> int:
     outages = trio.run(be_away, options, lambda line: print(line, file=sys.stderr, flush=True))
     faults = [fault for outage in outages for fault in outage.faults]
     print("\n".join(outage.line() for outage in outages))
-    for fault in faults[:20]:
-        print(f"FAULT {fault}")
-    print("every promise kept" if not faults else f"{len(faults)} faults")
+    print("\n".join(verdict(faults)))
     return 1 if faults else 0
 
 

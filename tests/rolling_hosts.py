@@ -26,6 +26,7 @@ from tests.system.audit import broken_promises
 from tests.system.cluster import database, hosts, lobu
 from tests.system.lobu_process import LobuRun, until
 from tests.system.sse_client import Broken, Client, Conversation, Transcript
+from tests.verdict import verdict
 
 CONFIG = """
 [limits]
@@ -291,8 +292,7 @@ def lines(report: Report) -> list[str]:
         f"streams       {report.cut} cut off without `drain`",
         f"resume        {_shares(report.resumes)}: from a stream's end to the next one's first byte",
         f"reply goes on {_shares(report.pauses)}: to its next byte there; handed over to another host, begun again",
-        *(f"FAULT {fault}" for fault in report.faults[:20]),
-        "every promise kept" if not report.faults else f"{len(report.faults)} faults",
+        *verdict(report.faults),
     ]
 
 

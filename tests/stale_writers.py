@@ -29,6 +29,7 @@ from lobu_actors.store.pool import Pool
 from tests.stale_lanes import ConversationLane, Lane, SingletonLane, Tally
 from tests.system.audit import broken_promises
 from tests.system.cluster import database
+from tests.verdict import verdict
 
 
 @attrs.frozen
@@ -100,9 +101,7 @@ def main() -> int:
     print(f"  by meeting   {_counted(tally.ways)}")
     print(f"  by write     {_counted(tally.refused)}")
     print(f"  not counted  {tally.in_time} writes that came before the takeover, and that the successor found")
-    for fault in report.faults[:20]:
-        print(f"FAULT {fault}")
-    print("every promise kept" if not report.faults else f"{len(report.faults)} faults")
+    print("\n".join(verdict(report.faults)))
     return 1 if report.faults else 0
 
 

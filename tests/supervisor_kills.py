@@ -21,6 +21,7 @@ import trio
 from tests.system.audit import broken_promises
 from tests.system.lobu_process import LobuRun, free_port, lobu_run
 from tests.system.sse_client import Broken, Client, Conversation, Transcript
+from tests.verdict import verdict
 
 CONFIG = """
 [limits]
@@ -192,9 +193,7 @@ def main() -> None:
             f"gap at the client     p50 {statistics.median(report.gaps):.2f} s, p99 {report.gap(0.99):.2f} s, "
             "from the kill to the next word, the new start included"
         )
-    for fault in report.faults[:20]:
-        print(f"FAULT {fault}")
-    print("every promise kept" if not report.faults else f"{len(report.faults)} faults")
+    print("\n".join(verdict(report.faults)))
     sys.exit(1 if report.faults else 0)
 
 

@@ -28,6 +28,7 @@ from tests.cluster.network import Direction, why_not
 from tests.system.audit import broken_promises
 from tests.system.load import Load
 from tests.system.lobu_process import until
+from tests.verdict import verdict
 
 PARTS = list(product(("Postgres", "peers", "both"), Direction))
 CUT_SECONDS = (9.0, 3.0)  # a lease of 6 s outlives the second
@@ -188,9 +189,7 @@ def main() -> None:
     print(f"turns                  {report.turns} accepted, {report.meanwhile} ended during the cuts")
     print(f"from the mending until every host had {AFTER_TURNS} turns more: {spread(report.waits)}")
     print(f"settings               {bounding_settings()}")
-    for fault in report.faults[:20]:
-        print(f"FAULT {fault}")
-    print("every promise kept" if not report.faults else f"{len(report.faults)} faults")
+    print("\n".join(verdict(report.faults)))
     sys.exit(1 if report.faults else 0)
 
 

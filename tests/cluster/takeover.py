@@ -31,6 +31,7 @@ from tests.cluster.network import why_not
 from tests.system.audit import broken_promises, log_of
 from tests.system.lobu_process import until
 from tests.system.sse_client import TERMINALS, Conversation, Transcript
+from tests.verdict import verdict
 
 BOUNDS = {"killed": 1.0, "cut": 10.0, "paused": 10.0}  # seconds at p99
 CLUSTERS = {"killed": 1, "cut": 4, "paused": 4}  # side by side; who waits for a lease needs no CPU meanwhile
@@ -233,9 +234,7 @@ def _run(options: Options) -> bool:
     print(f"to the `restart`       {spread(report.restarts)}; bound {BOUNDS[options.kind]:g} s at p99")
     print(f"to the next text       {spread(report.texts)}")
     print(f"settings               {bounding_settings()}")
-    for fault in faults[:20]:
-        print(f"FAULT {fault}")
-    print("every promise kept" if not faults else f"{len(faults)} faults", flush=True)
+    print("\n".join(verdict(faults)), flush=True)
     return not faults
 
 

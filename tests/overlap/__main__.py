@@ -32,6 +32,7 @@ from tests.overlap.faults import World, world
 from tests.overlap.judging import heard_wrong, replay, worked_at_once
 from tests.overlap.talks import Talk, every
 from tests.system.audit import broken_promises
+from tests.verdict import verdict
 
 WORKERS = Path(__file__).parents[1] / "workers"
 CONFIG = f"""
@@ -218,9 +219,7 @@ def main() -> int:
     for name, value in attrs.asdict(report).items():
         if name != "faults":
             print(f"{name.replace('_', ' '):>15}  {dict(sorted(value.items())) if isinstance(value, dict) else value}")
-    for fault in report.faults[:20]:
-        print(f"FAULT {fault}")
-    print("every promise kept" if not report.faults else f"{len(report.faults)} faults")
+    print("\n".join(verdict(report.faults)))
     return 1 if report.faults else 0
 
 

@@ -28,6 +28,7 @@ from tests.system.audit import broken_promises
 from tests.system.sse_client import Broken, Conversation, EventStream, Frame, Transcript
 from tests.systemd import harness
 from tests.systemd.installed import LOBU, Lobu, installed
+from tests.verdict import verdict
 
 WORDS, MILLISECONDS = 300, 20
 LONG_TEXT = "".join(f"word{number} " for number in range(WORDS))
@@ -193,8 +194,7 @@ def lines(report: Report) -> list[str]:
         f"  until an answer     {_shares(report.heads)}",
         f"  until a frame       {_shares(report.firsts)}",
         f"pause on a connection {_shares(report.pauses)}: of those over {PAUSE_SECONDS:g} s",
-        *(f"FAULT {fault}" for fault in report.faults[:20]),
-        "every promise kept" if not report.faults else f"{len(report.faults)} faults",
+        *verdict(report.faults),
     ]
 
 
