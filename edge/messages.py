@@ -14,17 +14,17 @@ from lobu_actors.store.records import FILES_KEY, Conversation, NewTurn, Turn
 
 ADDRESS = "/api/v1/agents/<key>/messages"
 _OWN_FIELDS = frozenset({"content", "message", "messageId", "onBusy"})
+_OWN_WITHOUT_FILES = _OWN_FIELDS | {FILES_KEY}  # what workers are told of files is told by nobody but us
 
 
 async def take_in(services: Services, conversation: Conversation, body: Json, file_ids: tuple[str, ...] = ()) -> Json:
     """The receipt of the message in `body`, once it is durable. Raises Refusal."""
-    if not file_ids:  # what workers are told of files is told by nobody but us
-        body = {name: value for name, value in body.items() if name != FILES_KEY}
-    turn = await intake.take_in(services, conversation, _new_turn(conversation.ref, body), file_ids)
+    own = _OWN_FIELDS if file_ids else _OWN_WITHOUT_FILES
+    turn = await intake.take_in(services, conversation, _new_turn(conversation.ref, body, own), file_ids)
     return receipt(services, turn)
 
 
-def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
+def _new_turn(ref: ConversationRef, body: Json, own: frozenset[str]) -> NewTurn:
     content = body.get("content")
     if content is None:
         content = body.get("message")
@@ -36,7 +36,7 @@ def _new_turn(ref: ConversationRef, body: Json) -> NewTurn:
         message_id=message_id_of(body.get("messageId")) or new_id(),
         content=content,
         on_busy=_on_busy(body.get("onBusy"), content),
-        payload={name: value for name, value in body.items() if name not in _OWN_FIELDS},
+        payload={name: value for name, value in body.items() if name not in own},
     )
 
 
