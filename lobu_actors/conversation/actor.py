@@ -61,10 +61,10 @@ class ConversationActor(Actor[m.Message]):
 
     async def started(self) -> None:
         self._feed = self._env.feeds.hold(self._ref)
+        MOVED.set(self._goes_on)  # in this actor's own task, for as long as it lives
 
     async def handle(self, message: m.Message) -> object:
         self._env.promises.begin(self._ref)
-        token = MOVED.set(self._goes_on)
         try:
             return await self._handle(message)
         except BaseException:
@@ -74,7 +74,6 @@ class ConversationActor(Actor[m.Message]):
             if self._effects is not None:
                 self._effects.notes.flush()
             self._env.promises.end(self._ref)
-            MOVED.reset(token)
 
     def ended(self) -> None:
         self._abandon()
