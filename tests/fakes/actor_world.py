@@ -23,6 +23,7 @@ from lobu_actors.conversation.worker_port import Deliver, WorkerFrames, WorkerRe
 from lobu_actors.gateway.feed import Feeds
 from lobu_actors.runtime.child_spec import ChildContext
 from lobu_actors.runtime.timers import Timers
+from lobu_actors.store.records import Turn
 from supervisor.conversations import Conversations
 
 HOST = "h"
@@ -101,6 +102,13 @@ class ActorWorld:
     environment: Environment
     workers: Workers
     stopping: trio.Event  # set it for an ordered stop
+
+    async def worker_of(self, turn: Turn) -> Worker:
+        """The worker that is asked for when this turn is told of, once it is ready."""
+        await self.conversations.accepted(turn)
+        worker = await self.workers.next()
+        await worker.ready()
+        return worker
 
 
 @asynccontextmanager

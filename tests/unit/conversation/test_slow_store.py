@@ -121,9 +121,7 @@ async def test_a_turn_whose_session_comes_over_a_slow_line(autojump_clock: trio.
     assert isinstance(accepted, Accepted)
     async with actors(store) as here, trio.open_nursery() as nursery:
         await upkeep(here, nursery)
-        await here.conversations.accepted(accepted.turn)
-        worker = await here.workers.next()
-        await worker.ready()
+        worker = await here.worker_of(accepted.turn)
         with trio.fail_after(1.5 * PIECES * STATEMENT_SECONDS):
             await worker.given.wait()
         assert len(here.workers.started) == 1
@@ -165,9 +163,7 @@ async def test_a_turn_with_many_pieces_of_files_in_and_out(
     assert isinstance(accepted, Accepted)
     async with actors(store, workspaces=Workspaces()) as here, trio.open_nursery() as nursery:
         await upkeep(here, nursery)
-        await here.conversations.accepted(accepted.turn)
-        worker = await here.workers.next()
-        await worker.ready()
+        worker = await here.worker_of(accepted.turn)
         with trio.fail_after(2 * PIECES * STATEMENT_SECONDS):
             await worker.given.wait()
         [frame] = worker.frames

@@ -50,9 +50,7 @@ async def _come_to_rest(store: MemoryStore, here: ActorWorld) -> None:
     """With a worker that waits."""
     accepted = await store.accept_turn(NewTurn(REF, new_id(), "m1", "hi"), max_owed=9)
     assert isinstance(accepted, Accepted)
-    await here.conversations.accepted(accepted.turn)
-    worker = await here.workers.next()
-    await worker.ready()
+    worker = await here.worker_of(accepted.turn)
     await worker.given.wait()
     [frame] = worker.frames
     assert isinstance(frame, TurnFrame)

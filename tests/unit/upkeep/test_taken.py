@@ -44,9 +44,7 @@ async def _run_a_turn(store: MemoryStore, here: ActorWorld, nursery: trio.Nurser
     """With a worker that lives and never ends; gives when it was killed."""
     accepted = await store.accept_turn(NewTurn(REF, new_id(), "m1", "hi"), max_owed=9)
     assert isinstance(accepted, Accepted)
-    await here.conversations.accepted(accepted.turn)
-    worker = await here.workers.next()
-    await worker.ready()
+    worker = await here.worker_of(accepted.turn)
     await worker.given.wait()
 
     async def beat() -> None:
