@@ -18,13 +18,16 @@ log = structlog.get_logger(__name__)
 
 STANDARD = (0, 1, 2)
 
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @asynccontextmanager
 async def obeying(stopping: trio.Event, on_hang_up: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
     """The first signal sets `stopping`, a second one cancels the context.
 
-    Signals are heard until all within has ended: a third one must not kill the process while it cleans up. A drain that
-    somebody else asked for does not make the first signal a second one.
+    Signals are heard until all within has ended, and from then on ignored, as this is a process's last work: a third
+    one must not kill it while it cleans up, or make a clean end look like a death by signal while the interpreter
+    ends. A drain that somebody else asked for does not make the first signal a second one.
     """
     async with trio.open_nursery() as hearing:
         within = trio.CancelScope()
@@ -43,17 +46,21 @@ async def _hear(
 ) -> None:
     terminal = _Terminal()
     hurry = False
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        task_status.started()
-        async for number in signals:
-            if number == signal.SIGHUP and not terminal.lost():
-                on_hang_up()
-                continue
-            log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
-            if hurry:
-                everything.cancel()
-            hurry = True
-            stopping.set()
+    try:
+        with trio.open_signal_receiver(*HEARD) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP and not terminal.lost():
+                    on_hang_up()
+                    continue
+                log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
+                if hurry:
+                    everything.cancel()
+                hurry = True
+                stopping.set()
+    finally:
+        for number in HEARD:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class _Terminal:

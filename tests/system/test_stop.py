@@ -70,7 +70,7 @@ async def test_a_second_signal_stops_at_once(start_run: Start) -> None:
 
 
 async def test_signals_while_the_database_is_made(start_run: Start) -> None:
-    """A terminal's Ctrl-C, and two more signals by somebody who cannot wait: nothing of it is an error, or left."""
+    """A terminal's Ctrl-C, then more signals to the very end: none of it is an error, or leaves anything."""
     run = await start_run(start=False, config=ECHO, database_url=None)
     run.launch()
     await until(lambda: list(run.folder.glob(".lobu/pgdata.new*/PG_VERSION")), "the database is being made")
@@ -78,11 +78,21 @@ async def test_signals_while_the_database_is_made(start_run: Start) -> None:
     await until(lambda: "stopping" in run.errors(), "the first signal is heard")
     run.signal(signal.SIGTERM)
     await until(lambda: "stopping now" in run.errors(), "the second signal is heard")
-    run.signal(signal.SIGTERM)
-    assert await run.wait_exit(30) == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_signals_without_end, run)
+        assert await run.wait_exit(30) == 0
+        nursery.cancel_scope.cancel()
     assert "lobu:" not in run.errors()
     _nothing_left(run)
     assert not list(run.folder.glob(".lobu/pgdata*"))
+
+
+async def _signals_without_end(run: LobuRun) -> None:
+    """Each of those that end a process, also while the interpreter itself is at its end."""
+    while True:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            run.signal(number)
+            await trio.sleep(0.002)
 
 
 async def test_after_a_power_failure_the_next_start_finishes_what_was_owed(start_run: Start) -> None:
