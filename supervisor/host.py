@@ -350,6 +350,7 @@ def _conversation_limits(settings: Settings) -> ConversationLimits:
     limits = settings.limits
     return ConversationLimits(
         reply_max_chars=limits.reply_max_bytes,
+        max_open_questions=limits.run_max_open_questions,
         cancel_grace_seconds=limits.cancel_grace_seconds,
         crash_loop_max=limits.crash_loop_crashes,
         crash_loop_seconds=limits.crash_loop_period_seconds,

@@ -112,6 +112,8 @@ ATTACKS = (
         "`session_file_max_bytes`", GO),
     Attack("socket and output", "text_flood", "floods its socket with text", "REPLY_TOO_LARGE",
         "`reply_max_bytes` (1 MB)", GO),
+    Attack("socket and output", "question_flood", "asks without end", "TOO_MANY_QUESTIONS",
+        "`run_max_open_questions` (100)", GO),
     Attack("socket and output", "frame_flood", "floods its socket with status frames", "TURN_TIMEOUT",
         "5,000 lines a second are read, the clock", GO),
     Attack("socket and output", "stale_flood", "floods its socket with frames that are dropped", "FIRST_OUTPUT_TIMEOUT",

@@ -17,6 +17,7 @@ const ADVICE = {
   TURN_TIMEOUT: "Ask for it in smaller parts.",
   QUESTION_TIMEOUT: "Send it again when you can answer.",
   REPLY_TOO_LARGE: "Ask for a shorter reply.",
+  TOO_MANY_QUESTIONS: OPERATOR,
   SESSION_FILE_INVALID: "Start fresh: the agent left a session that cannot be stored.",
   WORKSPACE_FULL: "Start fresh, or ask the agent to delete files.",
   PROVIDER_AUTH: OPERATOR,

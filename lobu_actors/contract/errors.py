@@ -34,6 +34,7 @@ class TurnError(StrEnum):
     TURN_TIMEOUT = "TURN_TIMEOUT"
     QUESTION_TIMEOUT = "QUESTION_TIMEOUT"
     REPLY_TOO_LARGE = "REPLY_TOO_LARGE"
+    TOO_MANY_QUESTIONS = "TOO_MANY_QUESTIONS"
     SESSION_FILE_INVALID = "SESSION_FILE_INVALID"
     WORKSPACE_FULL = "WORKSPACE_FULL"
     PROVIDER_AUTH = "PROVIDER_AUTH"
@@ -111,6 +112,7 @@ TURN_ERRORS: dict[TurnError, tuple[Fault, str]] = {
     TurnError.TURN_TIMEOUT: (Fault.AGENT, "The turn took longer than it may in all and was ended."),
     TurnError.QUESTION_TIMEOUT: (Fault.CALLER, "A question was not answered in time; send the message again."),
     TurnError.REPLY_TOO_LARGE: (Fault.AGENT, "The reply grew over the size limit and was ended."),
+    TurnError.TOO_MANY_QUESTIONS: (Fault.AGENT, "The worker asked more questions at once than it may and was ended."),
     TurnError.SESSION_FILE_INVALID: (Fault.AGENT, "The worker left a session file that cannot be stored."),
     TurnError.WORKSPACE_FULL: (Fault.AGENT, "The worker filled its workspace over the limit and was ended."),
     TurnError.PROVIDER_AUTH: (Fault.PROVIDER, "The model provider refused the credentials; check the provider key."),

@@ -34,6 +34,7 @@ from lobu_actors.conversation.outcome import (
     Step,
     cancel_queued,
     cancel_run,
+    ending,
     fail_queued,
     fail_run,
     finishing,
@@ -43,7 +44,7 @@ from lobu_actors.conversation.questions import answered, look
 from lobu_actors.conversation.standby_messages import StandbySettled, StandbyTaken
 from lobu_actors.conversation.standing_by import standby_settled
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase, WorkerState
-from lobu_actors.conversation.worker_events import ending, worker_frames, worker_gone, worker_ready
+from lobu_actors.conversation.worker_events import worker_frames, worker_gone, worker_ready
 from lobu_actors.conversation.worker_port import WorkerFrames, WorkerGone, WorkerReady
 from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.records import FILES_KEY, Turn

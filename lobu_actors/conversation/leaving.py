@@ -6,9 +6,8 @@ from msgspec.structs import replace
 
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.drain_messages import ReleaseLease
-from lobu_actors.conversation.outcome import Step
+from lobu_actors.conversation.outcome import Step, ending
 from lobu_actors.conversation.state import State, WorkerPhase
-from lobu_actors.conversation.worker_events import ending
 
 
 def leave(state: State) -> Step:

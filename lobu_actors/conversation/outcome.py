@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from lobu_actors.contract.errors import TurnError, turn_error_text
 from lobu_actors.contract.states import RunStatus, TurnStatus
-from lobu_actors.conversation.messages import Effect, FinishTurns, Note, RecordCancelStage, RequeueTurns
-from lobu_actors.conversation.state import Run, RunPhase, State
+from lobu_actors.conversation.messages import Effect, FinishTurns, KillWorker, Note, RecordCancelStage, RequeueTurns
+from lobu_actors.conversation.state import Run, RunPhase, State, WorkerPhase
 from lobu_actors.conversation.worker_port import Gone, WorkerGone
 from lobu_actors.store.records import Turn
 
@@ -31,6 +31,13 @@ _TIMEOUTS = frozenset(
 
 def finishing(state: State, run: Run) -> State:
     return replace(state, run=replace(run, phase=RunPhase.FINISHING))
+
+
+def ending(state: State) -> State:
+    """The worker was told to end; nothing is given to it any more."""
+    if state.worker is None:
+        return state
+    return replace(state, worker=replace(state.worker, phase=WorkerPhase.ENDING))
 
 
 def complete_run(
@@ -139,6 +146,12 @@ def fail_run(
         exit_status=exit_status,
     )
     return finishing(state, run), [note, effect]
+
+
+def end_over_limit(state: State, run: Run, code: TurnError, now: float) -> Step:
+    """A worker said more than it may in one run. It may well go on so, and is ended with it."""
+    state, effects = fail_run(state, run, code, now=now)
+    return ending(state), [KillWorker(), *effects]
 
 
 def code_of_exit(gone: WorkerGone) -> TurnError:

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Answer, Ask
 from lobu_actors.contract.text import storable
 from lobu_actors.conversation.adoption import asked_again
 from lobu_actors.conversation.messages import Effect, SendFrame
-from lobu_actors.conversation.outcome import Step
+from lobu_actors.conversation.outcome import Step, end_over_limit
 from lobu_actors.conversation.question_messages import LoadAnswers, RecordAnswer, RecordQuestion
 from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State
 
@@ -24,6 +25,8 @@ LOOK_SECONDS = 2.0
 def ask(state: State, run: Run, frame: Ask, now: float) -> Step:
     if (again := asked_again(run, frame)) is not None:
         return replace(state, run=run), again
+    if len(run.questions) >= state.limits.max_open_questions:
+        return end_over_limit(state, run, TurnError.TOO_MANY_QUESTIONS, now)
     question = Question(f"{run.run_id}-{run.asked}", frame.question_id)
     run = replace(
         run,

@@ -17,10 +17,9 @@ from lobu_actors.contract.new_session import STARTING_FRESH, begins_session
 from lobu_actors.contract.session_file import SessionMessage
 from lobu_actors.contract.states import RunStatus, TurnStatus
 from lobu_actors.conversation.messages import Dropped, FinishTurns, KillWorker, Note, ShowEphemeral
-from lobu_actors.conversation.outcome import Step, fail_queued
+from lobu_actors.conversation.outcome import Step, ending, fail_queued
 from lobu_actors.conversation.session_messages import ResetSession
 from lobu_actors.conversation.state import State, WorkerPhase
-from lobu_actors.conversation.worker_events import ending
 from lobu_actors.store.records import Turn
 
 MAX_SUMMARY_CHARS = 16_000

@@ -76,6 +76,7 @@ class Limits(msgspec.Struct, frozen=True):
     """Bounds on one conversation; each is a setting."""
 
     reply_max_chars: int = 4_000_000
+    max_open_questions: int = 100  # of one run
     cancel_grace_seconds: float = 5.0
     crash_loop_max: int = 10
     crash_loop_seconds: float = 60.0

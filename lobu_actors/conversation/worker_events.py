@@ -27,7 +27,6 @@ from lobu_actors.conversation.adoption import of_adopted
 from lobu_actors.conversation.messages import (
     Dropped,
     Effect,
-    KillWorker,
     Note,
     RemoveWorkspace,
     ShowEphemeral,
@@ -40,6 +39,7 @@ from lobu_actors.conversation.outcome import (
     code_of_exit,
     code_of_start,
     complete_run,
+    end_over_limit,
     exit_status_text,
     fail_queued,
     fail_run,
@@ -158,8 +158,7 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
         provider_code = run.provider_code if frame.text_offset is not None else None
         run = replace(run, text_length=length, progress_at=now, tool=None, provider_code=provider_code)
         if length > state.limits.reply_max_chars:
-            state, effects = fail_run(state, run, TurnError.REPLY_TOO_LARGE, now=now)
-            return ending(state), [KillWorker(), *effects]
+            return end_over_limit(state, run, TurnError.REPLY_TOO_LARGE, now)
         return replace(state, run=run), [ShowText(text)]
     message_id = run.turns[0].message_id
     if isinstance(frame, Status):
@@ -189,13 +188,6 @@ def _status(run: Run, frame: Status, now: float) -> Run:
 
 def _is_call(call: Any) -> bool:
     return isinstance(call, dict) and all(isinstance(call.get(name), str) for name in ("id", "name", "arguments"))
-
-
-def ending(state: State) -> State:
-    """The worker was told to end; nothing is given to it any more."""
-    if state.worker is None:
-        return state
-    return replace(state, worker=replace(state.worker, phase=WorkerPhase.ENDING))
 
 
 def _joined(effects: list[Effect]) -> list[Effect]:

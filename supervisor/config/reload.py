@@ -24,6 +24,7 @@ RELOADED_LIMITS = frozenset(
         "ping_seconds",
         "queue_max_turns",
         "reply_max_bytes",
+        "run_max_open_questions",
         "request_burst",
         "requests_per_second",
         "session_ttl_seconds",

@@ -38,6 +38,7 @@ MAX_WHOLE_NUMBER = 2**53
 _LIMIT_BOUNDS = {
     "message_max_bytes": (1024, 64 * MIB),
     "session_file_max_bytes": (1024, 1024 * MIB),
+    "run_max_open_questions": (1, 10_000),
     "queue_max_turns": (1, 100_000),
     "upload_max_files": (1, 1000),
     "upload_file_max_bytes": (1, 1024 * 1024 * MIB),

@@ -117,6 +117,7 @@ class Limits:
     workspace_max_bytes: int = 2048 * MIB  # of one conversation, its session file among it
     workspace_max_files: int = 100_000  # folders too
     reply_max_bytes: int = 8 * MIB
+    run_max_open_questions: int = 100
     # Actors and hosts
     drain_grace_seconds: float = 20.0
     host_ttl_seconds: float = 6.0

@@ -131,6 +131,15 @@ def text_flood(run: str, content: str) -> None:
         wire.sendall(data * 50)
 
 
+def question_flood(run: str, content: str) -> None:
+    """Each of them is a write to the database."""
+    beat()
+    number = 0
+    while True:
+        number += 1
+        send(type="ask", runId=run, questionId=str(number), prompt="?")
+
+
 def frame_flood(run: str, content: str) -> None:
     """Small frames that are progress each, so that only the whole turn's time ends it."""
     data = json.dumps({"type": "status", "runId": run, "status": "busy"}).encode() + b"\n"

@@ -277,14 +277,6 @@ def test_cancelling_what_is_not_owed_says_so() -> None:
     assert tell(running(), m.CancelRequest("m9"))[1] == [m.Reply(CancelResult.NOTHING_TO_CANCEL)]
 
 
-def test_a_reply_over_the_limit_ends_the_turn() -> None:
-    _, effects = tell(running(limits=Limits(reply_max_chars=3)), frames(Delta(run_id="r1", text="four")))
-    [finish] = only(effects, m.FinishTurns)
-    assert isinstance(finish, m.FinishTurns)
-    assert finish.code == "REPLY_TOO_LARGE"
-    assert effects[0] == m.KillWorker()
-
-
 def test_drain_begins_nothing_and_hands_over_at_its_end() -> None:
     state, effects = tell(running(), m.TurnAccepted(turn(2)), DrainRequest(START + 20))
     assert effects == []
