@@ -15,6 +15,14 @@ _CURSOR = re.compile(r"(\d{1,18})(?:\.(\d{1,9})\.(\d{1,18}))?\Z")
 
 Data = dict[str, Any]
 
+# All fields of ours that events about a worker's turn may have.
+OWN_FIELDS = frozenset(
+    (
+        *("type", "messageId", "timestamp", "status", "phase", "content", "questionId", "prompt", "options"),
+        *("processedMessageIds", "finalText", "usage", "files", "toolCalls", "error", "errorCode", "errorContext"),
+    )
+)
+
 
 class EventType(StrEnum):
     CONNECTED = "connected"
@@ -95,6 +103,11 @@ def ephemeral(content: str, message_id: str | None, timestamp_ms: int) -> Data:
 
 def question(question_id: str, prompt: str, options: list[str] | None, message_id: str) -> Data:
     return {"questionId": question_id, "prompt": prompt, "options": options, "messageId": message_id}
+
+
+def with_extra(data: Data, extra: Data) -> Data:
+    """`data` and the fields that a worker sent beside those of the protocol: passed on, but never in place of ours."""
+    return data | {name: value for name, value in extra.items() if name not in OWN_FIELDS}
 
 
 def question_answered(question_id: str, answer: str) -> Data:

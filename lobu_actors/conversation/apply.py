@@ -139,11 +139,11 @@ class Effects:
             case m.SendFrame(frame):
                 if self._worker is not None:
                     self._worker.send(frame)
-            case m.ShowStatus(status, phase, message_id, tool):
+            case m.ShowStatus(status, phase, message_id, tool, extra):
                 self._marks.tool(tool)
-                self._output.status(status, phase, message_id)
-            case m.ShowEphemeral(text, message_id):
-                self._output.ephemeral(text, message_id)
+                self._output.status(status, phase, message_id, extra)
+            case m.ShowEphemeral(text, message_id, extra):
+                self._output.ephemeral(text, message_id, extra)
             case m.KillWorker():
                 self.kill_worker()
             case m.ShutdownWorker(grace_seconds):

@@ -245,11 +245,13 @@ class ShowStatus(msgspec.Struct, frozen=True):
     phase: str | None
     message_id: str
     tool: str | None = None  # that runs now
+    extra: dict[str, Any] = {}  # what its worker sent beside the protocol's fields, here and below
 
 
 class ShowEphemeral(msgspec.Struct, frozen=True):
     text: str
     message_id: str | None
+    extra: dict[str, Any] = {}
 
 
 class RecordCancelStage(msgspec.Struct, frozen=True):
@@ -271,6 +273,7 @@ class FinishTurns(msgspec.Struct, frozen=True):
     usage: dict[str, Any] | None = None
     exit_status: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    extra: dict[str, Any] = {}
     returned: tuple[Turn, ...] = ()  # of the run, and read by nobody: as they are queued again
 
 

@@ -47,6 +47,7 @@ def complete_run(
     usage: dict[str, Any] | None,
     tool_calls: tuple[dict[str, Any], ...] = (),
     read: list[str] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Step:
     """`read`: the messages that the worker says it read; None: it says nothing, so all count as read.
 
@@ -62,6 +63,7 @@ def complete_run(
         text=text,
         usage=usage,
         tool_calls=tool_calls,
+        extra=extra or {},
         returned=tuple(replace(turn, status=TurnStatus.QUEUED, attempt=run.attempt + 1) for turn in unread),
     )
     # A reply proves that workers here can work: what crashed before is no loop.
@@ -123,6 +125,7 @@ def fail_run(
     error: str | None = None,
     context: dict[str, Any] | None = None,
     exit_status: str | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Step:
     """End the attempt by the agent's failure policy: another attempt after a backoff, or `agent-error`."""
     rule = {
@@ -144,6 +147,7 @@ def fail_run(
         error=error or turn_error_text(code),
         context=context,
         exit_status=exit_status,
+        extra=extra or {},
     )
     return finishing(state, run), [note, effect]
 

@@ -29,11 +29,13 @@ class Output:
         if self._live is not None:
             self._feed.append_text(self._joiner.push(text))
 
-    def status(self, status: str, phase: str | None, message_id: str) -> None:
-        self._feed.transient(EventType.STATUS, events.status(status, phase, message_id, self._feed.clock_ms()))
+    def status(self, status: str, phase: str | None, message_id: str, extra: events.Data) -> None:
+        data = events.status(status, phase, message_id, self._feed.clock_ms())
+        self._feed.transient(EventType.STATUS, events.with_extra(data, extra))
 
-    def ephemeral(self, text: str, message_id: str | None) -> None:
-        self._feed.transient(EventType.EPHEMERAL, events.ephemeral(text, message_id, self._feed.clock_ms()))
+    def ephemeral(self, text: str, message_id: str | None, extra: events.Data) -> None:
+        data = events.ephemeral(text, message_id, self._feed.clock_ms())
+        self._feed.transient(EventType.EPHEMERAL, events.with_extra(data, extra))
 
     def final_text(self, own: str | None) -> str:
         """The whole reply: what the worker itself gave as such, else all that it streamed.

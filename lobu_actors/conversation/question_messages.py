@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from lobu_actors.store.records import Turn
@@ -25,6 +27,7 @@ class RecordQuestion(msgspec.Struct, frozen=True):
     worker_question_id: str
     prompt: str
     options: tuple[str, ...] | None
+    extra: dict[str, Any] = {}
 
 
 class RecordAnswer(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from lobu_actors.contract.errors import TurnError
 from lobu_actors.contract.frames import Answer, Ask
-from lobu_actors.contract.text import storable
+from lobu_actors.contract.text import storable, storable_json
 from lobu_actors.conversation.adoption import asked_again
 from lobu_actors.conversation.messages import Effect, SendFrame
 from lobu_actors.conversation.outcome import Step, end_over_limit
@@ -38,7 +38,13 @@ def ask(state: State, run: Run, frame: Ask, now: float) -> Step:
     )
     options = None if frame.options is None else tuple(storable(option) for option in frame.options)
     record = RecordQuestion(
-        run.turns[0], run.run_id, question.question_id, frame.question_id, storable(frame.prompt), options
+        run.turns[0],
+        run.run_id,
+        question.question_id,
+        frame.question_id,
+        storable(frame.prompt),
+        options,
+        storable_json(frame.extra),
     )
     return replace(state, run=run), [record]
 

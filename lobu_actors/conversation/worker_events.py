@@ -141,12 +141,14 @@ def _terminal(state: State, run: Run, frame: Complete | Fail, now: float) -> Ste
         usage = None if frame.usage is None else storable_json(frame.usage)
         calls = tuple(storable_json(call) for call in frame.tool_calls or () if _is_call(call))
         text = None if text is None else storable(text)
-        return complete_run(state, run, text, usage, calls, frame.processed_message_ids)
+        extra = storable_json(frame.extra)
+        return complete_run(state, run, text, usage, calls, frame.processed_message_ids, extra)
     context = {} if frame.context is None else storable_json(frame.context)
     if frame.retryable is not None:
         context["retryable"] = frame.retryable
     error = storable(frame.message) or None
-    return fail_run(state, run, known_code(frame.code), now=now, error=error, context=context)
+    extra = storable_json(frame.extra)
+    return fail_run(state, run, known_code(frame.code), now=now, error=error, context=context, extra=extra)
 
 
 def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, now: float) -> Step:
@@ -169,10 +171,11 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
                 None if frame.phase is None else storable(frame.phase),
                 message_id,
                 tool=run.tool,
+                extra=storable_json(frame.extra),
             )
         ]
     if isinstance(frame, Ephemeral):
-        return replace(state, run=run), [ShowEphemeral(storable(frame.text), message_id)]
+        return replace(state, run=run), [ShowEphemeral(storable(frame.text), message_id, storable_json(frame.extra))]
     return ask(state, run, frame, now)
 
 

@@ -210,6 +210,7 @@ class Writes:
     async def ask(self, effect: asking.RecordQuestion) -> m.Message | None:
         options = None if effect.options is None else list(effect.options)
         attempt, text_offset = self._output.position
+        data = events.question(effect.question_id, effect.prompt, options, effect.turn.message_id)
         question = NewQuestion(
             question_id=effect.question_id,
             worker_question_id=effect.worker_question_id,
@@ -217,7 +218,7 @@ class Writes:
             turn_id=effect.turn.turn_id,
             prompt=effect.prompt,
             options=effect.options,
-            data=events.question(effect.question_id, effect.prompt, options, effect.turn.message_id),
+            data=events.with_extra(data, effect.extra),
             attempt=attempt,
             text_offset=text_offset,
         )
@@ -337,13 +338,13 @@ def _end(effect: m.FinishTurns, turn: Turn | CorruptMarker, text: str, now: int,
             data |= taken.event_fields()
             if effect.tool_calls:
                 data["toolCalls"] = list(effect.tool_calls)
-            return TurnEnd(turn.turn_id, EventType.COMPLETE, data)
+            return TurnEnd(turn.turn_id, EventType.COMPLETE, events.with_extra(data, effect.extra))
         case TurnStatus.CANCELLED:
             return TurnEnd(turn.turn_id, EventType.CANCELLED, events.cancelled(turn.message_id, processed, text, now))
     code = effect.code or TurnError.INTERNAL_ERROR
     error = effect.error or turn_error_text(code)
     data = events.agent_error(turn.message_id, processed, code, error, effect.context, now)
-    return TurnEnd(turn.turn_id, EventType.AGENT_ERROR, data)
+    return TurnEnd(turn.turn_id, EventType.AGENT_ERROR, events.with_extra(data, effect.extra))
 
 
 def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
@@ -356,6 +357,7 @@ def _as_failure(effect: m.FinishTurns, code: TurnError) -> m.FinishTurns:
         context=None,
         text=None,
         usage=None,
+        extra={},
     )
 
 

@@ -24,7 +24,7 @@ RAW = Path(__file__).parent.parent / "workers" / "raw.py"
 AT_ONCE_SECONDS = 8.0  # a worker's start and end on a busy machine; what is late is late by the heartbeat's 15 s
 STARTS_BADLY = ("exits_at_once", "exits_after_hello", "closes_at_start", "other_protocol", "never_ready")
 SPEAKS_BADLY = ("garbage_at_start", "speaks_too_early")
-HABITS = ("several_terminals", "old_runs", "exits_when_ready", *STARTS_BADLY, *SPEAKS_BADLY)
+HABITS = ("own_fields", "several_terminals", "old_runs", "exits_when_ready", *STARTS_BADLY, *SPEAKS_BADLY)
 
 
 def _config(folder: Path) -> str:
@@ -170,6 +170,26 @@ async def test_only_the_first_of_several_terminal_frames_counts(run: LobuRun) ->
         await _until_dropped(run, before + 5 * number)
     assert [kind for _, kind, _ in log_of(run.database_url, conversation.key)] == ["complete"] * 5
     assert broken_promises(run.database_url, quiet=False) == []
+
+
+@pytest.mark.parametrize(("answer", "end"), [("go on", "complete"), ("fail", "agent-error")])
+async def test_what_a_worker_sends_beside_the_protocol_reaches_its_clients(run: LobuRun, answer: str, end: str) -> None:
+    conversation = await client_of(run).open(agentId="own_fields")
+    seen = {}
+    with trio.fail_after(60):
+        async with conversation.events() as events:
+            assert await events.next_of("connected")
+            message_id = await conversation.send("go")
+            for name in ("status", "ephemeral", "question"):
+                seen[name] = (await events.next_of(name)).data
+            path = f"{conversation.path}/questions/{seen['question']['questionId']}/answer"
+            assert (await conversation.client.call("POST", path, {"answer": answer})).status == 200
+            seen[end] = (await events.next_of(end)).data
+    for data in seen.values():
+        assert data["detail"] == {"page": 7}
+        assert data["messageId"] == message_id
+        assert data.get("timestamp") != 1
+        assert "files" not in data
 
 
 async def test_frames_of_another_run_are_dropped(run: LobuRun) -> None:

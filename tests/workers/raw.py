@@ -73,6 +73,22 @@ def asks(wire: Wire) -> None:
         wire.send(delta(run, f"after {answer}"), complete(run))
 
 
+def own_fields(wire: Wire) -> None:
+    """Sends more with each frame than the protocol has, some of it under names that are the runtime's. Asks, then
+    completes or fails as the answer says."""
+    ready(wire, "ask")
+    more = {"detail": {"page": 7}, "messageId": "forged", "timestamp": 1, "files": [{"url": "forged"}]}
+    while True:
+        run = wire.next("turn")["runId"]
+        wire.send({"type": "status", "runId": run, "status": "reads", **more})
+        wire.send({"type": "ephemeral", "runId": run, "text": "aside", **more})
+        wire.send({"type": "ask", "runId": run, "questionId": "q", "prompt": "Well?", **more})
+        if wire.next("answer")["answer"] == "fail":
+            wire.send({"type": "fail", "runId": run, "code": "NO", "message": "no", **more})
+        else:
+            wire.send(complete(run, "done") | more)
+
+
 def never_ready(wire: Wire) -> None:
     wire.next("hello")
     time.sleep(1000)
