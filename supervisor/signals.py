@@ -46,21 +46,23 @@ async def _hear(
 ) -> None:
     terminal = _Terminal()
     hurry = False
-    try:
-        with trio.open_signal_receiver(*HEARD) as signals:
-            task_status.started()
-            async for number in signals:
-                if number == signal.SIGHUP and not terminal.lost():
-                    on_hang_up()
-                    continue
-                log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
-                if hurry:
-                    everything.cancel()
-                hurry = True
-                stopping.set()
-    finally:
-        for number in HEARD:
-            signal.signal(number, signal.SIG_IGN)
+    # The receiver finds them ignored, and leaves them so: at its end it also raises once more what nobody took from it.
+    # Blocked until it is there, so that one that comes in between waits and is not lost.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    for heard in HEARD:
+        signal.signal(heard, signal.SIG_IGN)
+    with trio.open_signal_receiver(*HEARD) as signals:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGHUP and not terminal.lost():
+                on_hang_up()
+                continue
+            log.info("stopping now" if hurry else "stopping", signal=signal.Signals(number).name)
+            if hurry:
+                everything.cancel()
+            hurry = True
+            stopping.set()
 
 
 class _Terminal:
