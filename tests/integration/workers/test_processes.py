@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.frames import Complete, Delta, Steer
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone, WorkerReady
 from supervisor.spawner.protocol import Spawn
-from supervisor.workers.types import WorkerLimits
+from tests.integration.workers.conftest import PATIENT
 
 
 @pytest.mark.parametrize("place", ["", "group", "session"])
@@ -269,7 +270,7 @@ async def test_the_environment_has_only_what_is_listed(host, monkeypatch):
 class TestStalled:
     @pytest.fixture
     def limits(self):
-        return WorkerLimits(send_buffer_bytes=1024 * 1024)
+        return replace(PATIENT, send_buffer_bytes=1024 * 1024)
 
     async def test_a_worker_that_does_not_read_is_ended(self, host, script):
         name = script("stuck", "import time\nsay('ready')\nwhile True: time.sleep(1000)\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.frames import Complete, Fail
 from lobu_actors.contract.ids import new_id
@@ -20,6 +21,7 @@ from supervisor.spawner.protocol import ZYGOTE, Preload, Spawn
 from supervisor.upkeep.process_audit import audit_processes
 from supervisor.workers.service import WorkerProcesses
 from supervisor.workers.types import WorkerLimits, WorkerType
+from tests.integration.workers.conftest import PATIENT
 from tests.workers.forking import (
     children_of,
     environ_of,
@@ -34,7 +36,7 @@ from tests.workers.forking import (
 
 @pytest.fixture
 def limits() -> WorkerLimits:
-    return WorkerLimits(max_workers=400)
+    return replace(PATIENT, max_workers=400)
 
 
 def status_lines(pid: int, *names: str) -> dict[str, str]:
