@@ -59,6 +59,11 @@ class SpawnedProcess:
     _reported: trio.Event | None = None  # while somebody waits
     on_exit: Callable[[], None] | None = None
 
+    @property
+    def is_alive(self) -> bool:
+        """As the kernel says, ahead of any report."""
+        return self.pidfd >= 0 and _is_alive(self.pidfd)
+
     def close(self) -> None:
         """Close socket and pidfd; may be called again."""
         self.socket.close()
@@ -88,7 +93,7 @@ class SpawnedProcess:
 
         Safe while nobody can have reaped the leader, which the pidfd proves.
         """
-        if self.pidfd < 0 or not _is_alive(self.pidfd):
+        if not self.is_alive:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             # A stopped leader cannot end by itself between the check and the signal to its group.
@@ -97,7 +102,7 @@ class SpawnedProcess:
 
     def freeze(self) -> None:
         """SIGSTOP to leader and group, past the spawner; nothing for who works for no conversation, or ended."""
-        if self.label == "" or self.pidfd < 0 or not _is_alive(self.pidfd):
+        if self.label == "" or not self.is_alive:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)

@@ -4,8 +4,9 @@ Workers are found by what stands in their environment: the spawner's mark, and a
 A spawner is the subreaper of all that its workers start, so whatever lives without one among its ancestors was left
 behind by a spawner that died, and whatever lives under one without its worker's leader was missed by it.
 
-Between the end of a process and the end of what it leaves behind there is a moment, so all but files is looked at twice
-and only what is there both times counts. Reads /proc and folders; ends nothing.
+Between the end of a process and the end of what it leaves behind there is a moment, longer on a busy machine, so all
+but files is looked at again and again while something is there, and only what is there each time counts. Reads /proc
+and folders; ends nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from supervisor.spawner.protocol import MARK
 
 SPAWNER_MODULE = "supervisor.spawner"
 SETTLE_SECONDS = 0.5
+MOST_LOOKS = 6
 TEMPORARY_AGE_SECONDS = 60.0  # a session file is written in less, or its temporary file is left over
 MAX_LEFTOVERS = 100
 _PARENT, _SESSION = 1, 3  # fields of /proc/<pid>/stat, counted from the state
@@ -57,10 +59,12 @@ async def settle() -> None:
 
 
 async def audit_processes(state_dir: Path, *, between_looks: Callable[[], Awaitable[None]] = settle) -> ProcessVerdict:
-    """Look twice, with some time between; once when there is nothing to see."""
+    """Look at most MOST_LOOKS times, with some time between; no more when there is nothing left to see."""
     verdict = ProcessVerdict()
     found = await trio.to_thread.run_sync(_look, state_dir, verdict.checked)
-    if found:
+    for _ in range(MOST_LOOKS - 1):
+        if not found:
+            break
         await between_looks()
         again = set(await trio.to_thread.run_sync(_look, state_dir, Counter()))
         found = [leftover for leftover in found if leftover in again]

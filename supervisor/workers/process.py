@@ -4,8 +4,8 @@ Owns the order of a worker's signals and that `WorkerGone` is the last and comes
 worker protocol's handshake; must not know what a turn is.
 
 How the end is found: the kernel closes the worker's socket before its exit can be reported, so an EOF waits a moment
-for the report, which has the exit code. A grandchild may keep the socket open: the report then shuts our reading side,
-after which reading gives what is there and ends.
+for the report, which has the exit code; longer when the process is gone and only its spawner is late. A grandchild may
+keep the socket open: the report then shuts our reading side, after which reading gives what is there and ends.
 """
 
 import socket
@@ -302,7 +302,7 @@ class WorkerProcess:
         if self._cause is None:
             with trio.move_on_after(self._limits.exit_report_seconds):
                 await process.wait()
-            if process.exit is None:
+            if process.exit is None and process.is_alive:
                 self._end(if_alive.reason, if_alive.detail)
         with trio.move_on_after(self._limits.killed_seconds):
             await process.wait()
@@ -389,7 +389,7 @@ def _shared(capabilities: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[s
 
 def _describe(how: Exit | None) -> str:
     if how is None:
-        return "It did not end after SIGKILL."
+        return "It ended, and nobody says how."
     if how.exit_code is not None:
         return f"It exited with code {how.exit_code}."
     return f"It was ended by signal {how.signal}."

@@ -54,6 +54,8 @@ class LinkedHost:
     hints: list[tuple[ConversationRef, str | None]]
     context: ChildContext
     places: FakePlaces
+    let_go: trio.Event  # what is slowly read
+    hint_deadlines: list[float]
 
     @property
     def url(self) -> str:
@@ -79,9 +81,13 @@ SLOWLY_READ = "slow"  # a message id
 async def linked_host(store: MemoryStore, host_id: str, *, unix_path: Path | None = None) -> AsyncIterator[LinkedHost]:
     local, owners = FakeGateway(), Owners()
     hints: list[tuple[ConversationRef, str | None]] = []
+    let_go = trio.Event()
+    hint_deadlines: list[float] = []
 
     async def hinted(ref: ConversationRef, message_id: str | None) -> None:
-        await trio.sleep(0.1 if message_id == SLOWLY_READ else 0)
+        hint_deadlines.append(trio.current_effective_deadline())
+        if message_id == SLOWLY_READ:
+            await let_go.wait()
         hints.append((ref, message_id))
 
     listen, places = Listen("127.0.0.1", 0, unix_path), FakePlaces()
@@ -90,7 +96,9 @@ async def linked_host(store: MemoryStore, host_id: str, *, unix_path: Path | Non
     router = Router(local, owners, peers, store.find_owner)
     started = trio.Event()
     context = ChildContext("links in", started.set)
-    host = LinkedHost(host_id, store, local, owners, server, peers, router, hints, context, places)
+    host = LinkedHost(
+        host_id, store, local, owners, server, peers, router, hints, context, places, let_go, hint_deadlines
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, context)
         await started.wait()

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-PATIENCE = 12.0
+PATIENCE = 60.0
 # `born` is where its module was loaded.
 PROGRAM = """
 import ctypes, json, os, random, signal, subprocess, sys, threading, time
@@ -52,12 +52,20 @@ def environ_of(pid: int) -> dict[str, str]:
 
 
 def zygotes_of(host: Any) -> list[int]:
-    return [pid for pid in _loaded(host) if os.getsid(pid) == pid]
+    return [pid for pid in _loaded(host) if _session_of(pid) == pid]
 
 
 def waiting_of(host: Any) -> list[int]:
     """Workers that are forked and wait for their order."""
-    return [pid for pid in _loaded(host) if os.getsid(pid) != pid]
+    return [pid for pid in _loaded(host) if _session_of(pid) not in (pid, None)]
+
+
+def _session_of(pid: int) -> int | None:
+    """None for a process that is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 async def the_waiting(host: Any) -> int:
@@ -81,7 +89,7 @@ async def is_forked(client: Any) -> bool:
 
 async def forked(host: Any, name: str = "zygote") -> Any:
     """A worker that was forked; executed ones before it, while there is no zygote, are ended."""
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while True:
             client = await host.ready(name)
             if await is_forked(client):

@@ -110,7 +110,7 @@ def daemon(run: str, content: str) -> None:
         if os.fork() == 0:
             os.execve("/bin/sleep", ["sleep", "98765"], {})
         os._exit(0)
-    time.sleep(0.2)
+    os.wait()  # it has left it
     os._exit(0)
 
 
@@ -121,7 +121,7 @@ def daemon_of_another(run: str, content: str) -> None:
         if os.fork() == 0:
             os.execve("/bin/sleep", ["sleep", "98765"], {"LOBU_WORKER_ID": content})
         os._exit(0)
-    time.sleep(0.2)
+    os.wait()  # it has left it
     os._exit(0)
 
 

@@ -20,7 +20,7 @@ import trio
 from supervisor.spawner import protocol
 from supervisor.spawner.link import SpawnerLink
 from supervisor.state_lock import state_lock
-from supervisor.upkeep.process_audit import Leftover, audit_processes
+from supervisor.upkeep.process_audit import MOST_LOOKS, Leftover, audit_processes
 
 PATIENCE = 20.0
 
@@ -135,6 +135,25 @@ async def test_an_orphan_that_ends_between_the_looks_is_none(state_dir: Path, en
     assert orphan.returncode is not None  # it had been seen
 
 
+async def test_what_is_cleared_late_is_none(state_dir: Path, ended: ExitStack) -> None:
+    """By a spawner that waits for the processor as all others do."""
+    env = environment(state_dir, "w1")
+    worker = {"argv": ["sleep", "1000"], "env": env, "leads": True}
+    outlived = {"argv": ["sleep", "1000"], "env": env | {protocol.MARK: "w2"}, "leads": False}
+    _, [_, left] = bad_spawner(ended, worker, outlived)
+    looks = 0
+
+    async def clear_at_last() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == MOST_LOOKS - 1:
+            os.kill(left, signal.SIGKILL)
+            await until(lambda: _state(left) == "Z")
+
+    assert (await audit_processes(state_dir, between_looks=clear_at_last)).leftovers == []
+    assert looks == MOST_LOOKS - 1, "it had been seen each time before"
+
+
 async def test_a_worker_of_a_living_spawner_is_none(state_dir: Path) -> None:
     class Context:
         def __init__(self) -> None:
@@ -180,17 +199,17 @@ async def test_a_zombie_is_found(state_dir: Path, ended: ExitStack) -> None:
 
 async def test_a_forgotten_pidfd_is_found(state_dir: Path, ended: ExitStack) -> None:
     with state_lock(state_dir):
-        assert await leftovers(state_dir) == []
+        before = await leftovers(state_dir)  # this process runs other tests, too
         child = start(ended, ["sleep", "1000"])
         pidfd = os.pidfd_open(child.pid)
-        assert await leftovers(state_dir) == []
+        assert await leftovers(state_dir) == before
         child.kill()
         child.wait()
-        [found] = await leftovers(state_dir)
+        [found] = [one for one in await leftovers(state_dir) if one not in before]
         os.close(pidfd)
         assert (found.kind, found.pid) == ("descriptor", os.getpid())
         assert str(pidfd) in found.detail
-        assert await leftovers(state_dir) == []
+        assert await leftovers(state_dir) == before
 
 
 async def test_a_left_over_temporary_file_is_found(state_dir: Path) -> None:

@@ -13,8 +13,15 @@ from tests.fakes.http_server import Running, running
 
 @pytest.fixture
 async def server() -> AsyncIterator[Running]:
-    settings = EdgeSettings(
-        ping_seconds=0.2, poll_seconds=0.2, body_seconds=0.5, keep_alive_seconds=0.5, stop_grace_seconds=0.3
-    )
+    """No clock of it ends anything within a test, however long this process has to wait for its turn."""
+    settings = EdgeSettings(poll_seconds=0.2, first_request_seconds=4.0)
+    async with running(await EdgeWorld.make(settings)) as server:
+        yield server
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[Running]:
+    """For what its clocks do."""
+    settings = EdgeSettings(ping_seconds=0.2, body_seconds=1.5, keep_alive_seconds=1.5)
     async with running(await EdgeWorld.make(settings)) as server:
         yield server

@@ -220,10 +220,10 @@ async def test_a_message_with_and_without_a_length_gets_the_same_receipt(server:
     assert old.json()["turnId"] == direct.json()["turnId"]
 
 
-async def test_a_body_that_does_not_come_is_refused_in_time(server: Running) -> None:
-    await server.world.conversation()
-    head = f"POST {MESSAGES} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {server.world.admin_key}\r\n"
-    async with await server.connect() as stream:
+async def test_a_body_that_does_not_come_is_refused_in_time(hasty: Running) -> None:
+    await hasty.world.conversation()
+    head = f"POST {MESSAGES} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {hasty.world.admin_key}\r\n"
+    async with await hasty.connect() as stream:
         await stream.send_all(f"{head}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{".encode())
         with trio.fail_after(10):
             raw = b"".join([part async for part in stream])

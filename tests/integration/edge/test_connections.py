@@ -182,9 +182,9 @@ async def test_stream_slots_are_counted_and_given_back(server: Running) -> None:
 @pytest.mark.parametrize(
     "sent", [b"", b"POST /api/v1/agents/k/mess", b"POST /api/v1/agents/k/messages HTTP/1.1\r\nHost: x"]
 )
-async def test_who_asks_for_nothing_is_closed_when_idle(server: Running, sent: bytes) -> None:
+async def test_who_asks_for_nothing_is_closed_when_idle(hasty: Running, sent: bytes) -> None:
     with capture_logs() as logs:
-        async with await server.connect() as stream:
+        async with await hasty.connect() as stream:
             await stream.send_all(sent)
             with trio.fail_after(10):
                 assert b"".join([data async for data in stream]) == b""
@@ -195,8 +195,8 @@ async def test_who_asks_for_nothing_is_closed_when_idle(server: Running, sent: b
     "line", [b"GET /health/live", b"POST /api/v1/agents/k/messages", b"GET /api/v1/agents/k/events"]
 )
 @pytest.mark.parametrize("before", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
-async def test_trickled_head_is_cut_off(server: Running, before: bytes, line: bytes) -> None:
-    async with await server.connect() as stream:
+async def test_trickled_head_is_cut_off(hasty: Running, before: bytes, line: bytes) -> None:
+    async with await hasty.connect() as stream:
         await stream.send_all(before)
         with trio.fail_after(10):
             raw = await stream.receive_some() if before else b""
@@ -212,13 +212,13 @@ async def test_trickled_head_is_cut_off(server: Running, before: bytes, line: by
                     return
 
 
-async def test_trickled_body_is_cut_off(server: Running) -> None:
-    ref = await server.world.conversation()
-    async with await server.connect() as stream:
+async def test_trickled_body_is_cut_off(hasty: Running) -> None:
+    ref = await hasty.world.conversation()
+    async with await hasty.connect() as stream:
         await stream.send_all(
             b"POST /api/v1/agents/%b/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n"
             b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
-            % (ref.conversation_id.encode(), server.world.admin_key.encode())
+            % (ref.conversation_id.encode(), hasty.world.admin_key.encode())
         )
         raw = b""
         with trio.fail_after(10):
@@ -303,8 +303,8 @@ async def test_connections_leave_files_to_all_else(monkeypatch: pytest.MonkeyPat
         assert (await streams[0].receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_keep_alive_serves_many_requests_and_closes_when_idle(server: Running) -> None:
-    async with await server.connect() as stream:
+async def test_keep_alive_serves_many_requests_and_closes_when_idle(hasty: Running) -> None:
+    async with await hasty.connect() as stream:
         with trio.fail_after(20):
             for _ in range(1100):
                 await stream.send_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -325,16 +325,16 @@ async def test_reader_that_leaves_frees_its_feed_at_once(server: Running) -> Non
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"])
-async def test_nothing_is_left_of_who_leaves_with_a_request_waiting(server: Running, behind: bytes) -> None:
+async def test_nothing_is_left_of_who_leaves_with_a_request_waiting(hasty: Running, behind: bytes) -> None:
     """Behind a stream that Quart answers, so that it is not read."""
-    ref = await server.world.conversation()
+    ref = await hasty.world.conversation()
     head = f"GET /api/v1/agents/{ref.conversation_id}/events HTTP/1.1\r\nHost: x\r\nX: a\r\nX: b\r\n"
-    async with await server.connect() as stream:
-        await stream.send_all(f"{head}Authorization: Bearer {server.world.admin_key}\r\n\r\n".encode() + behind)
-        await server.world.gateway.until_readers(ref, 1)
+    async with await hasty.connect() as stream:
+        await stream.send_all(f"{head}Authorization: Bearer {hasty.world.admin_key}\r\n\r\n".encode() + behind)
+        await hasty.world.gateway.until_readers(ref, 1)
     with trio.fail_after(5):
-        await server.world.gateway.until_readers(ref, 0)
-    await ends_uncut(server)
+        await hasty.world.gateway.until_readers(ref, 0)
+    await ends_uncut(hasty)
 
 
 async def test_a_request_that_waits_behind_another_holds_no_stop_up(server: Running) -> None:

@@ -26,7 +26,6 @@ SMALL = EdgeSettings(
     upload_file_max_bytes=600_000,
     upload_total_max_bytes=1_000_000,
     max_message_bytes=4096,
-    body_seconds=0.5,
     policy_cache_seconds=0.0,
 )
 
@@ -218,13 +217,16 @@ async def test_a_client_that_goes_away_half_way_leaves_nothing(server: Running) 
     assert server.world.gateway.hints == []
 
 
-async def test_a_client_that_stops_half_way_is_told_and_leaves_nothing(server: Running) -> None:
-    body = form(CONTENT, part(b'name="files"; filename="a"', b"x" * 400_000))
-    stream = await half(server, body[:300_000], len(body))
-    with trio.fail_after(10):
-        assert b" 408 " in await stream.receive_some()
-    await stream.aclose()
-    assert left(server) == 0
+async def test_a_client_that_stops_half_way_is_told_and_leaves_nothing() -> None:
+    world = await EdgeWorld.make(attrs.evolve(SMALL, body_seconds=0.5))
+    await world.conversation()
+    async with running(world) as server:
+        body = form(CONTENT, part(b'name="files"; filename="a"', b"x" * 400_000))
+        stream = await half(server, body[:300_000], len(body))
+        with trio.fail_after(10):
+            assert b" 408 " in await stream.receive_some()
+        await stream.aclose()
+        assert left(server) == 0
 
 
 class AwayStore(MemoryStore):
@@ -242,7 +244,7 @@ class AwayStore(MemoryStore):
 
 
 async def test_a_store_that_is_away_in_the_end_keeps_no_files() -> None:
-    settings = attrs.evolve(SMALL, accept_seconds=0.3)
+    settings = attrs.evolve(SMALL, accept_seconds=3.0)
     world = await EdgeWorld.make(settings, AwayStore())
     await world.conversation()
     async with running(world) as server:
@@ -262,7 +264,7 @@ async def test_a_refused_message_keeps_no_files(server: Running) -> None:
 
 
 async def test_uploads_at_a_time_are_bounded() -> None:
-    world = await EdgeWorld.make(attrs.evolve(SMALL, max_uploads=1, body_seconds=5.0))
+    world = await EdgeWorld.make(attrs.evolve(SMALL, max_uploads=1))
     await world.conversation()
     async with running(world) as server:
         body = form(CONTENT, part(b'name="files"; filename="a"', b"x" * 400_000))

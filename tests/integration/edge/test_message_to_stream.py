@@ -60,9 +60,9 @@ async def test_failed_turn_is_sent_under_both_names_with_one_id(server: Running)
     assert failure.data == alias.data
 
 
-async def test_keep_alive_is_a_comment_only(server: Running) -> None:
-    ref = await server.world.conversation()
-    reader = await EventReader.open(server, f"/api/v1/agents/{ref.conversation_id}/events")
+async def test_keep_alive_is_a_comment_only(hasty: Running) -> None:
+    ref = await hasty.world.conversation()
+    reader = await EventReader.open(hasty, f"/api/v1/agents/{ref.conversation_id}/events")
     raw = await reader.until(b": ping\n\n", 2)
     assert raw.split(b"\n\n", 1)[1] == b": ping\n\n" * 2
     await reader.close()

@@ -66,7 +66,7 @@ class MoodyStore(MemoryStore):
 
 @pytest.fixture
 async def moody() -> AsyncIterator[Running]:
-    settings = EdgeSettings(ready_seconds=0.05, accept_seconds=0.5, max_owed_turns=3, api_key_cache_seconds=0.0)
+    settings = EdgeSettings(ready_seconds=0.05, accept_seconds=3.0, max_owed_turns=3, api_key_cache_seconds=0.0)
     async with running(await EdgeWorld.make(settings, MoodyStore())) as server:
         await server.world.conversation()
         yield server

@@ -92,9 +92,9 @@ class Raw:
                 pass
 
 
-async def test_pings_come_and_are_answered(server: Running) -> None:
-    await server.world.conversation()
-    raw = await Raw.open(server)
+async def test_pings_come_and_are_answered(hasty: Running) -> None:
+    await hasty.world.conversation()
+    raw = await Raw.open(hasty)
     await raw.until(Ping)
     await raw.send(Ping(b"are you there"))
     assert bytes((await raw.until(Pong)).payload) == b"are you there"
@@ -147,21 +147,21 @@ HANDSHAKE = (
         pytest.param("", b"\x81\x80\0\0\0\0", id="a frame before its answer"),
     ],
 )
-async def test_a_handshake_that_is_refused_ends(server: Running, without: str, behind: bytes) -> None:
+async def test_a_handshake_that_is_refused_ends(hasty: Running, without: str, behind: bytes) -> None:
     """Its connection, though the client stays, and what had begun for it."""
-    ref = await server.world.conversation()
-    head = HANDSHAKE.replace(without, "") + f"Authorization: Bearer {server.world.admin_key}\r\n\r\n"
-    async with await server.connect() as stream:
+    ref = await hasty.world.conversation()
+    head = HANDSHAKE.replace(without, "") + f"Authorization: Bearer {hasty.world.admin_key}\r\n\r\n"
+    async with await hasty.connect() as stream:
         await stream.send_all(head.encode() + behind)
         with trio.fail_after(5):
             answer = b"".join([data async for data in stream])
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "INVALID_REQUEST"
     with trio.fail_after(5):
-        await server.world.gateway.until_readers(ref, 0)
+        await hasty.world.gateway.until_readers(ref, 0)
     with capture_logs() as logs, trio.fail_after(5):
-        server.stopping.set()
-        await server.stopped.wait()
+        hasty.stopping.set()
+        await hasty.stopped.wait()
     assert logs == [], "nothing had to be cut"
 
 

@@ -187,7 +187,7 @@ async def test_a_credential_is_checked_with_each_call() -> None:
 
 
 async def test_a_ticket_opens_one_socket_which_may_call_for_a_while() -> None:
-    world = await EdgeWorld.make(EdgeSettings(token_lifetime_seconds=1))
+    world = await EdgeWorld.make(EdgeSettings(token_lifetime_seconds=3))
     ref = await world.conversation()
     async with running(world) as server:
         async with server.client() as client:

@@ -195,21 +195,29 @@ async def test_hints_of_one_conversation_keep_their_order_and_wait_for_no_other(
     other = REF._replace(conversation_id="echo_bob_acme")
     for ref, message_id in ((REF, SLOWLY_READ), (REF, "second"), (other, "of another")):
         assert to_b.hint(ref, message_id)
+    await until(lambda: pair.b.hints)
+    assert pair.b.hints == [(other, "of another")], "which came last, and waits for nobody"
+    pair.b.let_go.set()
     await until(lambda: len(pair.b.hints) == 3)
     assert pair.b.hints == [(other, "of another"), (REF, SLOWLY_READ), (REF, "second")]
     assert to_b.hint(REF, "third")
     await until(lambda: pair.b.hints[3:] == [(REF, "third")])
 
 
-async def test_each_hint_of_a_long_line_has_its_own_time(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_hint_of_a_long_line_has_its_own_time(pair: Pair) -> None:
     """A store that is slow for each of them must not lose those behind: an interrupt would wait for the run's end."""
-    monkeypatch.setattr(serving, "CALL_SECONDS", 0.35)
     to_b = pair.a.peers.client("b")
     assert to_b is not None
-    for message_id in [SLOWLY_READ] * 5 + ["last"]:
+    for message_id in (SLOWLY_READ, SLOWLY_READ, "last"):
         assert to_b.hint(REF, message_id)
-    await until(lambda: len(pair.b.hints) == 6)
-    assert pair.b.hints[-1] == (REF, "last")
+    await until(lambda: pair.b.hint_deadlines)
+    began = trio.current_time()
+    await until(lambda: trio.current_time() > began + 0.1)
+    pair.b.let_go.set()
+    await until(lambda: len(pair.b.hints) == 3)
+    first, second, last = pair.b.hint_deadlines
+    assert began + serving.CALL_SECONDS >= first, "it is bounded"
+    assert first + 0.1 <= second <= last, "a time of its own, from when it was its turn"
 
 
 async def test_a_wrong_guess_is_put_right_by_whoever_was_asked(pair: Pair) -> None:

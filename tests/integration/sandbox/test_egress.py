@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from supervisor.sandbox.destinations import Allowlist, Destination
 from supervisor.sandbox.egress import Egress
@@ -15,8 +16,8 @@ from supervisor.sandbox.proxy import Clocks
 from tests.integration.workers.conftest import ChildContext
 
 CONNECTIONS = 3
-CLOCKS = Clocks(head=0.3, connect=60.0, idle=0.5)
 LATE_SECONDS = 20.0  # no clock but the one that is meant ends anything in this time
+PATIENT = Clocks(head=60.0, connect=60.0, idle=60.0)
 
 
 class Way:
@@ -41,7 +42,12 @@ class Way:
 
 
 @pytest.fixture
-async def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Way]:
+def clocks() -> Clocks:
+    return PATIENT
+
+
+@pytest.fixture
+async def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clocks: Clocks) -> AsyncIterator[Way]:
     async def echo(stream: trio.SocketStream) -> None:
         async with stream:
             async for data in stream:
@@ -50,7 +56,7 @@ async def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.chdir(tmp_path)  # so that the folder is again what it was
     deep = tmp_path / ("d" * 100)  # longer than a socket's path may be
     deep.mkdir()
-    egress = Egress(deep / "egress", clocks=CLOCKS, max_connections=CONNECTIONS)
+    egress = Egress(deep / "egress", clocks=clocks, max_connections=CONNECTIONS)
     context = ChildContext()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(egress.run, context)
@@ -92,7 +98,8 @@ async def test_bytes_behind_the_head_go_through(way: Way) -> None:
         got += await stream.receive_some()
 
 
-async def test_a_slow_head_and_an_idle_tunnel_end(way: Way) -> None:
+@pytest.mark.parametrize("clocks", [replace(PATIENT, head=0.3)])
+async def test_a_slow_head_ends(way: Way) -> None:
     slow = await way.open()
     answer = b""
     with trio.fail_after(LATE_SECONDS):
@@ -108,6 +115,10 @@ async def test_a_slow_head_and_an_idle_tunnel_end(way: Way) -> None:
                 answer += data
             nursery.cancel_scope.cancel()
     assert b"408" in answer
+
+
+@pytest.mark.parametrize("clocks", [replace(PATIENT, idle=0.5)])
+async def test_an_idle_tunnel_ends(way: Way) -> None:
     begun = trio.current_time()
     idle = await way.tunnel()
     with trio.fail_after(LATE_SECONDS):
@@ -123,7 +134,7 @@ async def test_connections_of_one_worker_are_bounded(way: Way) -> None:
         await one_more.receive_some()
     assert waiting.cancelled_caught
     await held[0].aclose()
-    with trio.fail_after(5):
+    with trio.fail_after(LATE_SECONDS):
         assert b" 200 " in await one_more.receive_some()
 
 
@@ -149,7 +160,7 @@ async def test_closing_ends_connections_and_leaves_nothing(way: Way) -> None:
     os.chdir("/")
     way.egress.close("w")
     way.egress.close("w")
-    with trio.fail_after(5):
+    with trio.fail_after(LATE_SECONDS):
         assert await stream.receive_some() == b""
     assert not folder.exists()
 

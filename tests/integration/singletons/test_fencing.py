@@ -16,6 +16,7 @@ from lobu_actors.contract.ids import ConversationRef
 from lobu_actors.contract.states import DeliveryStatus
 from lobu_actors.store.postgres import PostgresStore
 from lobu_actors.store.singleton_records import NewDelivery, SingletonLease, SingletonName
+from tests.integration.singletons.conftest import until
 
 NAME = SingletonName("acme", "poller", "telegram:1")
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -46,6 +47,12 @@ def debt(message_id: str, notice: str | None = None) -> NewDelivery:
     return NewDelivery(message_id, ConversationRef("acme", "agent", "one"), message_id, {}, notice)
 
 
+def waiting(looking: psycopg.Connection) -> int:
+    """How many sessions of this database stand before a lock."""
+    asked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return len(looking.execute(asked).fetchall())
+
+
 async def host(store: PostgresStore, host_id: str) -> str:
     await store.register_host(host_id, name=host_id, link_url=None, version="1", ttl_seconds=600)
     return host_id
@@ -74,13 +81,13 @@ async def test_a_takeover_waits_for_a_write_that_is_under_way(
         assert await store.acquire_singleton(NAME, "h2") is not None
         done.append("takeover")
 
-    with psycopg.connect(database_url) as third:
+    with psycopg.connect(database_url) as third, psycopg.connect(database_url, autocommit=True) as looking:
         third.execute(lock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(predecessor)
-            await trio.sleep(0.3)
+            await until(lambda: waiting(looking) == 1, "it has looked at the lease, and waits for the row")
             nursery.start_soon(successor)
-            await trio.sleep(0.3)
+            await until(lambda: waiting(looking) == 2, "the takeover waits for it")
             assert done == []
             third.rollback()
     assert sorted(done) == ["takeover", "write"]

@@ -42,7 +42,7 @@ async def backends(url, like):
 
 
 async def until(condition):
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not await condition():
             await trio.lowlevel.checkpoint()
 
@@ -135,6 +135,11 @@ async def test_a_cancelled_write_may_have_happened_only_before_the_answer(connec
     await fetch(blocker, b"UPDATE t SET x = 2", write=True)
     with pytest.raises(StoreOutcomeUnknown):
         await fetch(connection, b"UPDATE t SET x = 3", write=True, seconds=0.05)
+
+    async def dropped() -> bool:
+        return await backends(database_url, "UPDATE t SET x = 3") == 0
+
+    await until(dropped)
     await fetch(blocker, b"COMMIT", write=True)
     assert await fetch(blocker, b"SELECT x FROM t") == [(2,)]
     blocker.close_now()

@@ -94,7 +94,7 @@ async def test_when_one_breaks_the_idle_ones_go_too(pool):
     await pid(pool)
 
 
-@pytest.mark.parametrize(("silent_seconds", "left"), [(pool_module.SILENT_SECONDS, 1), (0.0, 0)])
+@pytest.mark.parametrize(("silent_seconds", "left"), [(60.0, 1), (0.0, 0)])
 async def test_who_hangs_up_at_once_takes_no_idle_one_along(pool, monkeypatch, silent_seconds, left):
     """A reader that closes its stream says nothing of the server. Who has waited for long may have found it dead."""
     monkeypatch.setattr(pool_module, "SILENT_SECONDS", silent_seconds)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from lobu_actors.store.errors import SessionsShared
 from lobu_actors.store.pooler import check_sessions
 from tests.system.lobu_process import free_port, lobu_run
 
+START_SECONDS = 60.0
 PROGRAM = shutil.which("pgbouncer")
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer: apt-get install pgbouncer")
 
@@ -55,14 +57,14 @@ def pgbouncer(url: str, mode: str, **settings: object) -> Iterator[str]:
         )
     pooled = f"postgresql://{at.username}@127.0.0.1:{port}/pooled"
     try:
-        for _ in range(20):
+        deadline = time.monotonic() + START_SECONDS
+        while True:
             try:
                 psycopg.connect(pooled, prepare_threshold=None, connect_timeout=3).close()
                 break
             except psycopg.OperationalError:
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()  # noqa: PT018
                 trio.run(trio.sleep, 0.05)
-        else:
-            raise AssertionError((folder / "log").read_text())
         yield pooled
     finally:
         process.kill()

@@ -16,7 +16,7 @@ from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.moving import MOVED
 from tests.fakes.proxy import Proxy
 
-SECONDS = 1.5  # that a statement has
+SECONDS = 3.0  # that a statement has; this process, which is both ends of the line, may have to wait for its turn
 ANSWER = b"SELECT convert_to(repeat('x', %(size)s::int), 'UTF8')"
 QUESTION = b"SELECT octet_length(%(data)s::bytea)"
 
@@ -41,8 +41,8 @@ async def read(connection: Connection, size: int) -> list[Row]:
 async def test_a_long_answer_is_read_to_its_end(tcp_url: str) -> None:
     async with connected(tcp_url, 300_000) as (_, connection):
         began = trio.current_time()
-        assert await read(connection, 1_000_000) == [(b"x" * 1_000_000,)]
-        assert trio.current_time() - began > 2 * SECONDS
+        assert await read(connection, 1_200_000) == [(b"x" * 1_200_000,)]
+        assert trio.current_time() - began > SECONDS
         assert await read(connection, 3) == [(b"xxx",)], "the connection is whole"
 
 
@@ -50,7 +50,7 @@ async def test_who_waits_for_a_long_answer_is_told_that_it_moves(tcp_url: str) -
     told: list[float] = []
     async with connected(tcp_url, 300_000) as (_, connection):
         token = MOVED.set(lambda: told.append(trio.current_time()))
-        await read(connection, 1_000_000)
+        await read(connection, 1_200_000)
         MOVED.reset(token)
     assert told[-1] - told[0] > SECONDS
     assert max(later - sooner for sooner, later in pairwise(told)) < SECONDS
@@ -59,9 +59,9 @@ async def test_who_waits_for_a_long_answer_is_told_that_it_moves(tcp_url: str) -
 async def test_a_long_question_is_sent_to_its_end(tcp_url: str) -> None:
     async with connected(tcp_url, 5_000_000) as (_, connection):
         began = trio.current_time()
-        data = b"x" * 16_000_000
+        data = b"x" * 20_000_000
         assert await connection.fetch(QUESTION, {"data": data}, timeout_seconds=SECONDS, write=True) == [(len(data),)]
-        assert trio.current_time() - began > 2 * SECONDS
+        assert trio.current_time() - began > SECONDS
 
 
 async def test_an_answer_that_stalls_half_way_is_given_up(tcp_url: str) -> None:

@@ -21,7 +21,8 @@ from supervisor.workers.service import WorkerProcesses
 from supervisor.workers.types import WorkerLimits, WorkerType
 from supervisor.workspaces.workspace import HostWorkspaces
 
-PATIENCE = 20.0  # a generous bound on anything that should take milliseconds
+PATIENCE = 60.0  # for what should take milliseconds: workers are nice, and wait where others are busy
+PATIENT = WorkerLimits(killed_seconds=PATIENCE)  # a spawner that stands still for a while is no hanging one
 
 
 class ChildContext:
@@ -115,8 +116,8 @@ class Host:
         self.worker_env: dict[str, str] = {}
         self.workspaces = HostWorkspaces(folder / "workspaces")
         self.link = SpawnerLink(folder / "spawner", silent_seconds=silent_seconds)
-        self.limits = limits
-        self.workers = WorkerProcesses(self.link, self.types, self.workspaces, self.environment_of, limits)
+        self.limits = limits or PATIENT
+        self.workers = WorkerProcesses(self.link, self.types, self.workspaces, self.environment_of, self.limits)
         self.link_context = ChildContext()
         self.workers_context = ChildContext()
         self.link_failures: list[BaseException] = []
@@ -175,7 +176,7 @@ class Host:
 
 @pytest.fixture
 def limits() -> WorkerLimits:
-    return WorkerLimits()
+    return PATIENT
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from supervisor.workers.service import WorkerProcesses
 from supervisor.workers.types import WorkerType
 from supervisor.workspaces.workspace import HostWorkspaces
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 REF = ConversationRef("org", "agent", "conversation-1")
 RUN = "run-1"
 

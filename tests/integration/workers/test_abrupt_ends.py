@@ -14,6 +14,7 @@ from lobu_actors.conversation.worker_port import Gone
 from supervisor.spawner import link as link_module
 from supervisor.spawner.connection import SpawnerLost
 from supervisor.spawner.link import SpawnerLink
+from supervisor.workers.types import WorkerLimits
 from tests.integration.workers.conftest import PATIENCE
 
 
@@ -21,6 +22,7 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+@pytest.mark.parametrize("limits", [WorkerLimits()])
 async def test_a_hanging_spawner_does_not_save_a_worker(host, wait_for_end):
     client = await host.ready()
     os.kill(host.link.pid, signal.SIGSTOP)
@@ -32,6 +34,32 @@ async def test_a_hanging_spawner_does_not_save_a_worker(host, wait_for_end):
     finally:
         os.kill(host.link.pid, signal.SIGCONT)
     assert await (await host.ready()).reply("again") == "again"
+
+
+async def test_how_a_worker_ended_is_told_though_its_spawner_is_late(host, wait_for_end):
+    """It is gone, as everybody can see: it has not closed its socket to live on."""
+    client = await host.ready()
+    os.kill(host.link.pid, signal.SIGSTOP)
+    try:
+        client.turn("crash 7")
+        await wait_for_end(client.pid)
+        await trio.sleep(2 * host.limits.exit_report_seconds)  # in real time, as the supervisor waits
+    finally:
+        os.kill(host.link.pid, signal.SIGCONT)
+    gone = await client.gone()
+    assert (gone.reason, gone.exit_code, gone.detail) == (Gone.EXITED, 7, "It exited with code 7.")
+
+
+@pytest.mark.parametrize("limits", [WorkerLimits(killed_seconds=0.2)])
+async def test_that_a_worker_ended_is_told_though_its_spawner_never_says_how(host, wait_for_end):
+    client = await host.ready()
+    os.kill(host.link.pid, signal.SIGSTOP)
+    try:
+        client.turn("crash 7")
+        gone = await client.gone()
+        assert (gone.reason, gone.exit_code, gone.detail) == (Gone.EXITED, None, "It ended, and nobody says how.")
+    finally:
+        os.kill(host.link.pid, signal.SIGCONT)
 
 
 async def test_cancelling_the_service_still_ends_and_tells(tmp_path, host, wait_for_end):

@@ -41,6 +41,7 @@ def group() -> Iterator[Path]:
 
 async def test_a_worker_is_in_a_group_of_its_own_which_goes_with_it(group, host, wait_for_end):
     one, other = await host.ready(), await host.ready()
+    await host.start("absent").gone()  # a worker is told of before it is in its group; the next one is not
     groups = [group / f"worker-{client.worker.worker_id}" for client in (one, other)]
     pids = [[int(pid) for pid in (made / "cgroup.procs").read_text().split()] for made in groups]
     assert [one.pid in pids[0], other.pid in pids[1]] == [True, True]

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.frames import Answer, Ask, Cancel, Complete, Delta, Fail
 from lobu_actors.conversation.worker_port import Gone, WorkerFrames, WorkerGone
 from supervisor.workers.service import WorkersNotRunning
-from supervisor.workers.types import WorkerLimits, WorkerType
+from supervisor.workers.types import WorkerType
+from tests.integration.workers.conftest import PATIENCE, PATIENT
 
 
 async def test_a_turn_from_start_to_complete(host):
@@ -221,7 +223,7 @@ async def test_a_receiver_that_fails_costs_only_its_worker(host, wait_for_end):
 
     client = host.start(deliver=deliver)
     other = await host.ready()
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while len(host.workers.snapshot()) > 1:
             await trio.testing.wait_all_tasks_blocked(0.001)
     assert await other.reply("unharmed") == "unharmed"
@@ -231,7 +233,7 @@ async def test_a_receiver_that_fails_costs_only_its_worker(host, wait_for_end):
 class TestSlots:
     @pytest.fixture
     def limits(self):
-        return WorkerLimits(max_workers=1, place_seconds=0.5)
+        return replace(PATIENT, max_workers=1)
 
     async def test_a_start_over_the_limit_waits_for_a_slot(self, host):
         first = await host.ready()
@@ -250,6 +252,7 @@ class TestSlots:
         first.worker.kill()
         assert "ready within 0 s" in (await second.gone()).detail
 
+    @pytest.mark.parametrize("limits", [replace(PATIENT, max_workers=1, place_seconds=0.5)])
     async def test_it_does_not_wait_for_longer_than_is_set(self, host):
         await host.ready()
         gone = await host.start(startup_seconds=20).gone()
@@ -267,15 +270,22 @@ class TestSlots:
         await host.ready()
 
 
-async def test_stopping_the_service_ends_all(host, wait_for_end):
-    idle, busy = await host.ready(), await host.ready()
-    busy.turn("hang")
+@pytest.mark.parametrize("limits", [replace(PATIENT, stop_grace_seconds=PATIENCE)])
+async def test_stopping_the_service_lets_all_end_by_themselves(host):
+    clients = [await host.ready() for _ in range(2)]
     host.workers_context.stopping.set()
-    assert (await idle.gone()).exit_code == 0
-    assert (await busy.gone()).signal == signal.SIGKILL
-    await wait_for_end(busy.pid)
-    with trio.fail_after(20):
+    assert [(await client.gone()).exit_code for client in clients] == [0, 0]
+    with trio.fail_after(PATIENCE):
         while host.workers._nursery is not None:
             await trio.testing.wait_all_tasks_blocked(0.001)
     with pytest.raises(WorkersNotRunning):
         host.start()
+
+
+@pytest.mark.parametrize("limits", [replace(PATIENT, stop_grace_seconds=0.2)])
+async def test_stopping_the_service_ends_who_is_deaf(host, wait_for_end):
+    client = await host.ready()
+    client.turn("hang")
+    host.workers_context.stopping.set()
+    assert (await client.gone()).signal == signal.SIGKILL
+    await wait_for_end(client.pid)

@@ -12,6 +12,7 @@ from lobu_actors.conversation.worker_port import WorkerGone, WorkerSignal
 from supervisor.spawner import protocol
 from supervisor.spawner.connection import Connection, Exit, SpawnedProcess
 from supervisor.workers.service import WorkerProcesses
+from tests.integration.workers.conftest import PATIENCE
 
 DEATHS = 8  # who runs next is a coin's toss, and must not be
 
@@ -59,7 +60,7 @@ hear()
     os.kill(host.link.pid, signal.SIGCONT)
     for client in clients:
         await client.gone()
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         await all_heard.wait()
     ends = [kind for kind in heard if kind in (protocol.Exited, protocol.Output)]
     assert ends == [protocol.Exited] * 3 + [protocol.Output] * 3

@@ -7,13 +7,14 @@ import signal
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from lobu_actors.contract.frames import Complete
 from lobu_actors.contract.ids import ConversationRef
 from supervisor.workers import warm
 from supervisor.workers.types import WorkerLimits, WorkerType
 from supervisor.workspaces.workspace import HostWorkspaces
-from tests.integration.workers.conftest import text_of
+from tests.integration.workers.conftest import PATIENT, text_of
 from tests.system.lobu_process import until
 
 ECHO = ("python", "-m", "lobu_actors.agents.echo")
@@ -30,12 +31,19 @@ def looked(sources):
 Sources.changed_while_loading = looked
 """
 NAME = "os.environ['WORKSPACE_DIR']"
+LIMITS = replace(PATIENT, warm_free_memory=0.0)
 SEEN = f"' '.join([{NAME}, os.path.realpath({NAME}), os.getcwd(), turn.workspace])"
 
 
 @pytest.fixture
 def types(request) -> dict[str, WorkerType]:
     return {"echo": WorkerType("echo", ECHO, zygote=getattr(request, "param", False), warm=2)}
+
+
+@pytest.fixture
+def limits() -> WorkerLimits:
+    """However little memory this machine has left just now."""
+    return LIMITS
 
 
 async def full(host, number: int = 2) -> list[int]:
@@ -123,16 +131,16 @@ async def test_none_are_kept_while_memory_is_short(host, monkeypatch):
     assert await (await host.ready()).reply("hello") == "hello"
 
 
-@pytest.mark.parametrize("limits", [WorkerLimits(warm_unused_seconds=0.2)])
-async def test_none_are_kept_of_what_nobody_uses(host, monkeypatch):
-    monkeypatch.setattr(warm, "LOOK_SECONDS", 0.05)
+async def test_none_are_kept_of_what_nobody_uses(host):
     await full(host)
+    host.workers._warm._used_at["echo"] -= LIMITS.warm_unused_seconds
+    host.workers._warm._changed.set()
     await until(lambda: not host.workers.idle, "none is idle")
     await host.ready()
     await full(host)
 
 
-@pytest.mark.parametrize("limits", [WorkerLimits(max_workers=3)])
+@pytest.mark.parametrize("limits", [replace(LIMITS, max_workers=3)])
 async def test_idle_ones_count_and_make_room(host):
     await full(host)
     clients = [await host.ready() for _ in range(3)]

@@ -201,4 +201,4 @@ async def test_no_descriptor_is_left(workspace, workspaces):
         await workspace.prepare()
         await workspace.read_session()
         await workspace.write_session(b"y")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer: what an earlier test left is collected meanwhile

@@ -129,10 +129,10 @@ async def test_no_descriptor_is_left(workspaces: HostWorkspaces, top: Path) -> N
     for fill in (deep, many):
         fill(top)
         await workspaces.excess(REF)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before  # fewer: what an earlier test left is collected meanwhile
         await workspaces.make_room(REF)
         workspaces.ensure(REF)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 async def test_the_watch_ends_the_worker_whose_workspace_is_too_full_and_no_other(host: Host) -> None:
