@@ -131,13 +131,13 @@ async def test_a_drained_host_hands_over_at_once_and_ends(start_run: Start, data
     other = await start_run(config=CONFIG, environment=SEVERAL)
     talk = await client_of(one).open()
     running, queued = await talk.send(LONG), await talk.send("behind it")
-    await until(lambda: one.worker_pids(), "it runs")
+    await until(lambda: turn_of(database_url, running)[:2] == ("running", 1), "it runs")
     drained = await lobu(one, "drain", "--wait")
     handed_over = trio.current_time()
     assert (drained.returncode, drained.stdout.strip().endswith("is gone.")) == (0, True), drained
     assert await one.wait_exit() == 0
     assert one.processes() == []
-    await until(other.worker_pids, "the other host runs it", 20)
+    await until(lambda: turn_of(database_url, running)[:2] == ("running", 2), "the other host runs it", 20)
     print(f"handed over within {trio.current_time() - handed_over:.2f} s of the end")
     there = talk.through(client_of(other))
     assert (await there.client.call("POST", f"{there.path}/cancel", {"messageId": running})).status == 202
@@ -181,8 +181,8 @@ async def test_without_a_link_what_waits_goes_on_elsewhere_at_once_too(start_run
     await start_run(config=config, environment=SEVERAL)
     long, idle = await client_of(one).open(userId="a"), await client_of(one).open(userId="b")
     assert (await idle.ask("hello")).event == "complete"
-    await long.send(LONG)
-    await until(lambda: len(one.worker_pids()) >= 2, "it runs")
+    running = await long.send(LONG)
+    await until(lambda: turn_of(database_url, running)[0] == "running", "it runs")
     host_id = (one.folder / ".lobu" / "host_id").read_text()
     assert (await lobu(one, "drain", host_id)).returncode == 0
     await until(lambda: _held(database_url, host_id) == 1, "the idle conversation is given up", 30)
@@ -251,9 +251,9 @@ async def test_status_shows_what_is(start_run: Start, database_url: str) -> None
     one = await start_run(config=CONFIG, environment=SEVERAL)
     other = await start_run(config=CONFIG, environment=SEVERAL)
     talk = await client_of(one).open()
-    await talk.send(LONG)
+    running = await talk.send(LONG)
     await talk.send("behind it")
-    await until(lambda: one.worker_pids(), "it runs")
+    await until(lambda: turn_of(database_url, running)[0] == "running", "it runs")
     ids = {run: (run.folder / ".lobu" / "host_id").read_text() for run in (one, other)}
     shown = json.loads((await lobu(other, "status", "--json")).stdout)
     hosts = {host["hostId"]: host for host in shown["hosts"]}
