@@ -137,7 +137,7 @@ class Campaign:
         """One turn after another in a conversation of its own, until the last round is done."""
         # Not all at once, or all might be between two turns when a host drains.
         await trio.sleep(number / self.options.clients * WORDS * MILLISECONDS / 1000)
-        conversation = await self._tried(lambda host: host.client.open(userId=f"u{number}"))
+        conversation = await self._tried(lambda host: _open(host.client, f"u{number}"))
         reader = Reader(self, conversation)
         while not self._over:
             message_id = f"m{self._random.getrandbits(64):x}"
@@ -240,6 +240,14 @@ class Reader:
         self._campaign.report.faults.append(f"a stream was cut off without `drain`: {why}")
         self._lost_at = time.monotonic()
         self._wait_seconds = RETRY_SECONDS
+
+
+async def _open(client: Client, user: str) -> Conversation:
+    answer = await client.call("POST", "/api/v1/agents", {"userId": user, "forceNew": True})
+    if answer.status in REFUSED:
+        raise Broken(f"status {answer.status}")
+    assert answer.status == 201, answer
+    return Conversation(client, answer.body["agentId"])
 
 
 async def _send(conversation: Conversation, content: str, message_id: str) -> None:

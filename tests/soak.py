@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -160,7 +160,8 @@ class HostHand:
     async def _kill(self, target: str, run: LobuRun) -> None:
         if target == "spawner":
             if (pid := run.spawner_pid()) is not None:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it may have ended by itself
+                    os.kill(pid, signal.SIGKILL)
             return
         await (run.kill_main() if target == "supervisor" else run.kill_all())
         await run.start()

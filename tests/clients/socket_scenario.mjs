@@ -51,7 +51,8 @@ function ask(state, open, content, messageId, each = () => false) {
 
 export async function short(open) {
   const state = fresh();
-  const piece = await ask(state, open, "stream 40 25", "m1", (message) => message.event === "output");
+  // Long enough for a busy machine to open a second socket meanwhile: what nobody heard comes in the whole text alone.
+  const piece = await ask(state, open, "stream 40 100", "m1", (message) => message.event === "output");
   const whole = await follow(state, open, (message) => TERMINAL.has(message.event));
   const same = state.text === whole.data.finalText;
   const answered = await ask(state, open, "ask Go on?", "m2", (message, call) => {

@@ -40,6 +40,11 @@ class World:
     async def open(self, agent: str, **fields: object) -> Conversation:
         return await Client(self.run.url, self.run.admin_key).open(agentId=agent, **fields)
 
+    def worker_of(self, conversation: Conversation) -> object:
+        """The pid of the worker of its newest run."""
+        query = f"SELECT worker_pid FROM run WHERE conversation_id = '{conversation.key}' ORDER BY run_id DESC LIMIT 1"
+        return admin(self.run.database_url, query)[0][0]
+
     async def asked(self, command: str, seconds: float = 30.0) -> Request:
         """The newest request with this command, once it came."""
         with trio.fail_after(seconds):
@@ -124,13 +129,23 @@ deadlines = {SLOW}
 id = "quick"
 worker = "plain"
 model = "openai/test-model"
-settings = {{ retry_seconds = 0.05 }}
 deadlines = {QUICK}
+[[agents]]
+id = "quick-after-output"
+worker = "plain"
+model = "openai/test-model"
+deadlines = {{ progress_seconds = 2, startup_seconds = 60 }}
+[[agents]]
+id = "quick-after-refusal"
+worker = "plain"
+model = "openai/test-model"
+settings = {{ retry_seconds = 0.05 }}
+deadlines = {{ first_output_seconds = 4, startup_seconds = 60 }}
 [[agents]]
 id = "quick-thoughts"
 worker = "plain"
 model = "openai/test-model"
-deadlines = {{ first_output_seconds = 4, progress_seconds = 6, startup_seconds = 60 }}
+deadlines = {{ first_output_seconds = 6, progress_seconds = 6, startup_seconds = 60 }}
 [[agents]]
 id = "quick-tools"
 worker = "tools"

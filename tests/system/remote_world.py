@@ -41,6 +41,7 @@ worker = "gpu"
 default = true
 deadlines = {{ startup_seconds = 60 }}
 """
+MORE_GRACE = CONFIG.replace(f"reconnect_seconds = {GRACE_SECONDS}", "reconnect_seconds = 60")
 WORKER = ("python", "-m", "lobu_actors.agents.echo")
 
 

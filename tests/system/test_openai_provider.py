@@ -133,15 +133,18 @@ async def test_what_passes_costs_a_wait_that_is_told(world: World, content: str)
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "text"),
+    ("agent", "content", "code", "text"),
     [
-        ("!hang", "FIRST_OUTPUT_TIMEOUT", ""),
-        ("!hang-after one two", "NO_PROGRESS", "one two "),
-        ("!once-hang 503", "PROVIDER_UNAVAILABLE", ""),  # which says more than that a clock ran out
+        ("quick", "!hang", "FIRST_OUTPUT_TIMEOUT", ""),
+        ("quick-after-output", "!hang-after one two", "NO_PROGRESS", "one two "),
+        # Which says more than that a clock ran out.
+        ("quick-after-refusal", "!once-hang 503", "PROVIDER_UNAVAILABLE", ""),
     ],
 )
-async def test_a_provider_that_hangs_is_left_by_our_clocks(world: World, content: str, code: str, text: str) -> None:
-    reader = Reader(await world.open("quick"))
+async def test_a_provider_that_hangs_is_left_by_our_clocks(
+    world: World, agent: str, content: str, code: str, text: str
+) -> None:
+    reader = Reader(await world.open(agent))
     frame, _ = await reader.tell(content)
     assert (frame.event, frame.data.get("errorCode"), reader.text) == ("agent-error", code, text)
     await until(lambda: world.provider.requests[-1].left, "the worker hangs up")
@@ -164,10 +167,10 @@ async def test_a_cancel_ends_the_request_at_once(world: World) -> None:
             assert answer.status == 202
             assert (await conversation.terminal_of(message_id)).event == "cancelled"
             await until(lambda request=request: request.left, "the worker hangs up")
-    workers = world.run.worker_pids()
+    worker = world.worker_of(conversation)
     frame, _ = await tell(conversation, "and on")
     assert frame.data["finalText"] == "and on"
-    assert world.run.worker_pids() == workers, "the worker outlives a cancel"
+    assert world.worker_of(conversation) == worker, "the worker outlives a cancel"
 
 
 @pytest.mark.parametrize(

@@ -144,11 +144,11 @@ async def test_a_cancel_in_a_tool_is_at_once_and_ends_its_server(world: World, t
         answer = await conversation.client.call("POST", f"{conversation.path}/cancel", {"messageId": message_id})
         assert answer.status == 202
         assert (await conversation.terminal_of(message_id)).event == "cancelled"
-    workers = world.run.worker_pids()
+    worker = world.worker_of(conversation)
     await until(lambda: not psutil.pid_exists(pid), "the server that hangs is gone", MCP_END_SECONDS)
     frame, _ = await tell(conversation, f"{ADD}\n!said")
     assert frame.data["finalText"] == "5"
-    assert world.run.worker_pids() == workers, "the worker outlives a cancel"
+    assert world.worker_of(conversation) == worker, "the worker outlives a cancel"
 
 
 async def test_a_tool_that_hangs_is_ended_by_our_clock_with_its_server(world: World, tmp_path: Path) -> None:

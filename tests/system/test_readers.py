@@ -16,9 +16,12 @@ from tests.system.lobu_process import ECHO, LobuRun
 from tests.system.sse_client import Conversation
 
 STALLED = 200
+PATIENT_SECONDS = 600  # or who has stalled for 20 s, on a busy machine, were cut before it is looked at
 CONFIG = f"""
 [limits]
 streams_per_conversation = 300
+[edge]
+stalled_reader_seconds = {PATIENT_SECONDS}
 {ECHO}"""
 BIG = "x" * 400_000
 BIG_TURNS = 6  # 2.4 MB of replies, as text and as finalText: many times what a connection's buffers hold
@@ -67,7 +70,7 @@ async def test_a_reader_that_was_stalled_can_come_back(start_run: Start) -> None
         for message_id in sent:
             assert (await conversation.terminal_of(message_id)).event == "complete"
         reader.settimeout(30)
-        received = await trio.to_thread.run_sync(_drain_until, reader, sent[-1].encode() + b'"', b"event: complete")
+        received = await trio.to_thread.run_sync(_drain_until, reader, sent[-1].encode() + b'"]', b"event: complete")
     for message_id in sent:
         assert received.count(b'"processedMessageIds":["%b"]' % message_id.encode()) == 1
 

@@ -21,9 +21,10 @@ from lobu_actors.contract import worker_link as link
 from lobu_actors.store.embedded import EmbeddedServer
 from tests.conftest import admin, url_of
 from tests.system.audit import broken_promises, turn_of
+from tests.system.cluster import lobu
 from tests.system.conftest import Start, client_of, shared_run
 from tests.system.lobu_process import LOBU, LobuRun, free_port, until
-from tests.system.remote_world import CONFIG, GRACE_SECONDS, joined, proxied, runner, worker_key
+from tests.system.remote_world import CONFIG, GRACE_SECONDS, MORE_GRACE, joined, proxied, runner, worker_key
 
 # Of the same worker type, but it does not wait for a place for long.
 AGENTS = """
@@ -31,6 +32,10 @@ AGENTS = """
 id = "hasty"
 worker = "gpu"
 deadlines = { startup_seconds = 2 }
+[[agents]]
+id = "brisk"
+worker = "gpu"
+deadlines = { startup_seconds = 5 }
 """
 FILES_WORKER = Path(__file__).parents[1] / "workers" / "files_worker.py"
 
@@ -42,6 +47,18 @@ def run(database_server: EmbeddedServer, template_database: str) -> Iterator[Lob
     with shared_run(CONFIG + AGENTS, url_of(database_server, "lobu_remote")) as shared:
         yield shared
     admin(database_server.url, "DROP DATABASE lobu_remote WITH (FORCE)")
+
+
+async def running(run: LobuRun, message_id: str) -> None:
+    """Return when its worker has a place and is at it."""
+    await until(lambda: turn_of(run.database_url, message_id)[0] == "running", "it has its place")
+
+
+async def idle_places(run: LobuRun, places: int) -> None:
+    """Return when the host knows of that many: a runner is connected when it knows of the first."""
+    with trio.fail_after(30):
+        while json.loads((await lobu(run, "status", "--json")).stdout)["inside"][0]["idlePlaces"] != places:
+            pass
 
 
 async def test_a_conversation_on_another_machine(run: LobuRun) -> None:
@@ -61,7 +78,7 @@ async def test_a_conversation_on_another_machine(run: LobuRun) -> None:
 
 
 async def test_questions_cancels_and_failures_are_those_of_a_local_worker(run: LobuRun) -> None:
-    async with runner(run) as far:
+    async with runner(run):
         conversation = await client_of(run).open(forceNew=True)
         async with conversation.events() as stream:
             message_id = await conversation.send("ask Go on?")
@@ -70,7 +87,7 @@ async def test_questions_cancels_and_failures_are_those_of_a_local_worker(run: L
             assert (await client_of(run).call("POST", path, {"answer": "yes"})).status == 200
         assert (await conversation.terminal_of(message_id)).data["finalText"] == "yes"
         message_id = await conversation.send("sleep 60")
-        await until(far.worker_pids, "its worker runs")
+        await running(run, message_id)
         await client_of(run).call("POST", f"{conversation.path}/cancel", {"messageId": message_id})
         assert (await conversation.terminal_of(message_id)).event == "cancelled"
         for content, code in [
@@ -130,7 +147,9 @@ async def test_a_link_that_is_cut_for_a_moment_is_not_noticed(run: LobuRun, nurs
     assert broken_promises(run.database_url) == []
 
 
-async def test_status_lists_workers_with_their_machines(run: LobuRun, nursery: trio.Nursery) -> None:
+async def test_status_lists_workers_with_their_machines(start_run: Start, nursery: trio.Nursery) -> None:
+    run = await start_run(config=MORE_GRACE)  # for a command that looks at a link that is cut
+
     async def listed() -> dict[str, tuple[str, str]]:
         """State and machine of each conversation's worker."""
         told = json.loads(await status("--json"))["inside"][0]
@@ -143,18 +162,19 @@ async def test_status_lists_workers_with_their_machines(run: LobuRun, nursery: t
         return ran.stdout.decode()
 
     async def shows(key: str, state: str, machine: str) -> None:
-        with trio.fail_after(GRACE_SECONDS):
+        with trio.fail_after(30):
             while (await listed()).get(key) != (state, machine):  # noqa: ASYNC110 - it tells nobody
                 await trio.sleep(0.1)
 
     proxy, here = await proxied(run, nursery), platform.node()
     async with runner(run, url=f"http://127.0.0.1:{proxy.port}"):
+        await idle_places(run, 1)
         idle = 1
         await listed()
         first, second = [await client_of(run).open(forceNew=True) for _ in range(2)]
         message_id = await first.send("sleep 60")
         idle = 0
-        await until(lambda: turn_of(run.database_url, message_id)[0] == "running", "it has its place")
+        await running(run, message_id)
         await shows(first.key, "ready", here)
         waits = await second.send("hello")
         await shows(second.key, "waiting", "")
@@ -178,7 +198,7 @@ async def test_a_link_that_stays_cut_is_a_lost_worker(run: LobuRun, nursery: tri
         message_id = await conversation.send("spawn")
         child = int((await conversation.terminal_of(message_id)).data["finalText"])
         message_id = await conversation.send("sleep 60")
-        await until(far.worker_pids, "its worker runs")
+        await running(run, message_id)
         async with conversation.events() as stream:
             await stream.next_of("connected")
             proxy.cut()
@@ -251,17 +271,18 @@ async def test_a_conversation_at_rest_gives_its_place_up(run: LobuRun) -> None:
 async def test_work_is_waited_for_longer_than_a_start_may_take(run: LobuRun) -> None:
     async with runner(run):
         long = await client_of(run).open(forceNew=True)
-        running = await long.send("stream 40 100")  # four seconds
+        message_id = await long.send("stream 60 100")  # six seconds
         async with long.events() as stream:
             await stream.next_of("output")
-            hasty = await client_of(run).open(agentId="hasty", forceNew=True)
-            assert (await hasty.ask("hello")).event == "complete"
-        assert (await long.terminal_of(running)).event == "complete"
+            brisk = await client_of(run).open(agentId="brisk", forceNew=True)
+            assert (await brisk.ask("hello")).event == "complete"
+        assert (await long.terminal_of(message_id)).event == "complete"
     assert broken_promises(run.database_url) == []
 
 
 async def test_two_runners_share_the_conversations(run: LobuRun) -> None:
     async with runner(run) as one, runner(run, arguments=("--slots", "2")) as two:
+        await idle_places(run, 3)
         conversations = [await client_of(run).open(forceNew=True) for _ in range(3)]
         for conversation in conversations:
             assert (await conversation.ask("hello")).event == "complete"

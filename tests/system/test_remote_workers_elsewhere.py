@@ -20,9 +20,8 @@ from tests.system.audit import broken_promises, turn_of
 from tests.system.cluster import hosts, lobu
 from tests.system.conftest import client_of
 from tests.system.lobu_process import LOBU, LobuRun, free_port, until
-from tests.system.remote_world import CONFIG, runner
+from tests.system.remote_world import MORE_GRACE, runner
 
-MORE_GRACE = CONFIG.replace("reconnect_seconds = 8", "reconnect_seconds = 60")
 TEXT = "".join(f"word{number} " for number in range(200))
 
 
@@ -74,7 +73,7 @@ async def test_a_runner_at_one_host_works_for_the_other_too(database_url: str) -
 
 
 async def test_a_place_that_a_conversation_of_the_other_host_has_is_given_up(database_url: str) -> None:
-    config = MORE_GRACE.replace("startup_seconds = 60", "startup_seconds = 4")
+    config = MORE_GRACE.replace("startup_seconds = 60", "startup_seconds = 30")
     async with hosts(2, config, database_url) as (one, two), runner(one, arguments=("--slots", "1")) as far:
         await offered(one, hosts=2, places=1)
         first = await client_of(one).open(forceNew=True)

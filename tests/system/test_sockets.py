@@ -16,7 +16,7 @@ import trio
 
 from tests.system.audit import broken_promises
 from tests.system.conftest import Start, client_of
-from tests.system.lobu_process import ECHO, LobuRun, free_port, until
+from tests.system.lobu_process import ECHO, LobuRun, free_port
 from tests.system.sse_client import Conversation
 
 SCENARIO = Path(__file__).parents[1] / "clients" / "socket_scenario.mjs"
@@ -79,9 +79,8 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_reply_is_only_a_pause(
 
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow)
-            await until(lambda: run.worker_pids(), "a worker runs")
-            async with conversation.events() as stream:
+            async with conversation.events() as stream:  # before it, so that no pause of ours has it miss the reply
+                nursery.start_soon(follow)
                 await stream.next_of("output")
             await run.kill_main()
             await run.start()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import trio
 
 from tests.system.audit import broken_promises, log_of, turn_of
@@ -74,10 +76,14 @@ async def test_signals_while_the_database_is_made(start_run: Start) -> None:
     run = await start_run(start=False, config=ECHO, database_url=None)
     run.launch()
     await until(lambda: list(run.folder.glob(".lobu/pgdata.new*/PG_VERSION")), "the database is being made")
+    [making] = [child for child in psutil.Process(run.pid).children() if child.name() == "initdb"]
+    making.suspend()  # so that the first signal has not ended it all before the second one comes
     os.killpg(run.pid, signal.SIGINT)
     await until(lambda: "stopping" in run.errors(), "the first signal is heard")
     run.signal(signal.SIGTERM)
     await until(lambda: "stopping now" in run.errors(), "the second signal is heard")
+    with suppress(psutil.NoSuchProcess):
+        making.resume()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_signals_without_end, run)
         assert await run.wait_exit(30) == 0
@@ -154,7 +160,7 @@ async def test_a_host_that_is_lost_again_and_again_ends_the_turn(start_run: Star
     await run.kill_all()
     await run.start()
     with trio.fail_after(30):
-        await turn.transcript.follow(turn.at(run), lambda: len(turn.transcript.texts[turn.message_id]) > 100)
+        await turn.transcript.follow(turn.at(run), lambda: _speaks_again(turn))
     await run.kill_all()
     await run.start()
     frame = await turn.at(run).terminal_of(turn.message_id)
@@ -240,6 +246,13 @@ class _Turn:
                     self.transcript.take(frame)
         except Broken:
             return
+
+
+def _speaks_again(turn: _Turn) -> bool:
+    """What was told before a loss is taken back with `restart`."""
+    return (
+        "restart" in [frame.event for frame in turn.transcript.frames] and turn.transcript.texts[turn.message_id] != ""
+    )
 
 
 async def _speaking(run: LobuRun, content: str) -> _Turn:

@@ -15,6 +15,7 @@ import trio
 from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Conversation
+from tests.system.tool_worker import found
 
 CONFIG = f"""
 [workers.tools]
@@ -27,6 +28,8 @@ id = "again"
 worker = "echo"
 failure = {{ crash = "retry", max_attempts = 2 }}
 {ECHO}"""
+TOOL_SECONDS = 0.05
+ROUNDED_MS = 1.0
 ROOT = {"WORKER_ENV_PYTHONPATH": str(Path(__file__).parents[2])}
 
 
@@ -55,8 +58,11 @@ async def test_tools_questions_and_delivery(start_run: Start) -> None:
     run = await start_run(config=CONFIG, environment=ROOT)
     conversation = await client_of(run).open(agentId="tools")
     async with conversation.events() as stream:
-        receipt = (await conversation.post("a secret wish", "m1")).body
+        receipt = (await conversation.post("a secret wish, until found", "m1")).body
         with trio.fail_after(30):
+            await stream.next_of("status")
+            await trio.sleep(TOOL_SECONDS)  # from when it is known to have begun
+            found(run.folder)
             question = (await stream.next_of("question")).data["questionId"]
             going = json.loads(await trio.to_thread.run_sync(history, run, conversation.key, "--json"))["turns"]
             assert [names(turn["entries"]) for turn in going] == [["accepted", "started", "question"]]
@@ -85,7 +91,7 @@ async def test_tools_questions_and_delivery(start_run: Start) -> None:
     assert said["committed"] == "completed"
     assert said["delivered"] == "1 stream"
     at = {entry["name"]: entry["sinceStartMs"] for entry in entries}
-    assert 25 <= at["tool-ended"] - at["tool"] < 20_000
+    assert TOOL_SECONDS * 1e3 - ROUNDED_MS <= at["tool-ended"] - at["tool"] < 20_000
     assert "secret" not in json.dumps(entries)
     assert await timeline_of(conversation, "m1") == entries
 
@@ -106,8 +112,8 @@ async def test_a_crash_and_a_second_attempt(start_run: Start) -> None:
     await conversation.send("crash", "m1")
     assert (await conversation.terminal_of("m1")).event == "agent-error"
     entries = await timeline_of(conversation, "m1")
-    found = [name for name in names(entries) if name in ("started", "worker-gone", "requeued", "restart", "committed")]
-    assert found == ["started", "worker-gone", "requeued", "started", "restart", "worker-gone", "committed"]
+    seen = [name for name in names(entries) if name in ("started", "worker-gone", "requeued", "restart", "committed")]
+    assert seen == ["started", "worker-gone", "requeued", "started", "restart", "worker-gone", "committed"]
     assert entries[-2]["detail"] == "failed WORKER_CRASHED"
     assert entries[-1]["name"] == "delivered"
 
@@ -121,8 +127,8 @@ async def test_a_cancel(start_run: Start) -> None:
             await stream.next_of("question")
             assert (await conversation.client.call("POST", f"{conversation.path}/cancel", {})).status == 202
             await stream.next_of("cancelled")
-    found = names(await timeline_of(conversation, "m1"))
-    assert found[-5:] == ["question", "cancel-requested", "cancel", "committed", "delivered"]
+    seen = names(await timeline_of(conversation, "m1"))
+    assert seen[-5:] == ["question", "cancel-requested", "cancel", "committed", "delivered"]
 
 
 async def test_another_supervisor_goes_on(start_run: Start) -> None:

@@ -14,6 +14,7 @@ import trio
 from tests.fakes.collector import Collector, collector
 from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, LobuRun, until
+from tests.system.tool_worker import found
 
 CONFIG = f"""
 [workers.traces]
@@ -28,13 +29,15 @@ id = "tools"
 worker = "tools"
 {ECHO}"""
 ROOT = {"WORKER_ENV_PYTHONPATH": str(Path(__file__).parents[2])}
+TOOL_SECONDS = 0.05
+ROUNDED_SECONDS = 0.001
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 @pytest.fixture
 def collecting() -> Iterator[Collector]:
-    with collector() as found:
-        yield found
+    with collector() as made:
+        yield made
 
 
 def has_loaded_the_library(run: LobuRun) -> bool:
@@ -84,8 +87,11 @@ async def test_tools_and_questions_failures_and_turns_of_their_own_trace(
     run = await start_run(config=CONFIG, environment=ROOT | {"OTEL_EXPORTER_OTLP_ENDPOINT": collecting.url})
     conversation = await client_of(run).open(agentId="tools")
     async with conversation.events() as stream:
-        receipt = (await conversation.post("work")).body
+        receipt = (await conversation.post("work until found")).body
         with trio.fail_after(30):
+            await stream.next_of("status")
+            await trio.sleep(TOOL_SECONDS)  # from when it is known to have begun
+            found(run.folder)
             question = (await stream.next_of("question")).data["questionId"]
             await conversation.client.call("POST", f"{conversation.path}/questions/{question}/answer", {"answer": "x"})
             await stream.next_of("complete")
@@ -95,7 +101,7 @@ async def test_tools_and_questions_failures_and_turns_of_their_own_trace(
     spans = collecting.of(trace)
     assert spans["lobu.turn"].parent_id == ""
     assert spans["lobu.tool"].attributes["lobu.detail"] == "search"
-    assert spans["lobu.tool"].end - spans["lobu.tool"].start >= 50e6
+    assert spans["lobu.tool"].end - spans["lobu.tool"].start >= (TOOL_SECONDS - ROUNDED_SECONDS) * 1e9
     assert spans["lobu.question"].attributes["lobu.detail"] == question
     assert collecting.of(other)["lobu.turn"].error == "WORKER_CRASHED"
     assert "worker-gone" in collecting.of(other)["lobu.run"].events

@@ -22,13 +22,16 @@ from tests.system.lobu_process import ECHO, free_port, lobu_run, until
 
 pytestmark = pytest.mark.timeout(240)
 
+# Longer than any pause of a host: what is tested with it has nothing to do with a lease that ends.
+TTL_SECONDS = 30
 CONFIG = f"""
 [limits]
-host_ttl_seconds = 3
+host_ttl_seconds = {TTL_SECONDS}
 host_renew_seconds = 0.5
 host_margin_seconds = 1
 drain_grace_seconds = 1
 {ECHO}"""
+SOON_EXPIRED = CONFIG.replace(f"ttl_seconds = {TTL_SECONDS}", "ttl_seconds = 3")
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 FILES = {"LOBU_SESSION_STORE": "file"}
 LONG = "sleep 1000"  # runs until somebody cancels it
@@ -81,7 +84,7 @@ async def test_sessions_in_files_refuse_a_second_host(start_run: Start, database
 
 
 async def test_a_host_that_is_gone_refuses_nobody(start_run: Start, database_url: str) -> None:
-    first = await start_run(config=CONFIG)
+    first = await start_run(config=SOON_EXPIRED)
     await first.kill_all()
     await until(lambda: _live(database_url) == 0, "its lease ends", 10)
     second = await start_run(config=CONFIG)
@@ -89,7 +92,7 @@ async def test_a_host_that_is_gone_refuses_nobody(start_run: Start, database_url
 
 
 async def test_a_host_that_slept_while_another_took_its_place_ends(start_run: Start, database_url: str) -> None:
-    first = await start_run(config=CONFIG)
+    first = await start_run(config=SOON_EXPIRED)
     first.signal(signal.SIGSTOP)
     await until(lambda: _live(database_url) == 0, "its lease ends", 10)
     await start_run(config=CONFIG)
@@ -131,13 +134,13 @@ async def test_a_drained_host_hands_over_at_once_and_ends(start_run: Start, data
     other = await start_run(config=CONFIG, environment=SEVERAL)
     talk = await client_of(one).open()
     running, queued = await talk.send(LONG), await talk.send("behind it")
-    await until(lambda: one.worker_pids(), "it runs")
+    await until(lambda: turn_of(database_url, running)[:2] == ("running", 1), "it runs")
     drained = await lobu(one, "drain", "--wait")
     handed_over = trio.current_time()
     assert (drained.returncode, drained.stdout.strip().endswith("is gone.")) == (0, True), drained
     assert await one.wait_exit() == 0
     assert one.processes() == []
-    await until(other.worker_pids, "the other host runs it", 20)
+    await until(lambda: turn_of(database_url, running)[:2] == ("running", 2), "the other host runs it", 20)
     print(f"handed over within {trio.current_time() - handed_over:.2f} s of the end")
     there = talk.through(client_of(other))
     assert (await there.client.call("POST", f"{there.path}/cancel", {"messageId": running})).status == 202
@@ -181,8 +184,8 @@ async def test_without_a_link_what_waits_goes_on_elsewhere_at_once_too(start_run
     await start_run(config=config, environment=SEVERAL)
     long, idle = await client_of(one).open(userId="a"), await client_of(one).open(userId="b")
     assert (await idle.ask("hello")).event == "complete"
-    await long.send(LONG)
-    await until(lambda: len(one.worker_pids()) >= 2, "it runs")
+    running = await long.send(LONG)
+    await until(lambda: turn_of(database_url, running)[0] == "running", "it runs")
     host_id = (one.folder / ".lobu" / "host_id").read_text()
     assert (await lobu(one, "drain", host_id)).returncode == 0
     await until(lambda: _held(database_url, host_id) == 1, "the idle conversation is given up", 30)
@@ -251,9 +254,9 @@ async def test_status_shows_what_is(start_run: Start, database_url: str) -> None
     one = await start_run(config=CONFIG, environment=SEVERAL)
     other = await start_run(config=CONFIG, environment=SEVERAL)
     talk = await client_of(one).open()
-    await talk.send(LONG)
+    running = await talk.send(LONG)
     await talk.send("behind it")
-    await until(lambda: one.worker_pids(), "it runs")
+    await until(lambda: turn_of(database_url, running)[0] == "running", "it runs")
     ids = {run: (run.folder / ".lobu" / "host_id").read_text() for run in (one, other)}
     shown = json.loads((await lobu(other, "status", "--json")).stdout)
     hosts = {host["hostId"]: host for host in shown["hosts"]}
@@ -261,7 +264,7 @@ async def test_status_shows_what_is(start_run: Start, database_url: str) -> None
     first, second = hosts[ids[one]], hosts[ids[other]]
     assert (first["leases"], first["epochs"], first["running"], first["queued"]) == (1, 1, 1, 1)
     assert (second["leases"], second["epochs"], second["running"], second["queued"]) == (0, 0, 0, 0)
-    assert all(0 < host["expiresInSeconds"] <= 3 and host["state"] == "active" for host in hosts.values())
+    assert all(0 < host["expiresInSeconds"] <= TTL_SECONDS and host["state"] == "active" for host in hosts.values())
     text = (await lobu(other, "status")).stdout.splitlines()
     head = next(line for line in text if "LEASE" in line)
     rows = [line for line in text if "active" in line and any(host_id[:13] in line for host_id in ids.values())]

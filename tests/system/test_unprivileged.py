@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,11 @@ async def run() -> AsyncIterator[LobuRun]:
 
 
 def _users(run: LobuRun) -> set[int]:
-    return {uid for found in run.processes() for uid in psutil.Process(found.pid).uids()}
+    users: set[int] = set()
+    for found in run.processes():
+        with suppress(psutil.NoSuchProcess):  # as the database's own come and go
+            users.update(psutil.Process(found.pid).uids())
+    return users
 
 
 async def test_everything_is_that_user_s_and_works(run: LobuRun) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import trio
 
-from tests.system.audit import broken_promises
+from tests.system.audit import broken_promises, turn_of
 from tests.system.cluster import hosts
 from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, until
+from tests.system.sse_client import Conversation
 
+ENDLESS = "sleep 1000"  # until it is cancelled
 CONFIG = f"""
 [limits]
 max_workers = 2
@@ -46,23 +48,24 @@ async def test_those_that_ask_at_once_get_theirs_one_after_the_other(start_run: 
 async def test_who_works_keeps_its_place(start_run: Start, database_url: str) -> None:
     run = await start_run(config=CONFIG)
     long, idle, third = [await client_of(run).open(userId=user) for user in ("a", "b", "c")]
-    running = await long.send("stream 40 100")
-    await until(lambda: len(run.worker_pids()) == 1, "it runs")
+    running = await long.send(ENDLESS)
+    await until(lambda: _runs(database_url, running), "it runs")
     [worker] = run.worker_pids()
     assert (await idle.ask("hello")).event == "complete"
     assert (await third.ask("hello")).event == "complete"
     assert worker in run.worker_pids()
-    assert (await long.terminal_of(running)).event == "complete"
+    await _cancel(long, running)
+    assert turn_of(database_url, running) == ("cancelled", 1, 0), "nothing else ended it"
     assert broken_promises(database_url) == []
 
 
 async def test_who_finds_all_at_work_waits_for_longer_than_a_start_may_take(
     start_run: Start, database_url: str
 ) -> None:
-    run = await start_run(config=CONFIG.replace("startup_seconds = 20", "startup_seconds = 3"))
+    run = await start_run(config=CONFIG.replace("startup_seconds = 20", "startup_seconds = 5"))
     first, second, third = [await client_of(run).open(userId=user) for user in ("a", "b", "c")]
     running = [await talk.send("stream 60 100") for talk in (first, second)]  # six seconds
-    await until(lambda: len(run.worker_pids()) == 2, "they run")
+    await until(lambda: all(_runs(database_url, message_id) for message_id in running), "they run")
     assert (await third.ask("hello")).event == "complete"
     for talk, message_id in zip((first, second), running, strict=True):
         assert (await talk.terminal_of(message_id)).event == "complete"
@@ -72,12 +75,13 @@ async def test_who_finds_all_at_work_waits_for_longer_than_a_start_may_take(
 async def test_who_has_waited_for_long_enough_is_told_why(start_run: Start, database_url: str) -> None:
     run = await start_run(config=CONFIG.replace("max_workers = 2", "max_workers = 1\nworker_place_seconds = 1"))
     first, second = [await client_of(run).open(userId=user) for user in ("a", "b")]
-    running = await first.send("stream 60 100")
-    await until(lambda: len(run.worker_pids()) == 1, "it runs")
+    running = await first.send(ENDLESS)
+    await until(lambda: _runs(database_url, running), "it runs")
     end = await second.ask("hello")
     assert (end.event, end.data["errorCode"]) == ("agent-error", "WORKER_STARTUP_FAILED")
     assert "max_workers" in str(end.data)
-    assert (await first.terminal_of(running)).event == "complete"
+    await _cancel(first, running)
+    assert turn_of(database_url, running) == ("cancelled", 1, 0)
     assert broken_promises(database_url) == []
 
 
@@ -86,13 +90,21 @@ async def test_who_waits_at_a_full_host_goes_to_one_that_has_room(database_url: 
     async with hosts(2, config, database_url) as (full, other):
         known, busy, new = [await client_of(full).open(userId=user) for user in ("a", "b", "c")]
         assert (await known.ask("hello")).event == "complete"  # its conversation is the full one's from now on
-        running = await busy.send("sleep 1000")
-        await until(lambda: len(full.worker_pids()) == 1, "it runs")
+        running = await busy.send(ENDLESS)
+        await until(lambda: _runs(database_url, running), "it runs")
         with trio.fail_after(30):  # worker_place_seconds are 60
             assert (await known.ask("again")).event == "complete"
             assert (await new.ask("hello")).event == "complete"
         assert len(other.worker_pids()) == 1
         assert (await known.ask("history")).data["finalText"] == "4", "with all that was said before"
-        await client_of(full).call("POST", f"{busy.path}/cancel", {"messageId": running})
-        assert (await busy.terminal_of(running)).event == "cancelled"
+        await _cancel(busy, running)
     assert broken_promises(database_url) == []
+
+
+def _runs(url: str, message_id: str) -> bool:
+    return turn_of(url, message_id)[0] == "running"
+
+
+async def _cancel(conversation: Conversation, message_id: str) -> None:
+    await conversation.client.call("POST", f"{conversation.path}/cancel", {"messageId": message_id})
+    assert (await conversation.terminal_of(message_id)).event == "cancelled"

@@ -24,13 +24,16 @@ RAW = Path(__file__).parent.parent / "workers" / "raw.py"
 AT_ONCE_SECONDS = 8.0  # a worker's start and end on a busy machine; what is late is late by the heartbeat's 15 s
 STARTS_BADLY = ("exits_at_once", "exits_after_hello", "closes_at_start", "other_protocol", "never_ready")
 SPEAKS_BADLY = ("garbage_at_start", "speaks_too_early")
-HABITS = ("own_fields", "several_terminals", "old_runs", "exits_when_ready", *STARTS_BADLY, *SPEAKS_BADLY)
+STARTS_WELL = ("own_fields", "several_terminals", "old_runs", "exits_when_ready")
+HABITS = (*STARTS_WELL, *STARTS_BADLY, *SPEAKS_BADLY)
 
 
 def _config(folder: Path) -> str:
     workers = "".join(f'[workers.{habit}]\ncommand = ["{sys.executable}", "{RAW}", "{habit}"]\n' for habit in HABITS)
     agents = "".join(
-        f'[[agents]]\nid = "{habit}"\nworker = "{habit}"\ndeadlines = {{ startup_seconds = 2 }}\n' for habit in HABITS
+        f'[[agents]]\nid = "{habit}"\nworker = "{habit}"\n'
+        f"deadlines = {{ startup_seconds = {60 if habit in STARTS_WELL else 2} }}\n"
+        for habit in HABITS
     )
     return f"""
 [limits]

@@ -21,7 +21,7 @@ KEY = "lobu_systemd-test-admin-key"
 SUPERVISOR, SPAWNER, POSTGRES = "lobu-supervisor.service", "lobu-spawner.service", "lobu-postgres.service"
 EDGES = ("lobu-edge@1.service", "lobu-edge@2.service")
 EVERY = (SUPERVISOR, SPAWNER, POSTGRES, *EDGES)
-START_SECONDS = 40.0
+START_SECONDS = 90.0
 CONFIG = """
 [server]
 public_url = "http://127.0.0.1:8787"

@@ -15,7 +15,7 @@ UNIT = """
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'echo hello from inside; date > /var/made-inside'
+ExecStart=/bin/sh -c 'echo hello from inside; date --utc --iso-8601=seconds > /var/made-inside'
 [Install]
 WantedBy=multi-user.target
 """

@@ -91,8 +91,8 @@ async def _check_journal(lobu: Lobu) -> None:
 
 
 async def test_a_drain_gets_the_time_that_it_asks_for(lobu: Lobu) -> None:
-    """Without EXTEND_TIMEOUT_USEC the stop would be ended by force after 2 s."""
-    await _drop_in(lobu, SUPERVISOR, "[Service]\nTimeoutStopSec=2\n")
+    """Without EXTEND_TIMEOUT_USEC the stop would be ended by force after 5 s."""
+    await _drop_in(lobu, SUPERVISOR, "[Service]\nTimeoutStopSec=5\n")
     async with trio.open_nursery() as nursery:
         reader = Reader(await lobu.client.open(), nursery)
         message_id = await reader.conversation.send("stream 250 30")  # 7.5 s and more, of a grace of 15

@@ -5,6 +5,7 @@ Standard library only, since a worker's environment has nothing of this project.
 
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -87,6 +88,20 @@ def own_fields(wire: Wire) -> None:
             wire.send({"type": "fail", "runId": run, "code": "NO", "message": "no", **more})
         else:
             wire.send(complete(run, "done") | more)
+
+
+def speaks_until_answered(wire: Wire) -> None:
+    """Asks, and says a word a millisecond until the answer comes."""
+    ready(wire, "ask")
+    while True:
+        run = wire.next("turn")["runId"]
+        wire.send({"type": "ask", "runId": run, "questionId": os.urandom(8).hex(), "prompt": "Enough?"})
+        number = 0
+        while not select.select([wire.socket], [], [], 0.001)[0]:
+            wire.send(delta(run, f"word{number} "))
+            number += 1
+        wire.next("answer")
+        wire.send(complete(run))
 
 
 def never_ready(wire: Wire) -> None:
