@@ -20,7 +20,7 @@ from tests.conftest import TEST_SETTINGS, make_folder
 from tests.system.lobu_process import LOBU, LobuRun, free_port, lobu_run
 
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}  # one key, so that they link
-STOP_SECONDS = 30.0
+STOP_SECONDS = 90.0  # longer than the server gives itself, so that its own error is seen
 
 
 class Database:
