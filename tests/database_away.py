@@ -24,7 +24,7 @@ from tests.system.cluster import Database, database, hosts
 from tests.system.lobu_process import LobuRun, until
 from tests.system.sse_client import Client, Conversation, Transcript
 from tests.verdict import verdict
-from tests.workers.stamping import STEP_SECONDS
+from tests.workers.stamping import GO, STEP_SECONDS
 
 TTL_SECONDS, MARGIN_SECONDS = 4.0, 1.0
 WORKER = Path(__file__).parent / "workers" / "stamping.py"
@@ -61,10 +61,11 @@ class Outage:
 
     how: str
     seconds: float
-    began: float = 0.0
+    asked: float = 0.0  # for the database to be away
+    began: float = 0.0  # by when it was
     ended: float = 0.0
     completed: int = 0
-    acted_until: list[float] = attrs.field(factory=list)  # of each worker, seconds into the outage
+    acted_until: list[float] = attrs.field(factory=list)  # of each worker, seconds from when it was asked for
     acted_again: list[float] = attrs.field(factory=list)  # and behind it
     faults: list[str] = attrs.field(factory=list)
 
@@ -124,10 +125,14 @@ async def go_away(runs: Sequence[LobuRun], server: Database, how: str, seconds: 
         async with trio.open_nursery() as nursery:
             for talk in talks:
                 nursery.start_soon(talk.send)
-            await until(lambda: len(_traces(runs, talks)) == options.running, "all of them work", START_SECONDS)
+        await until(lambda: len(_traces(runs, talks)) == options.running, "all of them are at work", START_SECONDS)
+        for path in _traces(runs, talks):
+            path.with_name(GO).touch()
+        async with trio.open_nursery() as nursery:
             for talk in talks:
                 nursery.start_soon(talk.follow)
             await trio.sleep(BEFORE_SECONDS)
+            outage.asked = time.monotonic()
             async with server.standing_still() if how == "still" else server.gone():
                 outage.began = time.monotonic()
                 await trio.sleep(seconds)
@@ -158,7 +163,8 @@ def _judge_traces(outage: Outage, traces: dict[Path, list[float]]) -> None:
     """The last renewal came before the outage, so no lease lasts longer than TTL_SECONDS into it."""
     for path, stamps in traces.items():
         during = [stamp - outage.began for stamp in stamps if outage.began <= stamp <= outage.ended]
-        outage.acted_until.append(during[-1] if during else 0.0)
+        acted = [stamp - outage.asked for stamp in stamps if outage.asked <= stamp <= outage.ended]
+        outage.acted_until.append(acted[-1] if acted else 0.0)
         outage.acted_again += [stamp - outage.ended for stamp in stamps if stamp > outage.ended][:1]
         late = [since for since in during if since >= TTL_SECONDS]
         if late:

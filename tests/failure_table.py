@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from lobu_actors.contract.ids import new_id
 from lobu_actors.store.embedded import EmbeddedServer
 from lobu_actors.store.migrate import migrate
 from tests.conftest import admin
-from tests.system.lobu_process import ECHO, LobuRun, lobu_run, until
+from tests.system.lobu_process import ECHO, LobuRun, free_port, lobu_run, until
 from tests.system.sse_client import Broken, Client, Conversation, Transcript
 
 REPETITIONS = 5
@@ -336,12 +335,11 @@ async def table(rows: list[Row], repetitions: int) -> tuple[list[str], bool]:
 
 @asynccontextmanager
 async def _own_run() -> AsyncIterator[LobuRun]:
-    with socket.create_server(("127.0.0.1", 0)) as free, tempfile.TemporaryDirectory(prefix="lobu-table-") as name:
-        port, program = free.getsockname()[1], Path(name) / "vanished"
-        free.close()
+    with tempfile.TemporaryDirectory(prefix="lobu-table-") as name:
+        program = Path(name) / "vanished"
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
-        async with lobu_run(config=_config(program), arguments=("--port", str(port))) as run:
+        async with lobu_run(config=_config(program), arguments=("--port", str(free_port()))) as run:
             program.unlink()
             run.folder.joinpath("lobu.toml").write_text(_config(Path(sys.executable)))  # starts again without it
             await until(lambda: run.url, "it listens")

@@ -14,7 +14,7 @@ from lobu_actors.contract.ids import new_id
 from tests.system.lobu_process import LobuRun
 from tests.system.sse_client import Conversation, Frame, Transcript
 
-TURN_SECONDS = 30.0
+TURN_SECONDS = 90.0  # longer than any deadline
 CRASHES = 4  # of one conversation's worker that are no loop yet
 
 Act = Callable[["Scene"], Awaitable[Frame]]

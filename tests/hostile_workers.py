@@ -34,7 +34,7 @@ NEIGHBOURS = 3
 THINK_SECONDS = 0.03
 QUIET_SECONDS = 4.0
 ATTACK_SECONDS = 5.0  # an attack whose turn ends sooner is repeated
-GONE_SECONDS = 5.0
+GONE_SECONDS = 60.0
 RATIO = 3.0
 LIMITS = f"""
 [limits]
@@ -50,7 +50,9 @@ workspace_max_bytes = 200000000
 workspace_max_files = 2000
 worker_uid_first = {UIDS.first}
 """
-_DEADLINES = "{ heartbeat_seconds = 3, first_output_seconds = 5, progress_seconds = 5, turn_seconds = 10 }"
+# What attacks run into is short; all else leaves time to a machine that has none because of them.
+_DEADLINES = "{{ heartbeat_seconds = 30, first_output_seconds = 5, progress_seconds = 30, turn_seconds = {turn} }}"
+_TURN_SECONDS = {"frame_flood": 10}  # else 60
 
 
 class Neighbours:
@@ -125,7 +127,8 @@ async def hostile_run(database_url: str | None = None) -> AsyncIterator[LobuRun]
 def _config(program: Path) -> str:
     parts = [LIMITS]
     for habit in ("neighbour", *(attack.habit for attack in ATTACKS)):
-        deadlines = "" if habit == "neighbour" else f"deadlines = {_DEADLINES}\n"
+        turn = _TURN_SECONDS.get(habit, 60)
+        deadlines = "" if habit == "neighbour" else f"deadlines = {_DEADLINES.format(turn=turn)}\n"
         parts.append(
             f'[workers.{habit}]\ncommand = ["{PYTHON}", "{program}", "{habit}"]\nmemory_mb = 128\nprocesses = 64\n'
             f'[[agents]]\nid = "{habit}"\nworker = "{habit}"\n{deadlines}'

@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import attrs
-import psutil
 import trio
 
 from tests.conftest import admin
@@ -71,8 +70,9 @@ class SpawningLoad(Load):
 
 @attrs.frozen
 class Quiet:
-    """What is there when nothing is to do. Descriptors are counts; of the supervisor's, connections to the database are
-    left out, which its pool makes when it needs them and keeps."""
+    """What is there when nothing is to do. Descriptors are counts. Of the supervisor's, connections to the database are
+    left out, which its pool makes when it needs them and keeps; and the pidfds of spawner and database, of which it has
+    more or fewer as they are its children or an earlier life's."""
 
     spawner_descriptors: int
     supervisor_descriptors: int
@@ -89,7 +89,8 @@ class Quiet:
             "WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
         )
         assert isinstance(sessions, int)
-        return cls(_descriptors(spawner), _descriptors(run.pid) - sessions, temporary)
+        ours = _descriptors(run.pid, spawner, run.postmaster_pid()) - sessions
+        return cls(_descriptors(spawner), ours, temporary)
 
     def faults(self, now: Quiet) -> list[str]:
         found = []
@@ -147,11 +148,12 @@ async def campaign(options: Options, progress: Callable[[str], None] = lambda li
     async with lobu_run(config=CONFIG, arguments=("--port", str(free_port()))) as run:
         await _warm_up(run)
         before = Quiet.of(run)
-        load = SpawningLoad(run, options.runs, options.conversations, options.clients, seed=options.seed)
+        load = SpawningLoad(run, sys.maxsize, options.conversations, options.clients, seed=options.seed)
         hand = Hand(run, options)
         with trio.move_on_after(options.bound_seconds) as bound:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(hand.go, load)
+                nursery.start_soon(_finish, load, hand, options)
                 nursery.start_soon(_show, load, hand, options, progress)
                 await load.go()
                 nursery.cancel_scope.cancel()
@@ -165,6 +167,16 @@ async def campaign(options: Options, progress: Callable[[str], None] = lambda li
         report.faults += await _left_behind(run, load, before)
     report.wall_seconds = round(time.monotonic() - began, 1)
     return report
+
+
+async def _finish(load: Load, hand: Hand, options: Options) -> None:
+    """There are as many runs as it takes until something of each kind was killed, and no fewer than were asked for."""
+    await until(
+        lambda: len(load.accepted) >= options.runs and set(TARGETS) <= hand.kills.keys(),
+        "enough is done",
+        options.bound_seconds,
+    )
+    load.finish()
 
 
 async def _warm_up(run: LobuRun) -> None:
@@ -193,6 +205,9 @@ async def _left_behind(run: LobuRun, load: Load, before: Quiet) -> list[str]:
 
     def is_as_before() -> bool:
         nonlocal faults
+        if run.spawner_pid() is None:  # killed last of all, and not replaced yet
+            faults = ["there is no spawner"]
+            return False
         faults = before.faults(Quiet.of(run))
         return not faults
 
@@ -207,8 +222,18 @@ async def _left_behind(run: LobuRun, load: Load, before: Quiet) -> list[str]:
     return found + [f"a record is left: {path.name}" for path in records.iterdir()]
 
 
-def _descriptors(pid: int) -> int:
-    return psutil.Process(pid).num_fds()
+def _descriptors(pid: int, *known: int) -> int:
+    """How many it has, but for the pidfds of these processes."""
+    return sum(_named_by(path) not in known for path in Path(f"/proc/{pid}/fdinfo").iterdir())
+
+
+def _named_by(descriptor: Path) -> int | None:
+    """The process that a pidfd stands for, -1 for one that is gone; None: it is no pidfd."""
+    with suppress(FileNotFoundError):
+        for line in descriptor.read_text().splitlines():
+            if line.startswith("Pid:"):
+                return int(line.removeprefix("Pid:"))
+    return None
 
 
 def _sockets(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import psycopg
 import trio
 
 from tests.system.audit import broken_promises
-from tests.system.lobu_process import LobuRun, free_port, lobu_run
+from tests.system.lobu_process import LobuRun, free_port, lobu_run, until
 from tests.system.sse_client import Broken, Client, Conversation, Transcript
 from tests.verdict import verdict
 
@@ -65,6 +65,7 @@ class Campaign:
         self.options = options
         self.report = Report()
         self._killed_at: float | None = None
+        self._opened = 0
         self._random = random.Random(options.seed)
 
     async def go(self) -> None:
@@ -78,6 +79,7 @@ class Campaign:
         return self.report.kills >= self.options.kills
 
     async def _kill_and_start(self) -> None:
+        await until(lambda: self._opened == self.options.streams, "all conversations are open")
         while not self.over:
             await trio.sleep(self._random.uniform(0.0, 1.0))
             self._killed_at = time.monotonic()
@@ -87,7 +89,8 @@ class Campaign:
 
     async def _talk(self) -> None:
         """One conversation after another's turn, until the last kill is done."""
-        conversation, transcript = await self._open(), Transcript()
+        conversation, transcript = await Client(self.run.url, self.run.admin_key).open(), Transcript()
+        self._opened += 1
         while not self.over:
             message_id = await self._send(conversation)
             await self._follow(conversation, transcript, message_id)
@@ -104,23 +107,16 @@ class Campaign:
             return message_id in transcript.terminals
 
         await transcript.follow(conversation, look)
-        frame = transcript.terminals[message_id]
+        frame, seen = transcript.terminals[message_id], transcript.texts.get(message_id, "")
         if frame.event != "complete":
             self.report.faults.append(f"{message_id}: {frame.event} {frame.data.get('errorCode', '')}")
         elif frame.data["finalText"] != LONG_TEXT:
             self.report.faults.append(f"{message_id}: `complete` has another text: {_differs(frame.data['finalText'])}")
-        elif not LONG_TEXT.startswith(transcript.texts[message_id]):
+        elif not LONG_TEXT.startswith(seen):
             # Who was away at the end has the rest from `complete`; but never anything else.
-            self.report.faults.append(f"{message_id}: the reader has {_differs(transcript.texts[message_id])}")
+            self.report.faults.append(f"{message_id}: the reader has {_differs(seen)}")
         else:
             self.report.completed += 1
-
-    async def _open(self) -> Conversation:
-        while True:
-            try:
-                return await Client(self.run.url, self.run.admin_key).open()
-            except (Broken, AssertionError):
-                await trio.sleep(0.05)
 
     async def _send(self, conversation: Conversation) -> str:
         message_id = f"m{self._random.getrandbits(64):x}"

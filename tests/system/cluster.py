@@ -7,8 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 import psutil
 import trio
@@ -19,7 +20,7 @@ from tests.conftest import TEST_SETTINGS, make_folder
 from tests.system.lobu_process import LOBU, LobuRun, free_port, lobu_run
 
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1", "LOBU_JWT_KEYS": f"k:{'s' * 40}"}  # one key, so that they link
-STOP_SECONDS = 30.0
+STOP_SECONDS = 90.0  # longer than the server gives itself, so that its own error is seen
 
 
 class Database:
@@ -96,11 +97,19 @@ async def lobu(run: LobuRun, *words: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def standing_still(postmaster: int) -> Iterator[None]:
     """The whole database server stands still: it neither answers nor refuses."""
-    found = [postmaster, *(child.pid for child in psutil.Process(postmaster).children(recursive=True))]
-    for pid in found:
-        os.kill(pid, signal.SIGSTOP)
+    found = [postmaster]
+    os.kill(postmaster, signal.SIGSTOP)
     try:
+        process = psutil.Process(postmaster)
+        while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            time.sleep(0.001)
+        # It alone makes the others, so that from now on there are only fewer.
+        for child in process.children(recursive=True):
+            with suppress(ProcessLookupError):  # its connection has ended meanwhile
+                os.kill(child.pid, signal.SIGSTOP)
+                found.append(child.pid)
         yield
     finally:
         for pid in found:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

@@ -45,10 +45,10 @@ id = "echo"
 worker = "echo"
 default = true
 """
-_LISTENING = re.compile(r"Listening on (http://\S+)")
+_LISTENING = re.compile(r"Listening on (http://\S+)\n")  # a line that is not whole yet has half an address
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Wait until `condition()` is true; AssertionError naming `what` when it does not come true in time."""
     deadline = trio.current_time() + seconds
     while not condition():
@@ -58,8 +58,16 @@ async def until(condition: Callable[[], object], what: str, seconds: float = 30.
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    """One that stays the caller's for as long as this process lives, also between two of its servers.
+
+    What is bound and does not listen is given to nobody who asks for any port, and refuses connections; but who sets
+    SO_REUSEADDR, as servers do, may listen there.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port: int = held.getsockname()[1]
+    held.detach()
     return port
 
 

@@ -94,6 +94,7 @@ class RunnerProcess:
 
     def launch(self) -> None:
         with (self.folder / "out.log").open("ab") as out, (self.folder / "err.log").open("ab") as err:
+            self._out_from = out.tell()
             self.process = subprocess.Popen(
                 [sys.executable, *LOBU, *self.arguments],
                 cwd=self.folder,
@@ -106,7 +107,7 @@ class RunnerProcess:
 
     async def start(self) -> None:
         self.launch()
-        await until(lambda: "Connected to" in self.output() or self.main.poll() is not None, "it is let in", 60)
+        await until(lambda: b"Connected to" in self._said() or self.main.poll() is not None, "it is let in")
         assert self.main.returncode is None, self.log()
 
     @property
@@ -117,6 +118,10 @@ class RunnerProcess:
     async def ended(self, seconds: float = 30.0) -> int:
         await until(lambda: self.main.poll() is not None, f"the runner ends\n{self.log()}", seconds)
         return self.main.returncode
+
+    def _said(self) -> bytes:
+        """Since its last start."""
+        return (self.folder / "out.log").read_bytes()[self._out_from :]
 
     def output(self) -> str:
         return (self.folder / "out.log").read_text()

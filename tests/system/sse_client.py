@@ -20,7 +20,7 @@ import trio
 Json = dict[str, Any]
 
 TERMINALS = ("complete", "agent-error", "cancelled")
-CALL_SECONDS = 30.0
+CALL_SECONDS = 60.0
 RECEIVE_BYTES = 65536
 
 
@@ -283,7 +283,8 @@ class Transcript:
         while not enough():
             try:
                 async with conversation.events(last_event_id=self.last_id) as stream:
-                    if stream.status == 503:
+                    # 429: streams that this reader has broken off are not known to be over yet.
+                    if stream.status in (429, 503):
                         raise Broken("not now")
                     assert stream.status == 200, stream.status
                     self.connections += 1

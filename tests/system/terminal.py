@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -22,13 +23,15 @@ TOP = "\x1b[H"
 @attrs.define
 class Terminal:
     master: int
-    slave: int
     process: subprocess.Popen[bytes]
+    before: list[object]  # its settings when the command was started
     written: str = ""
+    # What is read may end in the middle of a character.
+    _decoder: codecs.IncrementalDecoder = attrs.field(factory=codecs.getincrementaldecoder("utf-8"))
 
     def resize(self, columns: int, lines: int) -> None:
         """The kernel tells the command."""
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def press(self, key: bytes) -> None:
         os.write(self.master, key)
@@ -41,13 +44,13 @@ class Terminal:
 
     @property
     def settings(self) -> list[object]:
-        return termios.tcgetattr(self.slave)
+        return termios.tcgetattr(self.master)
 
     async def read(self) -> None:
-        """What there is to read, at least something."""
+        """What there is to read, at least something. OSError once all is read and the command has ended."""
         await trio.lowlevel.wait_readable(self.master)
         with suppress(BlockingIOError):
-            self.written += os.read(self.master, 65536).decode()
+            self.written += self._decoder.decode(os.read(self.master, 65536))
 
     async def until(self, text: str, seconds: float = 30.0) -> list[str]:
         """The next screen that has `text` on it."""
@@ -62,12 +65,11 @@ class Terminal:
     async def wait(self, seconds: float = 30.0) -> int:
         """Its exit code, with everything read that it has written."""
         with trio.fail_after(seconds):
-            while self.process.poll() is None:
-                with trio.move_on_after(0.05):
-                    await self.read()
-            with suppress(OSError), trio.move_on_after(0.2):
+            with suppress(OSError):
                 while True:
                     await self.read()
+            while self.process.poll() is None:  # noqa: ASYNC110 - it has closed its terminal, and ends
+                await trio.sleep(0.01)
         return self.process.returncode
 
 
@@ -78,6 +80,7 @@ def on_terminal(
     master, slave = pty.openpty()
     os.set_blocking(master, False)
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    before = termios.tcgetattr(master)
     process = subprocess.Popen(
         list(words),
         cwd=folder,
@@ -88,10 +91,10 @@ def on_terminal(
         start_new_session=True,
         preexec_fn=partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),
     )
+    os.close(slave)  # the command alone has it, so that its end is seen
     try:
-        yield Terminal(master, slave, process)
+        yield Terminal(master, process, before)
     finally:
         process.kill()
         process.wait()
         os.close(master)
-        os.close(slave)

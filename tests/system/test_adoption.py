@@ -27,7 +27,7 @@ default = true
 id = "shell"
 worker = "shell"
 """
-# A worker that has no capabilities at all.
+# A worker that has no capabilities at all. Its first attempt ends only with it.
 SHELL = r"""
 field() { local pattern="\"$1\":\"([^\"]*)\""; [[ $2 =~ $pattern ]] && printf '%s' "${BASH_REMATCH[1]}"; }
 while IFS= read -r line <&"$LOBU_WORKER_FD"; do
@@ -37,7 +37,7 @@ while IFS= read -r line <&"$LOBU_WORKER_FD"; do
     turn)
       run=$(field runId "$line")
       printf '{"type":"delta","runId":"%s","text":"slowly "}\n' "$run" >&"$LOBU_WORKER_FD"
-      sleep 2
+      [[ $line == *'"attempt":1,'* ]] && sleep 1000
       printf '{"type":"complete","runId":"%s"}\n' "$run" >&"$LOBU_WORKER_FD" ;;
   esac
 done

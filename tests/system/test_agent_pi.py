@@ -16,9 +16,10 @@ from lobu_actors.store.embedded import EmbeddedServer
 from tests.conftest import admin
 from tests.interop.agents.place import running
 from tests.interop.agents.scenarios import SCENARIOS, Agent, Place, expect
+from tests.system.lobu_process import until
 
 FAKE = Path(__file__).parents[1] / "workers" / "fake_pi.py"
-QUICK = "{ first_output_seconds = 2, progress_seconds = 2, startup_seconds = 60 }"
+QUICK = "{ first_output_seconds = 8, progress_seconds = 8, startup_seconds = 60 }"
 CONFIG = f"""
 [workers.pi]
 command = ["python", "-m", "lobu_actors.agents.pi", "--", "{sys.executable}", "{FAKE}"]
@@ -128,26 +129,26 @@ async def test_an_attempt_that_died_is_made_again(place: Place) -> None:
 
 async def test_what_is_added_is_read_between_steps(place: Place) -> None:
     async with place.talk() as talk:
-        message_id = await talk.conversation.send("!slow 0.1 30")
-        await talk.text_of(message_id, "w3")
+        message_id = await talk.conversation.send("!patient")
+        await talk.text_of(message_id, "w0")
         steer_id = await talk.conversation.send("!say steered", onBusy="steer")
         frame = await talk.end_of(message_id)
-        assert frame.data["finalText"].endswith("w29\n\nsteered")
+        assert frame.data["finalText"].endswith("w0\n\nsteered")
         assert frame.data["processedMessageIds"] == [message_id, steer_id]
 
 
 async def test_what_is_added_too_late_is_a_message_of_its_own(place: Place) -> None:
     async with place.talk() as talk:
-        message_id = await talk.conversation.send("!deaf 0.1 20")
-        await talk.text_of(message_id, "w3")
+        message_id = await talk.conversation.send("!deaf")
+        await talk.text_of(message_id, "w0")
         late_id = await talk.conversation.send("!history", onBusy="steer")
         frame = await talk.end_of(message_id)
-        assert frame.data["finalText"].endswith("w19")
+        assert frame.data["finalText"].endswith("w0")
         assert frame.data["processedMessageIds"] == [message_id]
         late = await talk.end_of(late_id)
         assert (late.event, late.data["processedMessageIds"]) == ("complete", [late_id])
         told = [message["content"][0]["text"] for message in json.loads(late.data["finalText"])]
-        assert (told[0], told[-1], len(told)) == ("!deaf 0.1 20", "!history", 3), "it was read once"
+        assert (told[0], told[-1], len(told)) == ("!deaf", "!history", 3), "it was read once"
 
 
 async def test_an_approval_by_a_list_and_what_counts_as_none(place: Place) -> None:
@@ -191,4 +192,5 @@ async def test_what_cannot_be_started_says_so(place: Place, agent: str, code: st
     async with place.run_talk(agent) as talk:
         frame = await talk.ask("hello")
         assert (frame.event, frame.data["errorCode"]) == ("agent-error", code), frame
-    assert agent != "broken" or "no models.json" in place.run.errors(), "what it said is in the log"
+    if agent == "broken":  # what a worker prints comes another way than its frames
+        await until(lambda: "no models.json" in place.run.errors(), "what it said is in the log")

@@ -7,10 +7,11 @@ from collections import Counter
 
 import trio
 
+from tests.conftest import admin
 from tests.system.audit import broken_promises, log_of
 from tests.system.conftest import Start, client_of
 from tests.system.load import Load
-from tests.system.lobu_process import ECHO
+from tests.system.lobu_process import ECHO, until
 from tests.system.sse_client import Transcript
 
 CONFIG = f"""
@@ -18,6 +19,7 @@ CONFIG = f"""
 cancel_grace_seconds = 0.5
 crash_loop_crashes = 1000
 {ECHO}"""
+RUNS = "SELECT 1 FROM run JOIN turn ON turn_id = ANY (turn_ids) WHERE message_id = '{}' AND run.status = 'live'"
 
 
 async def test_a_worker_that_is_deaf_to_it_is_cancelled_all_the_same(start_run: Start) -> None:
@@ -26,6 +28,7 @@ async def test_a_worker_that_is_deaf_to_it_is_cancelled_all_the_same(start_run: 
     for content in ("hang", "sleep 1000", "freeze"):
         message_id = await conversation.send(content)
         behind = await conversation.send("behind it")
+        await until(lambda: admin(run.database_url, RUNS.format(message_id)), "its worker is sent it")  # noqa: B023
         answer = await conversation.client.call("POST", f"{conversation.path}/cancel", {"messageId": message_id})
         assert answer.status == 202
         assert (await conversation.terminal_of(message_id)).event == "cancelled"
@@ -66,7 +69,7 @@ async def test_ending_a_conversation_ends_all_that_it_owes_and_nothing_comes_beh
     run = await start_run(config=CONFIG)
     conversation, transcript = await client_of(run).open(), Transcript()
     owed = [await conversation.send(content) for content in ("stream 100000 5", "second", "third")]
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await transcript.follow(conversation, lambda: transcript.texts.get(owed[0]))
         answer = await conversation.client.call("DELETE", conversation.path)
         assert answer.status == 200

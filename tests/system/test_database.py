@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -22,10 +23,18 @@ from tests.system.conftest import Start, client_of
 from tests.system.load import Load
 from tests.system.lobu_process import ECHO, LobuRun, until
 from tests.system.sse_client import Broken, Conversation, Transcript
+from tests.workers import gated
 
 RESTARTS = 3
 SERVICE_SECONDS = 2.0  # from the server's readiness to an accepted message
 LATE_SECONDS = 20.0  # the same when the machine had something else to do just then
+GATED = f"""
+[workers.gated]
+command = ["python", "{gated.__file__}", "{{folder}}"]
+[[agents]]
+id = "gated"
+worker = "gated"
+"""
 
 
 async def test_the_embedded_server_crashes_under_load(start_run: Start) -> None:
@@ -88,26 +97,47 @@ async def own_server() -> AsyncIterator[EmbeddedServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@attrs.frozen
+class Gate:
+    """What messages `gate` to the agent `gated` wait for."""
+
+    folder: Path
+
+    def open(self) -> None:
+        (self.folder / "gate").touch()
+
+
+@pytest.fixture
+def gate(server_folder: Path) -> Gate:
+    server_folder.chmod(0o755)  # workers have users of their own
+    return Gate(server_folder)
+
+
 async def test_an_outage_of_an_external_server_pauses_and_fails_nothing(
-    start_run: Start, own_server: EmbeddedServer
+    start_run: Start, own_server: EmbeddedServer, gate: Gate
 ) -> None:
-    run = await start_run(database_url=own_server.url)
+    run = await start_run(database_url=own_server.url, config=ECHO + GATED.format(folder=gate.folder))
     client = client_of(run)
     turns = {}
-    for content in ("stream 600 15", "sleep 1", "sleep 2"):  # one goes on through the outage, two end in it
-        conversation, transcript = await client.open(), Transcript()
+    # One goes on through the outage, two end in it.
+    for agent, content in (("echo", "stream 600 15"), ("gated", "gate"), ("gated", "gate")):
+        conversation, transcript = await client.open(agentId=agent), Transcript()
         turns[await conversation.send(content)] = (conversation, transcript)
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             for message_id, (conversation, transcript) in turns.items():
                 nursery.start_soon(transcript.follow, conversation, _ended(transcript, message_id))
-            await until(lambda: _all_running(own_server.url, 3), "all turns run")
             # Who comes while the store is away is told to come again.
-            await until(lambda: all(transcript.frames for _, transcript in turns.values()), "all are connected")
+            await until(lambda: all(transcript.texts for _, transcript in turns.values()), "all run, and are heard")
             await own_server.stop("fast")
             # Two renewals missed: three to four seconds have passed.
-            await until(lambda: run.errors().count("host lease not renewed") >= 2, "the outage is noticed", 15)
-            answer = await conversation.post("while it is away")
+            await until(lambda: run.errors().count("host lease not renewed") >= 2, "the outage is noticed")
+            gate.open()
+            waited = [(transcript, name) for name, (_, transcript) in turns.items()][1:]
+            await until(
+                lambda: all(gated.GOES_ON in transcript.texts[name] for transcript, name in waited), "two have said all"
+            )
+            answer = await conversation.post("gate")
             assert (answer.status, answer.body["code"]) == (503, "STORE_UNAVAILABLE")
             assert (await client.call("GET", "/health/ready")).status == 503
             assert (await client.call("GET", "/health/live")).status == 200
@@ -136,28 +166,29 @@ def _all_running(url: str, number: int) -> bool:
 
 
 async def _until_accepted(conversation: Conversation, message_id: str) -> str:
-    with trio.fail_after(20):
-        while (answer := await conversation.post("while it is away", message_id)).status != 200:
+    with trio.fail_after(60):
+        while (answer := await conversation.post("gate", message_id)).status != 200:
             assert answer.status == 503
             await trio.sleep(0.01)
     return str(answer.body["messageId"])
 
 
 async def test_a_stop_while_the_database_is_away_is_on_time_and_loses_nothing(
-    start_run: Start, own_server: EmbeddedServer
+    start_run: Start, own_server: EmbeddedServer, gate: Gate
 ) -> None:
-    config = "[limits]\ndrain_grace_seconds = 1\n" + ECHO
+    config = "[limits]\ndrain_grace_seconds = 1\n" + ECHO + GATED.format(folder=gate.folder)
     run = await start_run(database_url=own_server.url, config=config)
     client = client_of(run)
-    speaking, queued_in = await client.open(), await client.open()
-    first = await speaking.send("stream 300 20")  # takes 6 s
-    waiting = [await queued_in.send(content) for content in ("sleep 3", "behind it")]
+    speaking, queued_in = await client.open(agentId="gated"), await client.open(agentId="gated")
+    first = await speaking.send("gate")  # for longer than the grace
+    waiting = [await queued_in.send("gate") for _ in range(2)]
     await until(lambda: _all_running(own_server.url, 2), "both run")
     await own_server.stop("fast")
     assert await run.stop(40) == 0
     assert run.processes() == []
     assert "Traceback" not in run.errors(), run.errors()
     await own_server.start()
+    gate.open()
     await run.start()
     for conversation, message_id in ((speaking, first), *((queued_in, name) for name in waiting)):
         frame = await conversation.through(client_of(run)).terminal_of(message_id)

@@ -210,7 +210,7 @@ async def test_what_an_edge_left_half_way_is_deleted_when_its_time_has_come(
     )
     admin(database_url, "INSERT INTO file_chunk SELECT 'local', 'old-1', n, 'x' FROM generate_series(0, 9) n")
     await start_run(config=CONFIG)
-    await until(lambda: admin(database_url, "SELECT count(*) FROM file") == [(0,)], "the files are deleted", 10)
+    await until(lambda: admin(database_url, "SELECT count(*) FROM file") == [(0,)], "the files are deleted")
     assert admin(database_url, "SELECT count(*) FROM file_chunk") == [(0,)]
 
 

@@ -20,14 +20,19 @@ AGENT = f"""
 host_ttl_seconds = 3
 host_renew_seconds = 0.5
 host_margin_seconds = 1
-{ECHO}deadlines = {{ heartbeat_seconds = 3, turn_seconds = 12 }}
+{ECHO}deadlines = {{ heartbeat_seconds = 6, turn_seconds = 12 }}
 """
-LONG, LONG_TEXT = "stream 300 20", "".join(f"word{number} " for number in range(300))  # six seconds
+# Three seconds, of which the workers of a host that is not trusted have two: a quarter of what a turn may take, since
+# the machine may be slower. With an outage it is more than that.
+LONG, LONG_TEXT = "stream 100 30", "".join(f"word{number} " for number in range(100))
 SEVERAL = {"LOBU_ALLOW_MULTI_HOST": "1"}
 TRUSTING = AGENT.replace("host_ttl_seconds = 3", "host_ttl_seconds = 20")
+# Frozen as early, but another host may come only when its lease of 8 s is over: the machine may take the time between.
+EARLY_SECONDS = 7.0
+EARLY = AGENT.replace("ttl_seconds = 3", "ttl_seconds = 8").replace("margin_seconds = 1", "margin_seconds = 6")
 
 
-@pytest.mark.parametrize(("config", "away_seconds"), [(TRUSTING, 1), (AGENT, 8)], ids=["trusted", "not trusted"])
+@pytest.mark.parametrize(("config", "away_seconds"), [(TRUSTING, 1), (AGENT, 10)], ids=["trusted", "not trusted"])
 async def test_an_outage_of_the_database_pauses_turns_and_fails_none(
     start_run: Start, config: str, away_seconds: float
 ) -> None:
@@ -39,7 +44,7 @@ async def test_an_outage_of_the_database_pauses_turns_and_fails_none(
     with standing_still(run.postmaster_pid()):
         await trio.sleep(away_seconds)
         assert (_state(worker) == "T") is (config is AGENT), "frozen once its host is not trusted"
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await transcript.follow(conversation, lambda: message_id in transcript.terminals)
     assert transcript.faults == []
     assert transcript.terminals[message_id].event == "complete"
@@ -57,7 +62,7 @@ async def test_the_workers_of_a_paused_supervisor_freeze_and_go_on_with_it(start
     message_id = await conversation.send(LONG)
     worker = await _speaks(run, conversation, message_id)
     run.signal(signal.SIGSTOP)
-    await until(lambda: _state(worker) == "T", "it is frozen by the spawner", 20)
+    await until(lambda: _state(worker) == "T", "it is frozen by the spawner")
     await trio.sleep(3)  # its lease is over
     run.signal(signal.SIGCONT)
     assert (await conversation.terminal_of(message_id)).data["finalText"] == LONG_TEXT
@@ -67,14 +72,14 @@ async def test_the_workers_of_a_paused_supervisor_freeze_and_go_on_with_it(start
 
 async def test_workers_freeze_in_time_though_their_spawner_stands_still(start_run: Start) -> None:
     """It is replaced after 8 s; until then another host might run what they do."""
-    run = await start_run(config=AGENT, database_url=None, environment=SEVERAL)
+    run = await start_run(config=EARLY, database_url=None, environment=SEVERAL)
     conversation = await client_of(run).open()
     message_id = await conversation.send(LONG)
     worker, spawner = await _speaks(run, conversation, message_id), run.spawner_pid()
     assert spawner is not None
     with standing_still(run.postmaster_pid()):
         os.kill(spawner, signal.SIGSTOP)
-        await until(lambda: _state(worker) == "T", "it is frozen", 4)
+        await until(lambda: _state(worker) == "T", "it is frozen", EARLY_SECONDS)
         os.kill(spawner, signal.SIGCONT)
     assert (await conversation.terminal_of(message_id)).data["finalText"] == LONG_TEXT
     assert turn_of(run.database_url, message_id) == ("completed", 1, 0)
@@ -89,7 +94,7 @@ async def test_another_host_takes_over_and_nothing_runs_twice(start_run: Start, 
     message_id = await conversation.send(LONG)
     worker = await _speaks(one, conversation, message_id)
     one.signal(signal.SIGSTOP)
-    await until(other.worker_pids, "the other host runs it", 30)
+    await until(other.worker_pids, "the other host runs it")
     assert _state(worker) == "T", "frozen before anybody took over"
     frame = await conversation.through(client_of(other)).terminal_of(message_id)
     one.signal(signal.SIGCONT)
@@ -117,7 +122,7 @@ async def test_alone_nothing_is_frozen(start_run: Start) -> None:
 async def _speaks(run: LobuRun, conversation: Conversation, message_id: str) -> int:
     """The pid of its worker, once that has said something."""
     transcript = Transcript()
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await transcript.follow(conversation, lambda: transcript.texts.get(message_id))
     [worker] = run.worker_pids()
     return worker

@@ -21,7 +21,7 @@ from tests.system.sse_client import TERMINALS
 SEED = os.environ.get("LOBU_FUZZ_SEED", "1")
 TURNS = int(os.environ.get("LOBU_FUZZ_TURNS", "120"))
 CONVERSATIONS = 6
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 WORKER = Path(__file__).parent.parent / "workers" / "fuzzing.py"
 CONFIG = f"""
 [limits]

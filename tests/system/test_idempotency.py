@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
+import psycopg
 import trio
 
+from tests.conftest import admin
 from tests.system.audit import broken_promises, log_of
 from tests.system.conftest import Start, client_of
+from tests.system.lobu_process import until
 from tests.system.sse_client import Answer, Broken
+
+ACCEPTS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    " AND query LIKE '%INSERT INTO turn (%'"
+)
+UNANSWERED = "SELECT count(*) FROM turn WHERE length(message_id) > 2"  # m10 and what follows
 
 
 async def test_a_post_that_was_cut_before_its_answer_can_be_repeated(start_run: Start) -> None:
@@ -59,23 +65,26 @@ async def test_a_post_whose_answer_died_with_the_process_can_be_repeated_at_the_
     run = await start_run()
     conversation = await client_of(run).open()
     outcomes: list[Answer | Broken] = []
-    some_came = trio.Event()
 
     async def post(number: int) -> None:
         try:
             outcomes.append(await conversation.through(client_of(run)).post("sleep 0.05", f"m{number}"))
         except Broken as error:
             outcomes.append(error)
-        if len(outcomes) > 10:
-            some_came.set()
 
-    async with trio.open_nursery() as nursery:
-        for number in range(60):
-            nursery.start_soon(post, number)
-        await some_came.wait()
-        os.kill(run.pid, signal.SIGKILL)  # at once: to look for all processes takes longer than the other answers
-        await run.kill_all()
-    assert any(isinstance(outcome, Broken) for outcome in outcomes), "the kill came too late to cut an answer"
+    for number in range(10):
+        await post(number)
+    assert [isinstance(outcome, Answer) for outcome in outcomes] == [True] * 10
+    with psycopg.connect(run.database_url) as other:
+        other.execute("LOCK TABLE turn IN EXCLUSIVE MODE")  # no acceptance is committed, so none is answered
+        async with trio.open_nursery() as nursery:
+            for number in range(10, 60):
+                nursery.start_soon(post, number)
+            await until(lambda: admin(run.database_url, ACCEPTS) != [(0,)], "an acceptance is under way")
+            await run.kill_all()
+    # That one is committed now, with nobody left to answer.
+    assert [isinstance(outcome, Broken) for outcome in outcomes[10:]] == [True] * 50
+    await until(lambda: admin(run.database_url, UNANSWERED) != [(0,)], "it was accepted")
     await run.start()
     again = conversation.through(client_of(run))
     for number in range(60):

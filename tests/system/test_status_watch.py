@@ -39,11 +39,10 @@ async def test_it_is_drawn_in_place_fits_and_leaves_the_terminal_as_it_was(run: 
     await conversation.send("behind it", "queued-one")
     await until(run.worker_pids, "it runs")
     with on_terminal(words(), run.folder, run.environment) as terminal:
-        before = terminal.settings
         screen = await terminal.until("running-one")
         assert any("queued  " in line and "queued-one" in line for line in screen)
         assert any(line.startswith("hosts ") for line in screen)
-        assert terminal.settings != before, "keys come at once"
+        assert terminal.settings != terminal.before, "keys come at once"
         terminal.resize(50, 8)
         screen = await terminal.until("turns ")
         while len(screen) > 8:
@@ -57,14 +56,13 @@ async def test_it_is_drawn_in_place_fits_and_leaves_the_terminal_as_it_was(run: 
         assert terminal.written.count(ENTER) == terminal.written.count(LEAVE) == 1
         assert terminal.written.endswith(LEAVE)
         assert CLEAR not in terminal.written
-        assert terminal.settings == before
+        assert terminal.settings == terminal.before
     await client_of(run).call("POST", f"{conversation.path}/cancel", {})
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "terminated"])
 async def test_it_ends_cleanly(run: LobuRun, how: str) -> None:
     with on_terminal(words(), run.folder, run.environment) as terminal:
-        before = terminal.settings
         await terminal.until("hosts ")
         if how == "ctrl-c":
             terminal.press(b"\x03")
@@ -73,7 +71,7 @@ async def test_it_ends_cleanly(run: LobuRun, how: str) -> None:
         assert await terminal.wait() == 0
         assert terminal.written.endswith(LEAVE)
         assert "Traceback" not in terminal.written
-        assert terminal.settings == before
+        assert terminal.settings == terminal.before
 
 
 @contextmanager

@@ -61,6 +61,7 @@ class Pi:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.steering: list[str] = []
+        self.steered = asyncio.Event()
         self.waiting: dict[str, asyncio.Future[Json]] = {}
         self.run: asyncio.Task[None] | None = None
         self.shell: asyncio.subprocess.Process | None = None
@@ -90,6 +91,7 @@ class Pi:
             self.run = asyncio.create_task(self.prompt(command["message"]))
         elif kind == "steer":
             self.steering.append(command["message"])
+            self.steered.set()
         elif kind == "clear_queue":
             answer["data"] = {"steering": self.steering, "followUp": []}
             self.steering = []
@@ -111,6 +113,7 @@ class Pi:
                 if not self.steering or text.startswith("!deaf"):
                     break
                 text = self.steering.pop(0)
+                self.steered.clear()
         except asyncio.CancelledError:
             if self.shell is not None:
                 os.killpg(self.shell.pid, 9)
@@ -146,8 +149,10 @@ class Pi:
             await asyncio.sleep(1000)
         elif verb == "!exit":
             os._exit(int(words[0]))
-        elif verb in ("!slow", "!deaf"):  # deaf: it settles without what it was steered with
+        elif verb == "!slow":
             await self.slow(float(words[0]), int(words[1]))
+        elif verb in ("!patient", "!deaf"):  # until it is steered; deaf: it settles without what it was steered with
+            await self.slow(0.05, 1, self.steered)
         else:
             self._assistant(self.text_of(verb, rest))
         return True
@@ -164,7 +169,7 @@ class Pi:
             return json.dumps([message for message in earlier[: last + 1] if message["role"] in ("user", "assistant")])
         return rest if verb == "!say" else f"{verb} {rest}".strip()
 
-    async def slow(self, seconds: float, words: int) -> None:
+    async def slow(self, seconds: float, words: int, enough: asyncio.Event | None = None) -> None:
         self.say(type="message_start", message={"role": "assistant", "content": []})
         said = ""
         for number in range(words):
@@ -172,6 +177,8 @@ class Pi:
             said += word
             self.say(type="message_update", assistantMessageEvent={"type": "text_delta", "delta": word})
             await asyncio.sleep(seconds)
+        if enough is not None:
+            await enough.wait()
         self._end(said, "stop", "")
 
     async def bash(self, command: str) -> None:

@@ -1,7 +1,8 @@
 """A worker that leaves a trace of every moment at which it acts.
 
 `work SECONDS NAME` appends the monotonic clock, which is one for all processes of a machine, to the file
-`stamps-NAME-PID` of its workspace each 20 ms, for so long by its own count of steps. Anything else comes back at once.
+`stamps-NAME-PID` of its workspace: once when it comes, and each 20 ms from when there is a file `go` beside it, for so
+long by its own count of steps. Anything else comes back at once.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from lobu_actors.worker import BlockingTurn, serve
 
 STEP_SECONDS = 0.02
+GO = "go"
 
 
 def reply(turn: BlockingTurn) -> Iterator[str]:
@@ -21,6 +23,9 @@ def reply(turn: BlockingTurn) -> Iterator[str]:
         return
     path = Path(os.environ["WORKSPACE_DIR"]) / f"stamps-{words[1]}-{os.getpid()}"
     with path.open("a", buffering=1) as file:
+        file.write(f"{time.monotonic()}\n")
+        while not path.with_name(GO).exists():
+            turn.sleep(STEP_SECONDS)
         for number in range(round(float(words[0]) / STEP_SECONDS)):
             file.write(f"{time.monotonic()}\n")
             if number % 5 == 0:

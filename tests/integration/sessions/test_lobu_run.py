@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,7 +13,7 @@ import psycopg
 import pytest
 import trio
 
-from tests.system.lobu_process import LobuRun, lobu_run
+from tests.system.lobu_process import LobuRun, free_port, lobu_run
 from tests.system.sse_client import Client, Conversation
 
 POSTING = Path(__file__).parents[2] / "workers" / "posting.py"
@@ -44,12 +43,6 @@ async def start(database_url: str) -> AsyncIterator[Any]:
             return await stack.enter_async_context(lobu_run(environment=variables, **options))
 
         yield run
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def client_of(run: LobuRun) -> Client:
