@@ -4,8 +4,9 @@ A bridge in the namespace of this process, and for each name a network namespace
 made at the bridge's end of a cable, by a filter that drops silently: neither end hears a reset. A cut may be from some
 addresses only, so that clients on the bridge still reach a host that no longer reaches its database.
 
-The name of the bridge claims the subnet; it carries its owner's process id, and one whose owner is gone is removed by the
-next who looks. One looks at a time: of two, the slower would remove what the faster has made there meanwhile. Needs root, `ip`, `tc`, `nsenter`, and a kernel with veth, bridges and cls_bpf.
+The name of the bridge claims the subnet; it carries its owner's process id, and one whose owner is gone is removed by
+the next who looks. One looks at a time: of two, the slower would remove what the faster has made there meanwhile. Needs
+root, `ip`, `tc`, `nsenter`, and a kernel with veth, bridges and cls_bpf.
 """
 
 from __future__ import annotations
