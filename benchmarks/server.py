@@ -217,8 +217,12 @@ class Server:
         return found
 
     def own_memory(self, part: str) -> list[int]:
-        """USS in bytes of each process of a part."""
-        return [process.memory_full_info().uss for process in self.by_part()[part]]
+        """USS in bytes of each process of a part, of those that live still."""
+        found = []
+        for process in self.by_part()[part]:
+            with suppress(psutil.Error):
+                found.append(process.memory_full_info().uss)
+        return found
 
 
 def nanoseconds(pid: int) -> int:
@@ -266,8 +270,18 @@ def own_database() -> Iterator[str]:
             trio.run(database.stop, "immediate")
 
 
+_found_ports: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """That nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    """One on 127.0.0.1 that stays the caller's for as long as this process lives, also while a server is restarted.
+
+    What is bound and does not listen is given to nobody who asks for any port, and refuses connections; but who sets
+    SO_REUSEADDR, as servers do, may listen there.
+    """
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind(("127.0.0.1", 0))
+    _found_ports.append(found)
+    port: int = found.getsockname()[1]
     return port

@@ -188,8 +188,14 @@ class _Host:
 
     def _waits_for_orders(self) -> bool:
         """A child of the spawner that was loaded as a zygote and leads no session is a worker without an order yet."""
-        loaded = (pid for pid in _children(self.spawner_pid()) if os.getsid(pid) != pid)
-        return any(b"LOBU_ZYGOTE_FD" in Path(f"/proc/{pid}/environ").read_bytes() for pid in loaded)
+        return any(map(_is_loaded, _children(self.spawner_pid())))
+
+
+def _is_loaded(pid: int) -> bool:
+    try:
+        return os.getsid(pid) != pid and b"LOBU_ZYGOTE_FD" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # it has ended
+        return False
 
 
 def _children(pid: int | None) -> list[int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 import click
 
+from benchmarks.children import none_left
 from benchmarks.results import run_of
 from benchmarks.rivals import table
 from benchmarks.rivals.contenders import CONTENDERS, Make
@@ -72,7 +73,7 @@ def _prepare(wanted: list[str], problems: list[str]) -> dict[str, Make]:
 
 
 def _one(make: Make, plan: Plan, prefix: str) -> Found:
-    with new_place() as (folder, database):
+    with none_left(), new_place() as (folder, database):
         contender = make(folder, database)
         try:
             contender.start()

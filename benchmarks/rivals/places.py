@@ -258,5 +258,12 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def own_memory(processes: Processes) -> int:
-    """USS in bytes."""
-    return sum(process.memory_full_info().uss for process in processes)
+    """USS in bytes, of those that live still."""
+    return sum(map(_own_memory, processes))
+
+
+def _own_memory(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.Error:  # it has ended
+        return 0

@@ -11,7 +11,7 @@ import click
 from supervisor.cli.options import example, json_option, print_json
 
 try:
-    from benchmarks import calls, compare, gate, report
+    from benchmarks import calls, children, compare, gate, report
     from benchmarks.kinds import KINDS, Bench, measure, what
     from benchmarks.results import Run, run_of
     from benchmarks.server import Given, own_server
@@ -86,7 +86,8 @@ def _command(name: str, kinds: tuple[str, ...], text: str) -> click.Command:
             raise click.UsageError("--url and --key (or LOBU_API_KEY) belong together")
         given = None if url is None or key is None else Given(url.rstrip("/"), key, agent, database_url)
         bench = Bench(quick, given, repeat, rate, _progress)
-        found = run_of([measure(kind, bench) for kind in kinds])
+        with children.none_left():
+            found = run_of([measure(kind, bench) for kind in kinds])
         _progress("")
         if output is not None:
             output.write_text(found.as_json())
@@ -142,9 +143,10 @@ def compare_command(before: Path, after: Path, as_json: bool) -> None:
 @command.command("gate", epilog=example("lobu bench gate"))
 def gate_command() -> None:
     """Fail when a turn costs more than it may, in CPU beside a bare floor, wakeups and calls: what CI checks."""
-    with own_server() as server:
-        found = gate.gates(server)
-    found.append(calls.gate())
+    with children.none_left():
+        with own_server() as server:
+            found = gate.gates(server)
+        found.append(calls.gate())
     for one in found:
         click.echo(str(one))
     if any(one.broken for one in found):

@@ -122,11 +122,12 @@ class Line:
 
     async def _granted(self, wish: _Wish) -> float:
         """How long one may wait depends on whether anybody has a place."""
+        waits_since = trio.current_time() - (time.monotonic() - wish.worker.asked_at)
         while True:
             startup_seconds = wish.worker.request.startup_seconds
             is_load = self._holders or self._held_elsewhere
             seconds = max(startup_seconds, self.place_seconds) if is_load else startup_seconds
-            left = wish.worker.asked_at + seconds - time.monotonic()
+            left = waits_since + seconds - trio.current_time()
             if wish.place is not None or left <= 0:
                 return seconds
             self.make_room(self._holders)

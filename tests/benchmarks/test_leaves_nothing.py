@@ -18,6 +18,25 @@ from tests.system.lobu_process import until
 BENCH = ("supervisor.cli.main", "bench", "hang", "--repeat", "1000")
 RIVALS = ("benchmarks.rivals", "--only", "lobu")
 
+# The interrupt comes when the new process is there and before its starter knows.
+IN_A_START = """
+import subprocess
+from benchmarks.children import none_left
+fork = subprocess._fork_exec
+def interrupted(*words):
+    print(fork(*words), flush=True)
+    raise KeyboardInterrupt
+subprocess._fork_exec = interrupted
+with none_left():
+    subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+"""
+
+
+def test_an_interrupt_while_a_process_is_started_leaves_none() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_A_START], capture_output=True, text=True, check=False, timeout=60)
+    assert "KeyboardInterrupt" in done.stderr
+    assert not psutil.pid_exists(int(done.stdout))
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("words", "status"), [(BENCH, 130), (RIVALS, 1)], ids=["bench", "rivals"])

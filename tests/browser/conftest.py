@@ -45,6 +45,9 @@ worker = "asks"
 """
 TOOL = "<img src=x onerror='window.pwned = 1'>"  # a worker calls it as it likes
 ASKING = f"""
+import asyncio
+import os
+
 from lobu_actors.worker import Fail, Turn, serve
 
 
@@ -52,6 +55,12 @@ async def reply(turn: Turn):
     if turn.content == "fail":
         turn.status("looks", phase="tool", tool={TOOL!r})
         raise Fail("TOOL_BROKE", "It does not work.")
+    if turn.content.startswith("held "):  # in its middle, until there is a file of that name
+        yield "The first half"
+        while not os.path.exists(turn.content.removeprefix("held ")):
+            await asyncio.sleep(0.01)
+        yield " and the second."
+        return
     yield "Before. "
     answer = await turn.ask("Which colour shall it be?", options=["red", "green", "blue"])
     yield f"You chose {{answer}}."

@@ -52,7 +52,7 @@ def test_markup_from_a_model_does_nothing(chat: Chat) -> None:
         assert not [name for name in element["attributes"] if name.startswith("on") or name in ("style", "id", "name")]
         assert element["href"] is None or element["href"].startswith(("https://", "http://", "mailto:")), element
     for link in page.locator(".reply a").all():
-        link.click(trial=True, timeout=1000)
+        link.click(trial=True)
         assert link.get_attribute("rel") == "noopener noreferrer nofollow"
     assert page.evaluate("() => window.pwned") is None
     assert [url for url in asked if "example.org" in url or url == "a dialog"] == []
@@ -165,6 +165,12 @@ def in_colours(page: Page, scheme: str) -> None:
     raise AssertionError(f"the page does not become {scheme}")
 
 
+def at_rest(page: Page) -> None:
+    """Colours that fade in and drawers that slide have arrived. What moves for ever is no transition."""
+    page.evaluate("""() => Promise.allSettled(
+      document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished))""")
+
+
 def test_nothing_serious_for_those_who_cannot_see_or_point(chat: Chat, house: House) -> None:
     page = chat.page
     key = house.open()
@@ -177,12 +183,12 @@ def test_nothing_serious_for_those_who_cannot_see_or_point(chat: Chat, house: Ho
     expect(page.get_by_label("Your answer")).to_be_visible()
     for scheme in ("light", "dark"):
         in_colours(page, scheme)
-        page.wait_for_timeout(300)  # colours that fade in have arrived
+        at_rest(page)
         keep(page, f"chat-{scheme}")
         assert serious(page) == []
     page.set_viewport_size({"width": 390, "height": 800})
     page.get_by_role("button", name="Conversations", exact=True).click()
-    page.wait_for_timeout(300)
+    at_rest(page)
     assert serious(page) == []
 
 
@@ -200,7 +206,7 @@ def test_the_operations_page_too(context: BrowserContext, house: House) -> None:
     expect(page.locator(".state.live")).to_be_visible()
     for scheme in ("light", "dark"):
         in_colours(page, scheme)
-        page.wait_for_timeout(300)
+        at_rest(page)
         keep(page, f"ops-{scheme}")
         assert serious(page) == []
 

@@ -4,12 +4,14 @@ A bridge in the namespace of this process, and for each name a network namespace
 made at the bridge's end of a cable, by a filter that drops silently: neither end hears a reset. A cut may be from some
 addresses only, so that clients on the bridge still reach a host that no longer reaches its database.
 
-The name of the bridge claims the subnet, atomically; it carries its owner's process id, and one whose owner is gone is
-removed by the next who looks. Needs root, `ip`, `tc`, `nsenter`, and a kernel with veth, bridges and cls_bpf.
+The name of the bridge claims the subnet; it carries its owner's process id, and one whose owner is gone is removed by
+the next who looks. One looks at a time: of two, the slower would remove what the faster has made there meanwhile. Needs
+root, `ip`, `tc`, `nsenter`, and a kernel with veth, bridges and cls_bpf.
 """
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import shutil
@@ -87,10 +89,11 @@ class Network:
 @contextmanager
 def network() -> Iterator[Network]:
     """Raises NoNetwork. Whatever runs in it must have ended before it does."""
-    made = _claim()
+    with _alone():
+        made = _claim()
     try:
         _do("ip", "address", "add", f"{made.gateway}/24", "dev", made.bridge)
-        _do("ip", "link", "set", made.bridge, "alias", f"owner {os.getpid()}", "up")
+        _do("ip", "link", "set", made.bridge, "up")
         yield made
     finally:
         _remove(made.number)
@@ -109,6 +112,17 @@ def why_not() -> str | None:
     return None
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Among all who look for a network in this namespace, whichever process they are in."""
+    folder = os.open("/sys/class/net", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _claim() -> Network:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if os.geteuid() != 0 or missing:
@@ -121,6 +135,7 @@ def _claim() -> Network:
             if "exists" not in str(error):
                 raise
             continue
+        _do("ip", "link", "set", f"lobu{number}", "alias", f"owner {os.getpid()}")
         return Network(number)
     raise NoNetwork("every network is taken; `ip link` shows the bridges lobu1, lobu2, …")
 

@@ -55,6 +55,7 @@ class Options:
 class Report:
     restarts: list[float] = attrs.field(factory=list)  # from the cause to the last client's `restart`, in seconds
     texts: list[float] = attrs.field(factory=list)  # and to its first text behind that
+    leases: list[float] = attrs.field(factory=list)  # where it was cut off: and to the end of the host's lease
     turns: int = 0
     faults: list[str] = attrs.field(factory=list)
     wall_seconds: float = 0.0
@@ -119,10 +120,13 @@ class Campaign:
                 began = time.monotonic()
                 heal = self._cause(victim, whole)
                 still = _running_on(victim, self._cluster.database.local_url)
+                lease_ends = _lease_end(victim, self._cluster.database.local_url) if self._kind == "cut" else None
             await heal()
         for stream in streams:
             key = stream.conversation.key
             stream.was_there = None if key in running - still else key in running
+        if lease_ends is not None:
+            self._report.leases.append(lease_ends - began)
         return self._note(streams, began, f"{self._kind} {victim.name}{', the whole host' if whole else ''}")
 
     async def _send(self, victim: Host, other: Host) -> Stream:
@@ -191,6 +195,16 @@ def _running_on(host: Host, url: str) -> set[str]:
             "SELECT conversation_id FROM run WHERE status = 'live' AND host_id = %s", (host_id,)
         ).fetchall()
     return {conversation for (conversation,) in rows}
+
+
+def _lease_end(host: Host, url: str) -> float:
+    """When it ends, or a little before, as `time.monotonic` counts."""
+    host_id = (host.run.folder / ".lobu" / "host_id").read_text().strip()
+    now = time.monotonic()
+    with psycopg.connect(url, autocommit=True) as connection:
+        statement = "SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM host WHERE host_id = %s"
+        [(left,)] = connection.execute(statement, (host_id,)).fetchall()
+    return now + float(left)
 
 
 def _signal(pids: list[int], number: signal.Signals) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from tests.cluster.network import Direction
@@ -11,15 +12,16 @@ from tests.cluster.takeover import Options, Report, take_over
 
 LEASE_SECONDS = 40.0
 LONG_LEASE = f"host_ttl_seconds = {LEASE_SECONDS}"
-GENEROUS = {"killed": LEASE_SECONDS / 2, "cut": 20.0, "paused": 20.0}  # a killed host's lease is not waited for
+GENEROUS = {"killed": LEASE_SECONDS / 2, "cut": 60.0, "paused": 60.0}  # a killed host's lease is not waited for
 
 
+@pytest.mark.timeout(300)
 async def test_a_host_that_is_killed_cut_off_or_paused_is_taken_over_from() -> None:
     reports: dict[str, Report] = {}
 
     async def one(kind: str) -> None:
         limits = LONG_LEASE if kind == "killed" else ""
-        reports[kind] = await take_over(Options(kind, times=1, limits=limits, bound_seconds=100))
+        reports[kind] = await take_over(Options(kind, times=1, limits=limits, bound_seconds=200))
 
     async with trio.open_nursery() as nursery:
         for kind in GENEROUS:
@@ -29,7 +31,8 @@ async def test_a_host_that_is_killed_cut_off_or_paused_is_taken_over_from() -> N
         assert report.faults == []
         assert len(report.restarts) == 1
         assert max(report.restarts) < GENEROUS[kind], kind
-    assert min(reports["cut"].restarts) > 2, "the cable was cut: nothing proves a host's end but its lease"
+    [restart], [lease] = reports["cut"].restarts, reports["cut"].leases
+    assert restart >= lease, "the cable was cut: nothing proves a host's end but its lease"
 
 
 async def test_a_host_that_hears_nobody_costs_no_client_anything() -> None:

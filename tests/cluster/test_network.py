@@ -31,14 +31,13 @@ here.sendto(b"heard", (sys.argv[1], {PORT}))
 """
 WHOLE = {"heard", "reached"}
 LEFT = {Direction.IN: {"heard"}, Direction.OUT: {"reached"}, Direction.BOTH: set()}
-CRASHES = """
-import os
+STAYS = """
+import sys
 from tests.cluster.network import network
-kept = network()
-made = kept.__enter__()
-made.add("x")
-print(made.number, flush=True)
-os._exit(1)
+with network() as made:
+    made.add(sys.argv[1])
+    print(made.number, flush=True)
+    sys.stdin.read()
 """
 
 
@@ -65,11 +64,16 @@ def test_a_cut_from_others_leaves_the_rest(host: Network) -> None:
 
 
 def test_what_a_killed_owner_left_is_removed() -> None:
-    left = subprocess.run([sys.executable, "-c", CRASHES], capture_output=True, text=True, check=False, timeout=30)
-    number = int(left.stdout)
-    assert os.path.exists(f"/run/netns/lobu{number}-x"), "it had no chance to tidy up"
+    name = f"x{os.getpid()}"  # no other run of this test has it
+    command = [sys.executable, "-c", STAYS, name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        number = int(owner.stdout.readline())
+        there = os.path.exists(f"/run/netns/lobu{number}-{name}")
+        owner.kill()  # it has no chance to tidy up
+    assert there
     with network() as one, network() as other:  # whoever else makes one meanwhile may be the one who tidies up
-        assert number in (one.number, other.number) or not os.path.exists(f"/run/netns/lobu{number}-x")
+        assert not os.path.exists(f"/run/netns/lobu{number}-{name}")
         assert one.number != other.number
 
 

@@ -114,7 +114,7 @@ class Runner:
 
 
 class World:
-    def __init__(self, folder: Path, grace: float = 0.3, limits: WorkerLimits | None = None) -> None:
+    def __init__(self, folder: Path, grace: float = 60.0, limits: WorkerLimits | None = None) -> None:
         self.types = {
             "gpu": WorkerType("gpu", (), remote=True, reconnect_seconds=grace),
             "here": WorkerType("here", ("true",)),

@@ -9,15 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
+import edge.metrics  # noqa: F401, what is served is what this process has
 from supervisor.config.errors import ConfigError
 from supervisor.config.settings import TelemetrySettings
 from supervisor.metrics_server import metrics_served
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+from tests.system.lobu_process import free_port
 
 
 def read(port: int | None) -> str:
@@ -36,7 +32,7 @@ def test_a_supervisor_and_its_edges() -> None:
         assert len(ports) == 3
         assert ports == sorted(set(ports))
         for port in ports:
-            assert "lobu_owed_turns" in read(port)
+            assert "lobu_edge_requests_total" in read(port)
     with pytest.raises(urllib.error.URLError):
         read(supervisor)
 

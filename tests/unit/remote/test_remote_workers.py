@@ -27,6 +27,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         yield found
 
 
+@pytest.fixture
+async def impatient_world(tmp_path: Path) -> AsyncIterator[World]:
+    """One that does not wait long for a link that was lost."""
+    async with running(World(tmp_path, grace=0.3)) as found:
+        yield found
+
+
 async def test_places_are_given_within_an_organization(world: World) -> None:
     foreign = await world.runner(Joining("rival", "gpu"))
     first, second = world.start(), world.start()
@@ -52,8 +59,8 @@ async def test_while_all_work_a_place_is_waited_for_and_room_made(world: World) 
     asked: list[bool] = []
     world.workers.end_one_at_rest = lambda refs: asked.append(first.ref in refs)
     late = world.start(seconds=0.05)
-    await until(lambda: len(asked) == 3)  # longer than its start may take
-    assert asked == [True] * 3
+    await until(lambda: len(asked) >= 3)  # longer than its start may take
+    assert all(asked)
     first.worker.shutdown(0)
     await runner.say(link.Ended(Gone.EXITED, "It ended.", 0))
     await (await world.runner()).ready()
@@ -126,13 +133,13 @@ async def test_a_cut_loses_and_repeats_nothing(world: World) -> None:
     assert isinstance(await client.frame(), frames.Complete)
 
 
-async def test_the_grace_counts_from_the_last_cut(tmp_path: Path) -> None:
+async def test_the_grace_counts_from_the_last_cut(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
     async with running(World(tmp_path, grace=1.0)) as world:
         client, runner = await world.pair()
-        began = trio.current_time()
-        while trio.current_time() < began + 2.0:  # together longer than the grace, each for itself much shorter
+        for _ in range(5):  # together longer than the grace, each for itself shorter
             await runner.pipe.close(1006, "cut")
-            await trio.sleep(0.3)
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.7)
             again = await world.runner(join=False)
             await again.join(resume=runner.worker, received=runner.received)
             await again.taken()
@@ -141,6 +148,7 @@ async def test_the_grace_counts_from_the_last_cut(tmp_path: Path) -> None:
             assert (await runner.next())["type"] == "steer", "what is sent goes over the new connection"
         await runner.say(frames.Delta(run_id="r", text="still here"))
         assert (await client.frame()).text == "still here"
+        mock_clock.rate = 1.0  # what ends takes its time
 
 
 async def test_a_second_connection_replaces_the_first(world: World) -> None:
@@ -205,7 +213,8 @@ async def test_of_two_connections_that_come_at_once_the_later_one_stays(world: W
         nursery.cancel_scope.cancel()
 
 
-async def test_the_grace_ends_a_worker_once(world: World) -> None:
+async def test_the_grace_ends_a_worker_once(impatient_world: World) -> None:
+    world = impatient_world
     client, runner = await world.pair()
     await runner.pipe.close(1006, "cut")
     gone = await client.gone()
@@ -237,7 +246,8 @@ async def test_a_worker_that_is_killed_is_killed_there(world: World) -> None:
     assert (await runner.closed()).code == link.UNKNOWN_WORKER
 
 
-async def test_files_are_believed_within_bounds_only(world: World) -> None:
+async def test_files_are_believed_within_bounds_only(impatient_world: World) -> None:
+    world = impatient_world
     hostile: list[tuple[link.LinkMessage, str]] = [
         (link.Piece.of("output", "../escape", 0, b"x", last=True), Gone.SOCKET_CLOSED),
         (link.Piece.of("output", "", 0, b"x", last=True), Gone.SOCKET_CLOSED),
@@ -267,7 +277,8 @@ async def test_what_is_no_frame_ends_the_worker(world: World) -> None:
     assert (await client.gone()).reason == Gone.PROTOCOL
 
 
-async def test_a_count_that_cannot_be_ends_the_link(world: World) -> None:
+async def test_a_count_that_cannot_be_ends_the_link(impatient_world: World) -> None:
+    world = impatient_world
     client, runner = await world.pair()
     await runner.say(link.Received(1000))
     assert (await runner.closed()).code == link.REFUSED

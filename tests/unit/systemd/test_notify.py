@@ -65,12 +65,12 @@ def test_children_are_not_told_the_address(manager: socket.socket) -> None:
 
 
 def test_a_beat_is_due_twice_in_what_the_manager_waits(manager: socket.socket) -> None:
-    notifier = Notifier(environment(manager, WATCHDOG_USEC="2000000", WATCHDOG_PID=str(os.getpid())))
+    notifier = Notifier(environment(manager, WATCHDOG_USEC="600000000", WATCHDOG_PID=str(os.getpid())))
     first = notifier.beat()
     again = notifier.beat()
     assert first is not None
     assert again is not None
-    assert 0 < again <= first <= 1.0
+    assert 0 < again <= first <= 300.0
     assert said(manager) == ["WATCHDOG=1"]
 
 

@@ -108,11 +108,12 @@ def test_the_least_used_one_goes_and_those_to_be_kept_stay(world, monkeypatch):
 
 
 def test_an_unused_one_ends_unless_it_is_to_be_kept(world, monkeypatch):
-    monkeypatch.setattr(module, "UNUSED_SECONDS", 0.5)
     world.zygotes.preload(Preload(ARGV, {"PATH": "/bin", "N": "kept"}))
     world.spawn("one", N="unused")
     world.until(lambda: sorted(world.parked()) == ["kept", "unused"])
-    assert 0 < world.zygotes.patience() <= 0.5
+    assert 0 < world.zygotes.patience() <= module.UNUSED_SECONDS
+    monkeypatch.setattr(module, "UNUSED_SECONDS", 0.0)
+    assert world.zygotes.patience() == 0
     world.until(lambda: world.parked() == ["kept"] and len(world.zygotes.leaders) == 1)
     assert world.zygotes.patience() is None
     world.zygotes.forget_preloads()
@@ -129,17 +130,16 @@ def test_a_program_that_never_comes_to_serve(world, monkeypatch):
 
 
 def test_an_unfit_program_is_tried_again_later_and_told_again_only_for_another_reason(world, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "UNFIT_SECONDS", 0.2)
     script = tmp_path / "script.sh"
 
-    def try_with(code: int) -> None:
+    def try_with(code: int, unfit_seconds: float) -> None:
+        monkeypatch.setattr(module, "UNFIT_SECONDS", unfit_seconds)
         script.write_text(f"exit {code}")
-        time.sleep(0.3)
         assert not world.zygotes.spawn(Spawn("w", ["sh", str(script)], {"PATH": "/bin"}, "/", kind=ZYGOTE))
         world.until(lambda: not world.zygotes.leaders)
 
-    for code in (4, 4, 5):
-        try_with(code)
+    for code, unfit_seconds in ((4, 0.0), (4, 0.0), (5, 60.0)):
+        try_with(code, unfit_seconds)
     assert [notice.rpartition("exit code ")[2] for notice in world.notices] == [
         "4 before it came to `serve`.",
         "5 before it came to `serve`.",
