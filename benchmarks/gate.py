@@ -51,10 +51,10 @@ class Gate:
 # Beside each what was found here, idle and with four times as much to run as there are CPUs. When a turn has become
 # cheaper, take its limit down with it: a limit of more than twice what is found catches nothing.
 LIMITS = {
-    "CPU a turn, supervisor and edge, to a piece of Python": 24.0,  # 13 to 16
+    "CPU a turn, supervisor and edge, to a piece of Python": 20.0,  # 8.4 on a quick machine to 16
     "CPU a turn, worker, to a piece of Python": 2.0,  # 1.2 to 1.4
-    "CPU a turn, Postgres, to two bare commits": 5.8,  # 3.6 to 3.7 idle, where it was 4.4 with a limit of 7
-    "wakeups a turn, supervisor and edge": 6.5,  # 2.8 to 4.2
+    "CPU a turn, Postgres, to two bare commits": 5.0,  # 2.3 to 3.7
+    "wakeups a turn, supervisor and edge": 6.0,  # 2.5 to 4.2
     "wakeups a turn, worker": 3.0,  # 2.0
 }
 
