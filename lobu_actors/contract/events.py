@@ -107,6 +107,8 @@ def question(question_id: str, prompt: str, options: list[str] | None, message_i
 
 def with_extra(data: Data, extra: Data) -> Data:
     """`data` and the fields that a worker sent beside those of the protocol: passed on, but never in place of ours."""
+    if not extra:
+        return data
     return data | {name: value for name, value in extra.items() if name not in OWN_FIELDS}
 
 

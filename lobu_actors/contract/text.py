@@ -26,6 +26,8 @@ def storable(text: str) -> str:
 def storable_json(value: Any, levels: int = MAX_LEVELS) -> Any:
     """The same for every string, keys too, inside a decoded JSON value; null for what lies deeper than `levels`, since
     whoever reads it goes down there level by level and has a stack that ends."""
+    if not value:
+        return value
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, dict):
