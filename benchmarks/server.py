@@ -270,9 +270,6 @@ def own_database() -> Iterator[str]:
             trio.run(database.stop, "immediate")
 
 
-_found_ports: list[socket.socket] = []
-
-
 def free_port() -> int:
     """One on 127.0.0.1 that stays the caller's for as long as this process lives, also while a server is restarted.
 
@@ -282,6 +279,6 @@ def free_port() -> int:
     found = socket.socket()
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     found.bind(("127.0.0.1", 0))
-    _found_ports.append(found)
     port: int = found.getsockname()[1]
+    found.detach()
     return port
