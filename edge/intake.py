@@ -5,6 +5,7 @@ Raises Refusal for what is not accepted. Must not know how a request said it or 
 
 from __future__ import annotations
 
+import structlog
 import trio
 from msgspec.structs import replace
 
@@ -19,6 +20,8 @@ from lobu_actors.contract.new_session import begins_session, provider_of
 from lobu_actors.contract.states import OnBusy
 from lobu_actors.store.errors import StoreUnavailable
 from lobu_actors.store.records import Conversation, NewTurn, Refused, Turn
+
+_log = structlog.get_logger(__name__)
 
 _QUEUE_RETRY_SECONDS = 5
 
@@ -41,7 +44,7 @@ async def take_in(
             if named := provider_of(_model(turn)):
                 turn = await follow_provider(services, conversation, turn, named)
     except StoreUnavailable as error:
-        raise _store_away(turn) from error
+        raise _store_away(turn, error) from error
     return await accept(services, conversation, turn)
 
 
@@ -52,7 +55,7 @@ async def accept(services: Services, conversation: Conversation, turn: NewTurn) 
     try:
         outcome = await services.acceptance.accept(turn)
     except StoreUnavailable as error:
-        raise _store_away(turn) from error
+        raise _store_away(turn, error) from error
     if isinstance(outcome, Refused):
         metrics.messages(outcome.reason).inc()
         raise _refusal(services, conversation, outcome)
@@ -64,8 +67,9 @@ async def accept(services: Services, conversation: Conversation, turn: NewTurn) 
     return outcome.turn
 
 
-def _store_away(turn: NewTurn) -> Refusal:
+def _store_away(turn: NewTurn, error: StoreUnavailable) -> Refusal:
     """With the id that it got, the message can be sent again without being taken in twice."""
+    _log.warning("store unavailable", error=str(error))
     metrics.messages("store-unavailable").inc()
     return store_unavailable({"messageId": turn.message_id})
 

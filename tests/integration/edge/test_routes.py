@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from edge.settings import EdgeSettings
 from edge.subscription import StreamBroken, Subscription
@@ -174,9 +175,12 @@ async def test_lost_answer_is_asked_for_again_and_hinted_once(moody: Running) ->
 
 async def test_answer_that_stays_lost_gives_the_id_to_ask_with(moody: Running) -> None:
     moody.world.store.lost_answers = 1000
-    refused = await send(moody)
+    with capture_logs() as logs:
+        refused = await send(moody)
     assert (refused.status_code, refused.json()["code"]) == (503, "STORE_UNAVAILABLE")
     assert refused.headers["retry-after"]
+    told = [log["error"] for log in logs if (log["event"], log["log_level"]) == ("store unavailable", "warning")]
+    assert told == ["the store did not answer in time"]
     moody.world.store.lost_answers = 0
     again = await send(moody, messageId=refused.json()["details"]["messageId"])
     assert again.status_code == 200
