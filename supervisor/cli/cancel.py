@@ -23,6 +23,8 @@ def command(key: str, message_id: str | None, as_json: bool, gateway: str | None
     receipt = trio.run(_cancel, find_gateway(gateway, data_dir), key, message_id)
     if as_json:
         print_json(receipt)
+    elif receipt.get("stage") == "nothing-to-cancel":
+        click.echo("Nothing to cancel: what was meant has ended.")
     else:
         click.echo("Asked for; the worker is stopped within its grace, and each message ends with `cancelled`.")
 

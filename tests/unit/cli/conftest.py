@@ -24,6 +24,7 @@ class Gateway:
         self.answer_refusal: tuple[int, str, str] | None = None
         self.calls: list[tuple[str, str, Any]] = []
         self.message_id = ""
+        self.stage = "accepted"
         self.following = threading.Event()
         self.cancelled = threading.Event()
 
@@ -57,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             if path.endswith("/cancel"):
                 gateway.cancelled.set()
-            self._json(200, {"success": True, "stage": "accepted"})
+            self._json(200, {"success": True, "stage": gateway.stage})
 
     def do_GET(self) -> None:
         gateway = self.gateway

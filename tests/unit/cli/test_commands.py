@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -17,6 +18,7 @@ from supervisor.cli.run import called
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
 
+Gateway = Any  # the fixture's class; tests/ is no package
 OURS = ["init", "chat", "status", "history", "cancel", "token", "migrate"]
 
 
@@ -113,6 +115,17 @@ def test_bad_configuration_is_one_line(
     (tmp_path / "lobu.toml").write_text("[servr]\n")
     assert run_cli(["status"]) == 1
     assert capsys.readouterr().err == "lobu: lobu.toml:1: `servr` is not a known key; did you mean `server`?\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"), [("accepted", "ends with `cancelled`"), ("nothing-to-cancel", "Nothing to cancel")]
+)
+def test_cancel_says_what_comes_of_it(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], stage: str, said: str
+) -> None:
+    gateway.stage = stage
+    assert run_cli(["cancel", "echo_u_o"]) == 0
+    assert said in capsys.readouterr().out
 
 
 def test_sentences_of_a_group_and_without_credentials() -> None:
