@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from lobu_actors.client.errors import ClientError, RequestRefused, ServerAway
+from lobu_actors.runtime.errors import RestartIntensityExceeded
 from lobu_actors.store.errors import InvalidDatabaseUrl, StoreError, StoreUnavailable
 from supervisor.config.errors import ConfigError
 from supervisor.logs import mask
@@ -48,6 +49,8 @@ def _sentence(error: BaseException) -> str:
             return f"the database cannot be reached ({text}); check DATABASE_URL and that the server runs."
         case InvalidDatabaseUrl():
             return f"the database URL cannot be used: {text}"
+        case RestartIntensityExceeded(error=Exception() as last):
+            return f"`{error.child_id}` failed again and again: {_sentence(last)}"
         case SpawnerLost():
             return f"{text} Without it no worker can be started; what it said of that itself is above."
         case ConfigError() | RolloutFailed() | ClientError() | StoreError():

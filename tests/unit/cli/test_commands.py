@@ -11,7 +11,8 @@ from typing import Any
 import click
 import pytest
 
-from lobu_actors.store.errors import SchemaMismatch, StoreUnavailable
+from lobu_actors.runtime.errors import RestartIntensityExceeded
+from lobu_actors.store.errors import EmbeddedServerError, SchemaMismatch, StoreUnavailable
 from supervisor.cli.failures import sentences
 from supervisor.cli.main import cli, run_cli
 from supervisor.cli.run import called
@@ -126,6 +127,13 @@ def test_cancel_says_what_comes_of_it(
     gateway.stage = stage
     assert run_cli(["cancel", "echo_u_o"]) == 0
     assert said in capsys.readouterr().out
+
+
+def test_a_part_that_was_given_up_is_told_by_what_it_failed_with() -> None:
+    full = EmbeddedServerError("the database ended with status 1; its log is /x/postgres.log")
+    assert sentences(RestartIntensityExceeded("database", full)) == [
+        "`database` failed again and again: the database ended with status 1; its log is /x/postgres.log"
+    ]
 
 
 def test_sentences_of_a_group_and_without_credentials() -> None:
