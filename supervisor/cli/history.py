@@ -13,7 +13,14 @@ from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Conversation, Event
 from supervisor.cli import turn_times
 from supervisor.cli.database import load_for_database, open_store
-from supervisor.cli.options import database_options, example, json_option, print_json, safe_for_terminal
+from supervisor.cli.options import (
+    database_options,
+    example,
+    gateway_option,
+    json_option,
+    print_json,
+    safe_for_terminal,
+)
 from supervisor.config.gateway import find_gateway
 from supervisor.config.settings import Settings
 
@@ -29,12 +36,14 @@ _KEY = "echo_admin_local"
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The newest so many.")
 @click.option("--timeline", is_flag=True, help="When each of them did what, instead of the replies.")
 @json_option
+@gateway_option
 @database_options
 def command(
     key: str,
     limit: int,
     timeline: bool,
     as_json: bool,
+    gateway: str | None,
     config: Path | None,
     data_dir: Path | None,
     database_url: str | None,
@@ -47,7 +56,7 @@ def command(
     """
     settings = load_for_database(config, data_dir, database_url)
     if timeline:
-        found = _there(key, trio.run(_timelines, settings, key, limit))
+        found = _there(key, trio.run(_timelines, settings, gateway, key, limit))
         if as_json:
             print_json({"key": key, "turns": turn_times.as_json(found)})
         else:
@@ -75,7 +84,7 @@ async def _events(settings: Settings, key: str, limit: int) -> list[Event] | Non
         return None if conversation is None else await _ends(store, conversation, limit)
 
 
-async def _timelines(settings: Settings, key: str, limit: int) -> list[turn_times.Found] | None:
+async def _timelines(settings: Settings, gateway: str | None, key: str, limit: int) -> list[turn_times.Found] | None:
     """Those of the same turns, and of those that are owed an end."""
     async with open_store(settings) as store:
         conversation = await store.find_conversation(settings.organization_id, key)
@@ -84,7 +93,7 @@ async def _timelines(settings: Settings, key: str, limit: int) -> list[turn_time
         ended = [event.turn_id for event in await _ends(store, conversation, limit) if event.turn_id is not None]
         owed = [turn.turn_id for turn in await store.list_owed_turns(conversation.ref, limit=limit)]
         turn_ids = list(dict.fromkeys([*ended, *owed]))[-limit:]
-        place = find_gateway(None, settings.data_dir)
+        place = find_gateway(gateway, settings.data_dir)
         return await turn_times.timelines_of(store, conversation.ref, turn_ids, place)
 
 

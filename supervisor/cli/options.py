@@ -32,10 +32,16 @@ def gateway_options(function: Function) -> Function:
     """--gateway and --data-dir: which server a command talks to."""
     for decorate in (
         click.option("--data-dir", type=click.Path(path_type=Path), help="Where .lobu is kept; default: here."),
-        click.option("--gateway", metavar="URL", help="Address of the server; default: that of `lobu run` here."),
+        gateway_option,
     ):
         function = decorate(function)
     return function
+
+
+def gateway_option(function: Function) -> Function:
+    return click.option("--gateway", metavar="URL", help="Address of the server; default: that of `lobu run` here.")(
+        function
+    )
 
 
 def json_option(function: Function) -> Function:

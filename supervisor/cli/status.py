@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import trio
 from msgspec.structs import asdict
 
@@ -17,7 +18,7 @@ from lobu_actors.store.protocol import Store
 from lobu_actors.store.records import Host
 from supervisor.cli.database import load_for_database, open_store
 from supervisor.cli.inside import look_inside
-from supervisor.cli.options import database_options, example, json_option, print_json
+from supervisor.cli.options import database_options, example, gateway_option, json_option, print_json
 from supervisor.cli.screen import Screen, is_screen, screen
 from supervisor.cli.status_view import Section, Status, fitted, flat, lag_ms, sections
 from supervisor.config.gateway import GatewayPlace, find_gateway
@@ -30,13 +31,28 @@ SHOWN_OWED = 100
 SHOWN_GONE_SECONDS = 600.0  # how long a host is shown that went without a goodbye
 
 
+class _Asked(msgspec.Struct, frozen=True):
+    """What is to be shown; `gateway` None: this folder's server."""
+
+    settings: Settings
+    gateway: str | None
+    everything: bool
+
+
 @click.command("status", epilog=example("lobu status", "lobu status --watch"))
 @click.option("--watch", is_flag=True, help="Again every two seconds, until q or Ctrl-C.")
 @click.option("--all", "everything", is_flag=True, help="Hosts that are gone and hold nothing, too.")
 @json_option
+@gateway_option
 @database_options
 def command(
-    watch: bool, everything: bool, as_json: bool, config: Path | None, data_dir: Path | None, database_url: str | None
+    watch: bool,
+    everything: bool,
+    as_json: bool,
+    gateway: str | None,
+    config: Path | None,
+    data_dir: Path | None,
+    database_url: str | None,
 ) -> None:
     """Show hosts, conversations, queued and running turns, and what is inside.
 
@@ -46,38 +62,37 @@ def command(
     took there and back: all as the hosts wrote it when they last renewed their leases. Then the oldest turns that are
     owed an end.
 
-    What this folder's server tells of its hosts from inside, to an administrator's key: what running turns do, and
-    which clock would end each one next; their trees, workers (a remote one with its machine, idle places of them
-    counted), and actors with the messages that wait for them. Of turns, workers and actors the fifty that matter most.
+    What the server tells of its hosts from inside, to an administrator's key: what running turns do, and which clock
+    would end each one next; their trees, workers (a remote one with its machine, idle places of them counted), and
+    actors with the messages that wait for them. Of turns, workers and actors the fifty that matter most.
     """
-    settings = load_for_database(config, data_dir, database_url)
+    asked = _Asked(load_for_database(config, data_dir, database_url), gateway, everything)
     if not watch:
-        _print(trio.run(_once, settings, everything), as_json)
+        _print(trio.run(_once, asked), as_json)
     elif as_json or not is_screen():
-        trio.run(_again_and_again, settings, everything, as_json)
+        trio.run(_again_and_again, asked, as_json)
     else:
-        trio.run(_on_screen, settings, everything)
+        trio.run(_on_screen, asked)
 
 
-async def _once(settings: Settings, everything: bool) -> Status:
-    async with open_store(settings) as store:
-        return await _read(settings, store, everything)
+async def _once(asked: _Asked) -> Status:
+    async with open_store(asked.settings) as store:
+        return await _read(asked, store)
 
 
-async def _again_and_again(settings: Settings, everything: bool, as_json: bool) -> None:
+async def _again_and_again(asked: _Asked, as_json: bool) -> None:
     """For a pipe: one after the other, with an empty line in between, until a signal or until nobody reads it."""
     unheard: list[BrokenPipeError] = []
-    async with open_store(settings) as store, trio.open_nursery() as nursery:
+    async with open_store(asked.settings) as store, trio.open_nursery() as nursery:
         await nursery.start(_until_interrupted, nursery.cancel_scope)
-        nursery.start_soon(_keep_printing, settings, store, everything, as_json, unheard, nursery.cancel_scope)
+        nursery.start_soon(_keep_printing, asked, store, as_json, unheard, nursery.cancel_scope)
     for error in unheard:
         raise error
 
 
 async def _keep_printing(
-    settings: Settings,
+    asked: _Asked,
     store: Store,
-    everything: bool,
     as_json: bool,
     unheard: list[BrokenPipeError],
     scope: trio.CancelScope,
@@ -85,7 +100,7 @@ async def _keep_printing(
     between = ""
     while True:
         try:
-            status = await _read(settings, store, everything)
+            status = await _read(asked, store)
             click.echo(between, nl=False)
             _print(status, as_json)
             between = "" if as_json else "\n"
@@ -105,16 +120,16 @@ async def _until_interrupted(scope: trio.CancelScope, *, task_status: trio.TaskS
             return
 
 
-async def _on_screen(settings: Settings, everything: bool) -> None:
-    async with open_store(settings) as store:
+async def _on_screen(asked: _Asked) -> None:
+    async with open_store(asked.settings) as store:
         # Read once before the screen is taken: what cannot be read at all is said where it can be read.
-        shown = sections(await _read(settings, store, everything))
+        shown = sections(await _read(asked, store))
         async with screen() as terminal, trio.open_nursery() as nursery:
             await nursery.start(terminal.watch, nursery.cancel_scope.cancel)
             while True:
                 await _shown_for_a_while(terminal, shown)
                 try:
-                    shown = sections(await _read(settings, store, everything))
+                    shown = sections(await _read(asked, store))
                 except StoreUnavailable as error:
                     away = Section("", [f"the database is away: {error}"], must=True)
                     shown = [away, *(one for one in shown if one.title)]
@@ -136,17 +151,18 @@ def _print(status: Status, as_json: bool) -> None:
         click.echo("\n".join(flat(sections(status))))
 
 
-async def _read(settings: Settings, store: Store, everything: bool) -> Status:
-    place = find_gateway(None, settings.data_dir)
+async def _read(asked: _Asked, store: Store) -> Status:
+    place = find_gateway(asked.gateway, asked.settings.data_dir)
+    organization_id = asked.settings.organization_id
     hosts = await store.list_hosts()
-    shown = [host for host in hosts if everything or _matters(host)]
+    shown = [host for host in hosts if asked.everything or _matters(host)]
     gateway, house = await _gateway(place)
     return Status(
         hosts=shown,
         gone=len(hosts) - len(shown),
-        totals=await store.totals(settings.organization_id),
-        conversations=await store.list_conversations(settings.organization_id, limit=SHOWN_CONVERSATIONS),
-        owed=await store.list_owed(settings.organization_id, limit=SHOWN_OWED),
+        totals=await store.totals(organization_id),
+        conversations=await store.list_conversations(organization_id, limit=SHOWN_CONVERSATIONS),
+        owed=await store.list_owed(organization_id, limit=SHOWN_OWED),
         gateway_url=place.url,
         gateway=gateway,
         house=house,

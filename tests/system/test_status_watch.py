@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -104,6 +106,26 @@ async def test_in_a_pipe_it_prints_once_an_interval_and_nothing_for_a_terminal(r
         with trio.fail_after(30):
             _, errors = await trio.to_thread.run_sync(process.communicate, abandon_on_cancel=True)
         assert (process.returncode, errors) == (0, "")
+
+
+async def test_another_folder_names_the_server(run: LobuRun, tmp_path: Path) -> None:
+    """As where units listen somewhere else than on the default port: nothing in a folder says where."""
+    conversation = await client_of(run).open()
+    await conversation.send("hello")
+    command = [sys.executable, "-m", "supervisor.cli.main"]
+    environment = {**run.environment, "LOBU_ADMIN_KEY": run.admin_key}
+
+    async def told(*more: str) -> Any:
+        words = [*command, *more, "--json", "--gateway", run.url]
+        return json.loads((await trio.run_process(words, cwd=tmp_path, env=environment, capture_stdout=True)).stdout)
+
+    status = await told("status")
+    assert status["gateway"] == {"url": run.url, "state": "ready"}
+    assert len(status["inside"]) == 1
+    async with conversation.events() as stream:
+        await stream.next_of("complete")
+    [turn] = (await told("history", conversation.key, "--timeline"))["turns"]
+    assert "delivered" in [entry["name"] for entry in turn["entries"]]
 
 
 async def test_as_json_it_is_one_document_a_line(run: LobuRun) -> None:
