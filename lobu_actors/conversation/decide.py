@@ -149,7 +149,7 @@ def _react_rarely(state: State, message: m.Message, moment: Moment) -> Step:
         case LeaseReleased():
             return left(state), []
         case m.ConversationClosed():
-            over = replace(ending(state), over=True)
+            over = replace(ending(state), over=True, renewing=False)  # there is nothing to begin anew
             return over, [m.Reply(True), *([] if state.worker else [m.RemoveWorkspace()])]
     raise AssertionError(f"not a message: {message!r}")
 
