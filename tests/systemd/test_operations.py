@@ -11,6 +11,7 @@ import trio
 
 from lobu_actors.store.migrate import known_migrations
 from tests.system.audit import broken_promises, turn_of
+from tests.system.sse_client import Client
 from tests.systemd.harness import Failed, Machine
 from tests.systemd.installed import (
     CONFIG,
@@ -21,6 +22,7 @@ from tests.systemd.installed import (
     POSTGRES,
     SPAWNER,
     SUPERVISOR,
+    URL,
     Lobu,
     eventually,
     installed,
@@ -226,3 +228,49 @@ async def _drop_in(lobu: Lobu, unit: str, text: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "test.conf").write_text(text)
     await lobu.machine.run("systemctl", "daemon-reload")
+
+
+@pytest.mark.slow
+async def test_keys_are_replaced_as_written_down(lobu: Lobu) -> None:
+    """A turn runs through all of it; at no moment is a link between the parts refused."""
+    folder = lobu.machine.path("/etc/lobu/credentials")
+    jwt_keys, admin_key = folder / "jwt_keys", folder / "admin_key"
+    old, new = jwt_keys.read_text().strip(), "new:" + "n" * 48
+    token = (await lobu.client.call("POST", "/api/v1/agents", {})).body["token"]
+    holder = Client(URL, token)
+    async with trio.open_nursery() as nursery:
+        reader = Reader(await lobu.client.open(), nursery)
+        message_id = await reader.conversation.send(f"stream {ENDLESS} 30")
+        await reader.grows(message_id)
+        for keys, taken in ((f"{old},{new}", 200), (f"{new},{old}", 200), (new, 401)):
+            jwt_keys.write_text(f"{keys}\n")
+            await lobu.machine.run(LOBU, "rollout", "run")
+            await reader.grows(message_id)
+            assert (await holder.call("GET", "/api/v1/session")).status == taken
+        admin_key.write_text("lobu_another-admin-key\n")
+        await lobu.machine.run(LOBU, "rollout", "run")
+        await reader.stop(message_id)
+        nursery.cancel_scope.cancel()
+    assert "link refused" not in await lobu.machine.journal(SUPERVISOR, lines=2000)
+    given = "DATABASE_URL=$(cat /etc/lobu/credentials/database_url)"
+    first, second = (await lobu.machine.run("sh", "-c", f"{given} {LOBU} token list")).splitlines()
+    assert "valid" in first
+    assert "valid" in second
+    await lobu.machine.run("sh", "-c", f"{given} {LOBU} token revoke {first.split()[0]}")
+
+    async def refused() -> bool:
+        return (await lobu.client.call("GET", "/api/v1/session")).status == 401
+
+    await eventually(refused, "the old key opens nothing")
+    assert (await Client(URL, "lobu_another-admin-key").call("GET", "/api/v1/session")).status == 200
+
+
+async def test_secrets_of_workers_are_a_file_beside_the_configuration(lobu: Lobu) -> None:
+    machine = lobu.machine
+    await machine.run("install", "-m", "0640", "-g", "lobu", "/dev/null", "/etc/lobu/.env")
+    machine.path("/etc/lobu/.env").write_text("WORKER_ENV_PROVIDER_KEY=quite-secret\n")
+    await _reload(lobu, CONFIG, "serves")
+    talk = await lobu.client.open()
+    assert (await talk.ask("hello")).event == "complete"
+    having = "grep -l PROVIDER_KEY=quite-secret /proc/[0-9]*/environ || true"  # some may have ended meanwhile
+    assert await machine.run("sh", "-c", having)

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from lobu_actors.conversation.policy import Guardrail
+from lobu_actors.store import driver
 from supervisor.config.errors import ConfigError
 from supervisor.config.load import load_settings
 from supervisor.config.settings import Limits, LinkSettings, ServerSettings, Settings, TelemetrySettings
@@ -83,6 +84,18 @@ def test_what_is_behind_a_hash_is_taken(tmp_path: Path) -> None:
     settings = load(tmp_path, text.replace("[[agents]]", everybodys + "[[agents]]", 1), LOBU_ALLOW_MULTI_HOST="1")
     assert settings.links.advertise == "ws://10.0.0.1:7001"
     assert (settings.telemetry.metrics_port, settings.agents[1].owner) == (9464, "ann")
+
+
+def test_what_a_connection_to_the_database_has_by_default() -> None:
+    said = dict(TABLES["database"])
+    assert said.pop("url") == "file:."
+    defaults = {
+        "keepalive_idle_seconds": driver._DEFAULTS["keepalives_idle"],
+        "keepalive_interval_seconds": driver._DEFAULTS["keepalives_interval"],
+        "keepalive_count": driver._DEFAULTS["keepalives_count"],
+        "user_timeout_seconds": int(driver._DEFAULTS["tcp_user_timeout"]) // 1000,
+    }
+    assert said == defaults
 
 
 def test_every_variable_is_there() -> None:
