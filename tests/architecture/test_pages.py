@@ -20,7 +20,9 @@ LIVING = [page for page in PAGES if not HISTORY.search(str(page))]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
 _CODE = re.compile(r"`([^`]+)`")
-_PATH = re.compile(r"(?:tests|docs|edge|supervisor|lobu_actors|benchmarks|systemd|results)/[\w./@*-]*")
+FOLDERS = ("tests", "docs", "edge", "supervisor", "lobu_actors", "benchmarks", "systemd")
+_PATH = re.compile(rf"(?:{'|'.join(FOLDERS)}|results)/[\w./@*-]*")
+_FILE = re.compile(r"\w[\w./-]*\.(?:py|sql|js|mjs|sh|yml)")
 _NAMED_TEST = re.compile(r"(?:(tests/[\w/]+\.py)`? )?`(test_\w+)`")
 _MODULE = re.compile(r"python3? -m ((?:tests|benchmarks|supervisor|lobu_actors)[\w.]*\w)")
 _UNIT = re.compile(r"\blobu[\w-]*@?\w*\.(?:service|socket|slice|target)\b")
@@ -74,6 +76,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not place or place in anchors(target), f"{link}: there are {sorted(anchors(target))}"
 
 
+def test_every_page_can_be_reached_from_the_first_one() -> None:
+    reached, left = set(), [ROOT / "README.md"]
+    while left:
+        page = left.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        links = (link.partition("#")[0] for link in _LINK.findall(prose(page.read_text())))
+        targets = ((page.parent / link).resolve() for link in links if link and ":" not in link)
+        left += [one for target in targets for one in (target.glob("*.md") if target.is_dir() else [target])]
+    assert set(PAGES) <= reached
+
+
 @pages(LIVING)
 def test_every_file_that_is_named_is_there(page: Path) -> None:
     text = page.read_text()
@@ -81,6 +96,21 @@ def test_every_file_that_is_named_is_there(page: Path) -> None:
     assert [path for path in named if not path.startswith(_MADE) and not list(ROOT.glob(path.rstrip("/.")))] == []
     modules = [ROOT / name.replace(".", "/") for name in _MODULE.findall(text)]
     assert [at for at in modules if not (at.with_suffix(".py").exists() or (at / "__main__.py").exists())] == []
+
+
+@cache
+def files() -> frozenset[str]:
+    """Those that belong to the project, by their paths."""
+    kinds, left_out = {".py", ".sql", ".js", ".mjs", ".sh", ".yml"}, {"node_modules", "__pycache__", "build"}
+    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in kinds)
+    return frozenset(name_of(path) for path in found if not left_out & set(path.parts))
+
+
+@pages(LIVING)
+def test_every_file_that_is_named_by_its_end_is_there(page: Path) -> None:
+    """`store/pool.py` is `lobu_actors/store/pool.py`."""
+    named = {span for span in code(page.read_text()) if _FILE.fullmatch(span)} - {"my_agent.py"}
+    assert [end for end in named if not any(f"/{name}".endswith(f"/{end}") for name in files())] == []
 
 
 @cache
