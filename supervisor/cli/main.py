@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from supervisor.init_process import leave_process_one
 from supervisor.loading import loading
 
 INTERRUPTED = 130
@@ -121,6 +122,7 @@ def _silence(number: int) -> None:
 
 def main() -> None:
     """The `lobu` program."""
+    leave_process_one()
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed by who started us; no socket of ours may get its number
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r"))

@@ -1,4 +1,4 @@
-"""A family of obedient children and a way to run a supervisor, for the tests of supervisors."""
+"""A family of obedient children and a way to run a supervisor, for its tests, and a world for the registry's."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,6 +9,7 @@ import trio.testing
 
 from lobu_actors.runtime.child_spec import ChildContext, ChildSpec
 from lobu_actors.runtime.supervisor import Supervisor
+from tests.unit.runtime.registry_world import World
 
 
 class Family:
@@ -68,3 +69,8 @@ def new_family() -> type[Family]:
 @pytest.fixture
 def serving() -> Callable[[Supervisor], AbstractAsyncContextManager[Supervisor]]:
     return run_while
+
+
+@pytest.fixture
+def world() -> World:
+    return World()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -26,7 +23,6 @@ from lobu_actors.contract.frames import (
     Steer,
     TurnFrame,
 )
-from lobu_actors.worker import channel
 from lobu_actors.worker.session import text_of
 
 HANDLERS = {
@@ -373,30 +369,3 @@ def test_a_text_of_any_size_is_sent_in_frames_within_the_limit(program):
     worker = program("def reply(turn):\n    return '\U0001f600' * 1_000_000")
     worker.greet()
     assert worker.reply("x") == "\U0001f600" * 1_000_000
-
-
-def test_without_a_supervisor_it_says_so():
-    done = subprocess.run(
-        [sys.executable, "-m", "lobu_actors.agents.echo"],
-        env={"PATH": os.defpath},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "supervisor starts it" in done.stderr
-
-
-def test_the_sdk_loads_neither_trio_nor_what_is_slow():
-    slow = ("trio", "asyncio", "inspect", "dataclasses", "socket", "subprocess", "attr", "uuid", "typing_extensions")
-    program = (
-        "import sys\nbefore = set(sys.modules)\nimport lobu_actors.worker\n"
-        f"print({{n.split('.')[0] for n in set(sys.modules) - before}} & {set(slow)})"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def test_sdk_and_contract_agree_on_the_constants():
-    assert channel.PROTOCOL_VERSION == frames.PROTOCOL_VERSION
-    assert channel.MAX_LINE_BYTES == frames.MAX_LINE_BYTES
