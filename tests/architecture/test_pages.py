@@ -27,7 +27,7 @@ _NAMED_TEST = re.compile(r"(?:(tests/[\w/]+\.py)`? )?`(test_\w+)`")
 _MODULE = re.compile(r"python3? -m ((?:tests|benchmarks|supervisor|lobu_actors)[\w.]*\w)")
 _UNIT = re.compile(r"\blobu[\w-]*@?\w*\.(?:service|socket|slice|target)\b")
 _VARIABLE = re.compile(r"\bLOBU_[A-Z][A-Z_]*[A-Z]\b")
-_TAKEN_BACK = re.compile(r"[Tt]akes\*{0,2}\s+back\s+(?:a\s+sentence\s+)?of\s+ADR\s+(\d+)")
+_TAKEN_BACK = re.compile(r"[Tt]akes\s+back\*{0,2}\s+a\s+sentence\s+of\s+ADR\s+(\d+)")
 _MADE = "results/"  # by commands, and not kept
 _ASSIGNED = r"(?:[A-Z_]+=(?:\$\([^)]*\)|\S+) +)*"
 _LOBU = re.compile(rf"^(?:\$ )?{_ASSIGNED}(?:\S*/)?lobu((?: +[^\s|#;&]+)+)")
