@@ -61,6 +61,7 @@ class Tenant:
         self._make_way = make_way
         self.sending = Sending()
         self.gone = trio.Event()
+        self.is_ready = False  # and its host was told
         self.in_turn = False
         self.turn_over: Callable[[], None] = lambda: None
         self._kind = kind
@@ -150,6 +151,7 @@ class Tenant:
         match signal:
             case WorkerReady():
                 ready = frames.Ready(name=self._kind, version=self._version, capabilities=sorted(signal.capabilities))
+                self.is_ready = True
                 await self._put(ready)
             case WorkerFrames():
                 for frame in signal.frames:

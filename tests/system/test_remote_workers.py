@@ -245,6 +245,20 @@ async def test_a_runner_that_is_stopped_finishes_its_turn_and_leaves_nothing(run
         assert (await idle.ask("another runner")).data["finalText"] == "another runner"
 
 
+async def test_a_worker_that_starts_at_a_runner_that_is_stopped_starts_at_another(run: LobuRun) -> None:
+    never_ready = ("python", "-c", "import time; time.sleep(1000)")
+    async with runner(run, program=never_ready) as leaving:
+        conversation = await client_of(run).open(forceNew=True)
+        message_id = await conversation.send("hello")
+        await until(leaving.worker_pids, "its worker starts")
+        leaving.main.send_signal(signal.SIGTERM)
+        assert await leaving.ended() == 0
+        assert leaving.pids() == []
+    async with runner(run):
+        end = await conversation.terminal_of(message_id)
+        assert (end.event, end.data.get("finalText")) == ("complete", "hello"), end
+
+
 async def test_without_a_runner_a_turn_waits_and_then_says_what_to_start(run: LobuRun) -> None:
     conversation = await client_of(run).open(agentId="hasty", forceNew=True)
     end = await conversation.ask("hello")
