@@ -84,7 +84,7 @@ class Place:
         if self._tenant is None or not self._tenant.is_ready:
             self._attempt.cancel()  # its host has a worker that was not ready started elsewhere
         else:
-            self._tenant.kill()  # its end is told, and received, before the connection ends
+            self._tenant.retire()  # its end is told, and received, before the connection ends
 
     async def _drop(self) -> None:
         tenant, self._tenant = self._tenant, None
