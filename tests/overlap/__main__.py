@@ -150,7 +150,7 @@ class Campaign:
             return "\n".join(self._place.notes)
         last = [f"the answer to {self._acted}"]
         with trio.move_on_at(trio.current_time() + self._options.quiet_seconds):
-            while lacking := self._open() or fires(self._place.url, since):
+            while lacking := self._open() or owed(self._place.url) or fires(self._place.url, since):
                 last = lacking
                 await trio.sleep(0.05)
         self.report.quiet_after.append(round(time.monotonic() - mended, 2))

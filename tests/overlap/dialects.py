@@ -39,6 +39,10 @@ MAY_END = (
     "HOST_LOST",
     "MY_CODE",
 )
+QUESTION = "once more?"
+ASKING = "-asking"
+# And so, if a question may wait: an attempt that begins anew asks again, whatever was shown.
+MAY_END_ASKING = ("QUESTION_TIMEOUT", "REPLY_RESTARTED")
 RETRY_SECONDS = 0.1
 SILENCE_SECONDS = 60.0  # of a stream; it has signs of life every few seconds
 WHOLE_SECONDS = 200.0  # for an answer in one piece: a turn's attempts
@@ -53,6 +57,11 @@ class Asked:
     text: str | None  # that its reply has to be; None: it has none
     ends: set[End] = attrs.field(factory=set)  # that it was told
     unwanted: bool = False  # its client went away in a dialect in which that ends the turn
+
+    @property
+    def asking(self) -> bool:
+        """In its conversation a question may wait, whose answer it then is; and it may end with one."""
+        return self.name.endswith(ASKING)
 
     def __str__(self) -> str:
         return f"{self.id} ({self.dialect}, {self.content})"
@@ -82,7 +91,7 @@ class Asker:
                     await trio.sleep(RETRY_SECONDS)
             if self._random.random() < 0.2:
                 await self._once(asked)
-            if len(asked.ends) > 1:
+            if len(asked.ends) > 1 and not asked.asking:
                 self.faults.append(f"{asked} was told several ends: {sorted(asked.ends)}")
             await trio.sleep(self._random.expovariate(3))
 
@@ -101,9 +110,13 @@ class Asker:
             )
         )
         dialect = one.choice(DIALECTS)
+        number = len(self.asked)
+        if dialect not in ("ui", "ag-ui") and one.random() < 0.25:
+            content = one.choice((f"ask {QUESTION}", f"say {word} again"))
+            return Asked(dialect, f"{self.user}{ASKING}", f"{self.user}-{number}", content, content)
         is_named = dialect in ("ui", "ag-ui") or one.random() < 0.5
         name = f"{self.user}-{one.choice('ab')}" if is_named else ""
-        return Asked(dialect, name, f"{self.user}-{len(self.asked)}", content, text)
+        return Asked(dialect, name, f"{self.user}-{number}", content, text)
 
     async def _once(self, asked: Asked) -> None:
         """One request, to its end or to the end of the connection or of the client's patience."""
@@ -180,6 +193,8 @@ class Asker:
             self._failed(asked, str(outcome.code))
         else:
             self._ended(asked, outcome.end, outcome.text if outcome.end == "complete" else "")
+        if asked.asking and QUESTION.startswith(outcome.text):
+            return
         if asked.text is not None and not asked.text.startswith(outcome.text):
             self.faults.append(f"{asked} was told {outcome.text!r}")
 
@@ -189,9 +204,9 @@ class Asker:
         except (ValueError, KeyError, TypeError):
             error = None
         code = error.get("code") if isinstance(error, dict) else None
-        if code in GOES_ON or code in MAY_END or code == "CANCELLED":
+        if code in GOES_ON or code in MAY_END or code in MAY_END_ASKING or code == "CANCELLED":
             self._failed(asked, str(code))
-        elif status not in NOT_NOW:
+        elif status not in NOT_NOW and not (asked.asking and code in ("QUESTION_ANSWERED", "QUESTION_WITHDRAWN")):
             self.faults.append(f"{asked} was answered {status}: {raw.decode(errors='replace')[:1000]}")
             asked.ends.add(("refused", str(status)))
 
@@ -202,11 +217,13 @@ class Asker:
 
     def _ended(self, asked: Asked, how: str, what: str) -> None:
         asked.ends.add((how, what))
-        if how == "cancelled" and not asked.unwanted:
+        texts = (asked.text, QUESTION) if asked.asking else (asked.text,)
+        codes = MAY_END + MAY_END_ASKING if asked.asking else MAY_END
+        if how == "cancelled" and not (asked.unwanted or asked.asking):
             self.faults.append(f"{asked} was cancelled, and nobody wanted that")
-        if how == "error" and what not in MAY_END:
+        if how == "error" and what not in codes:
             self.faults.append(f"{asked} failed with {what}")
-        if how not in ("error", "cancelled") and (how, what) != ("complete", asked.text):
+        if how not in ("error", "cancelled") and (how != "complete" or what not in texts):
             self.faults.append(f"{asked} ended with {how} and {what!r}")
 
 
@@ -219,12 +236,18 @@ def _text_of(dialect: str, body: Json) -> str:
 
 
 def turns_made(url: str, askers: Sequence[Asker]) -> list[str]:
-    """Whether the database has one turn for each request, once all have their ends."""
-    statement = (
-        "SELECT count(*) FROM turn"
-        " WHERE message_id LIKE 'once-%' OR message_id LIKE 'ui-%' OR message_id LIKE 'ag-ui-%'"
+    """Whether the database has one turn for each request, or one answer, once all have their ends."""
+    made = (
+        "SELECT count(*) FROM turn WHERE conversation_id NOT LIKE %s AND"
+        " (message_id LIKE 'once-%%' OR message_id LIKE 'ui-%%' OR message_id LIKE 'ag-ui-%%')"
+    )
+    both = (
+        "SELECT t.conversation_id, t.content FROM turn t JOIN question q ON q.answer_id = t.message_id"
+        " AND q.conversation_id = t.conversation_id"
     )
     with psycopg.connect(url, autocommit=True) as connection:
-        [(made,)] = connection.execute(statement).fetchall()
-    asked = sum(len(asker.asked) for asker in askers)
-    return [] if made == asked else [f"{asked} requests in other protocols made {made} turns"]
+        [(turns,)] = connection.execute(made, (f"%{ASKING}",)).fetchall()
+        doubled = connection.execute(both).fetchall()
+    asked = sum(not one.asking for asker in askers for one in asker.asked)
+    found = [] if turns == asked else [f"{asked} requests in other protocols made {turns} turns"]
+    return found + [f"{content!r} in {name} is an answer, and a turn" for name, content in doubled]
