@@ -107,17 +107,17 @@ class Following(PulledBody):
 async def say(services: Services, talk: Talk, asked: Asking, message_id: str | None) -> Followed:
     """Accept the message; or, when the agent waits for an answer, take it for that. Raises Refusal.
 
-    `message_id`: the client's own for this request; the same again gives the same turn, and never a second one.
+    `message_id`: the client's own for this request; the same again gives the same turn, and never a second one, also
+    when it was taken for an answer.
     """
     place, feed = _attach(services, talk.conversation)
     ref = talk.conversation.ref
     known = await services.store.find_turn(ref, message_id) if message_id is not None else None
     if known is not None:
         return Followed(services, talk.conversation, known, place, feed)
-    if talk.conversation.running:
-        question = await find_question(services.store, talk.conversation, None)
-        if question is not None:
-            return await _answer(services, talk, question, asked.content, place, feed)
+    question = await _answered_or_waiting(services, talk, message_id)
+    if question is not None:
+        return await _answer(services, talk, question, asked.content, place, feed, message_id)
     turn = NewTurn(
         ref=ref,
         turn_id=new_id(),
@@ -127,6 +127,15 @@ async def say(services: Services, talk: Talk, asked: Asking, message_id: str | N
         payload=asked.payload_of(fresh=talk.fresh),
     )
     return Followed(services, talk.conversation, await take_in(services, talk.conversation, turn), place, feed)
+
+
+async def _answered_or_waiting(services: Services, talk: Talk, message_id: str | None) -> Event | None:
+    """The question whose answer this message is: it was taken for that before, or one waits now."""
+    if message_id is not None and not talk.fresh:
+        answered = await services.store.find_answered_question(talk.conversation.ref, message_id)
+        if answered is not None:
+            return await find_question(services.store, talk.conversation, answered)
+    return await find_question(services.store, talk.conversation, None) if talk.conversation.running else None
 
 
 async def answer(services: Services, talk: Talk, question_id: str, text: str | None) -> Followed:
@@ -144,7 +153,13 @@ def resume(services: Services, talk: Talk, turn: Turn) -> Followed:
 
 
 async def _answer(
-    services: Services, talk: Talk, question: Event, text: str | None, place: Place, feed: Feed
+    services: Services,
+    talk: Talk,
+    question: Event,
+    text: str | None,
+    place: Place,
+    feed: Feed,
+    answer_id: str | None = None,
 ) -> Followed:
     ref = talk.conversation.ref
     turn = await services.store.find_turn(ref, question.data["messageId"])
@@ -152,7 +167,7 @@ async def _answer(
         raise Refusal(404, ApiError.QUESTION_NOT_FOUND, "This conversation has no such question.")
     if text is not None:
         question_id = question.data["questionId"]
-        await answer_question(services, talk.principal, talk.conversation, question_id, {"answer": text})
+        await answer_question(services, talk.principal, talk.conversation, question_id, {"answer": text}, answer_id)
     elif await services.gateway.cancel(ref, turn.message_id) is CancelResult.UNREACHABLE:
         raise owner_unreachable()
     start, before = Cursor(question.seq), question.text_offset or 0

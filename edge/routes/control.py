@@ -52,7 +52,12 @@ async def cancel_messages(services: Services, conversation: Conversation, body: 
 
 
 async def answer_question(
-    services: Services, principal: Principal, conversation: Conversation, question_id: str, body: Json
+    services: Services,
+    principal: Principal,
+    conversation: Conversation,
+    question_id: str,
+    body: Json,
+    answer_id: str | None = None,
 ) -> Json:
     """Give a question its answer, unless another one was first. Raises Refusal."""
     text = body.get("answer")
@@ -61,7 +66,7 @@ async def answer_question(
     outcome = AnswerOutcome.NOT_FOUND
     if is_message_id(question_id):
         outcome = await services.store.answer_question(
-            conversation.ref, question_id, answer=text, answered_by=principal.user_id
+            conversation.ref, question_id, answer=text, answered_by=principal.user_id, answer_id=answer_id
         )
     if outcome is AnswerOutcome.ALREADY_ANSWERED:
         raise Refusal(409, ApiError.QUESTION_ANSWERED, "This question was answered already.")

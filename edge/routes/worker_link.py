@@ -62,15 +62,17 @@ async def _serve(services: Services, door: WorkerDoor, principal: Principal) -> 
     """The close code and reason."""
     settings = services.settings
     first: str | bytes | None = None
-    with trio.move_on_after(settings.worker_join_seconds):
+    with trio.move_on_after(settings.worker_join_seconds) as waiting:
         first = await websocket.receive()
+    if waiting.cancelled_caught:  # it, or the way here, stood still: nothing says that it does not fit
+        return link.NOBODY_THERE, "The first message did not come in time; try again."
     join: link.LinkMessage | None = None
     try:
         join = link.decode(first) if isinstance(first, str) else None
     except LinkError as error:
         return link.REFUSED, f"The first message is {error}."
     if not isinstance(first, str) or not isinstance(join, link.Join):
-        return link.REFUSED, "The first message must be `link.join`, as text and soon."
+        return link.REFUSED, "The first message must be `link.join`, as text."
     joining = Joining(principal.organization_id, principal.user_id)
     relay = WorkerRelay(
         door, joining, join, first, settings.worker_hosts_seconds, join_seconds=settings.worker_join_seconds

@@ -38,6 +38,7 @@ from lobu_actors.conversation.outcome import (
     fail_queued,
     fail_run,
     finishing,
+    put_back,
     refuse_queued,
 )
 from lobu_actors.conversation.questions import answered, look
@@ -50,7 +51,6 @@ from lobu_actors.gateway.protocol import CancelResult
 from lobu_actors.store.records import FILES_KEY, Turn
 
 KEPT_RECENT = 32
-NOT_SENT = "NOT_SENT"  # why a turn went back to the queue: its worker was gone before it got it
 
 
 def decide(state: State, message: m.Message, moment: Moment) -> Step:
@@ -234,16 +234,14 @@ def _run_refused(state: State, run_id: str, detail: str, moment: Moment) -> Step
 
 
 def _not_sent(state: State, run_id: str, moment: Moment) -> Step:
-    """Not a failed attempt, since no worker saw it; but a worker that died, which counts towards a crash loop. A second
-    one in a row is a failure: workers that start slowly and die as soon as they are ready are too few for a loop."""
+    """The worker died before it was sent its turn, which counts towards a crash loop; workers that start slowly and die
+    as soon as they are ready are too few for one."""
     run = state.run
     if run is None or run.run_id != run_id:
         return state, []
     state = replace(ending(state), crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
-    if any(turn.error_code == NOT_SENT for turn in run.turns):
-        state, effects = fail_run(state, run, TurnError.WORKER_CRASHED, now=moment.now)
-        return state, [m.KillWorker(), *effects]
-    return finishing(state, run), [m.KillWorker(), m.RequeueTurns(run_id, run.turns, failed=False, code=NOT_SENT)]
+    state, effects = put_back(state, run, now=moment.now)
+    return state, [m.KillWorker(), *effects]
 
 
 def _accepted(state: State, turn: Turn, moment: Moment) -> Step:

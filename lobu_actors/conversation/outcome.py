@@ -16,6 +16,7 @@ from lobu_actors.store.records import Turn
 Step = tuple[State, list[Effect]]
 
 TIMEOUT_EXIT_CODE = 124
+NOT_SENT = "NOT_SENT"  # why a turn went back to the queue: its worker was gone before it got it
 _TIMEOUTS = frozenset(
     {
         TurnError.SESSION_TIMEOUT,
@@ -150,6 +151,14 @@ def fail_run(
         extra=extra or {},
     )
     return finishing(state, run), [note, effect]
+
+
+def put_back(state: State, run: Run, *, now: float) -> Step:
+    """Not a failed attempt, since no worker saw it. A second one in a row is: else workers that die or leave whenever
+    they are sent a turn would have it for ever."""
+    if any(turn.error_code == NOT_SENT for turn in run.turns):
+        return fail_run(state, run, TurnError.WORKER_CRASHED, now=now)
+    return finishing(state, run), [RequeueTurns(run.run_id, run.turns, failed=False, code=NOT_SENT)]
 
 
 def end_over_limit(state: State, run: Run, code: TurnError, now: float) -> Step:

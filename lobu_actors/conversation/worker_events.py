@@ -43,6 +43,7 @@ from lobu_actors.conversation.outcome import (
     exit_status_text,
     fail_queued,
     fail_run,
+    put_back,
 )
 from lobu_actors.conversation.questions import ask
 from lobu_actors.conversation.state import Moment, Run, RunPhase, State, WorkerPhase
@@ -75,13 +76,15 @@ def worker_gone(state: State, gone: WorkerGone, moment: Moment) -> Step:
     if state.over:
         return state, [RemoveWorkspace()] if state.closing else []
     effects: list[Effect] = [Note("worker gone", {"reason": gone.reason, "status": exit_status_text(gone)})]
-    if gone.reason == Gone.STALE:
+    if gone.reason == Gone.STALE and (run is None or run.phase not in _TAKES_FRAMES):
         return state, effects
-    if worker.phase is not WorkerPhase.ENDING:
+    if worker.phase is not WorkerPhase.ENDING and gone.reason != Gone.STALE:
         state = replace(state, crashes=(*state.crashes[-state.limits.crash_loop_max :], moment.now))
     context = {"reason": gone.reason, "detail": storable(gone.detail)[:_SHOWN_DETAIL]}
     if run is not None and run.phase is RunPhase.STOPPING:
         state, more = cancel_run(state, run)
+    elif run is not None and run.phase is RunPhase.LIVE and gone.reason == Gone.STALE:
+        state, more = put_back(state, run, now=moment.now)
     elif run is not None and run.phase is RunPhase.LIVE:
         code, exit_status = code_of_exit(gone), exit_status_text(gone)
         state, more = fail_run(

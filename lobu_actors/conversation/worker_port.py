@@ -47,9 +47,7 @@ class Gone:
     """Why a worker is gone: the values of `WorkerGone.reason`."""
 
     NOT_STARTED = "not-started"  # spawn failed, no `ready` in time, or it ended before `ready`
-    STALE = (
-        "stale"  # an idle worker that was not fit any more when it was asked for; another one may be started at once
-    )
+    STALE = "stale"  # a worker that was idle, and got nothing that it was sent since; another may be started at once
     EXITED = "exited"  # the process ended
     SOCKET_CLOSED = "socket-closed"  # it closed its socket and was ended for that
     PROTOCOL = "protocol"  # a broken line; it was ended for that

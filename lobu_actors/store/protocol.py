@@ -141,9 +141,16 @@ class ConversationStore(Protocol):
         ...
 
     async def answer_question(
-        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
+        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str, answer_id: str | None = None
     ) -> AnswerOutcome:
-        """The first answer wins; the same one again, by the same user, is accepted again. The owner is told later."""
+        """The first answer wins; the same one again, by the same user, is accepted again. The owner is told later.
+
+        `answer_id`: what its client calls it, when it came as a message.
+        """
+        ...
+
+    async def find_answered_question(self, ref: ConversationRef, answer_id: str) -> str | None:
+        """The id of the question that was answered with this `answer_id`."""
         ...
 
     async def read_snapshot(self, ref: ConversationRef) -> bytes | None:

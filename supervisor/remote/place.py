@@ -81,10 +81,10 @@ class Place:
         while self._tenant is not None and self._tenant.in_turn:
             self._turn_over = trio.Event()
             await self._turn_over.wait()
-        if self._tenant is None:
-            self._attempt.cancel()
+        if self._tenant is None or not self._tenant.is_ready:
+            self._attempt.cancel()  # its host has a worker that was not ready started elsewhere
         else:
-            self._tenant.kill()  # its end is told, and received, before the connection ends
+            self._tenant.retire()  # its end is told, and received, before the connection ends
 
     async def _drop(self) -> None:
         tenant, self._tenant = self._tenant, None
@@ -109,6 +109,8 @@ class Place:
                     self._lost_at = trio.current_time()
         if tenant is not None:
             raise Forgotten(f"the link did not come back within {tenant.grace_seconds:g} s")
+        if self._tenant is not None:
+            raise Forgotten("it leaves, and its worker was not ready")
 
     async def _serve(self, connection: Connection) -> None:
         async with trio.open_nursery() as nursery:

@@ -188,8 +188,11 @@ class RemoteWorkers:
     async def _read_join(self, served: Link) -> link.Join | None:
         """None: the pipe was closed, with a sentence."""
         join: link.LinkMessage | None = None
-        with trio.move_on_after(JOIN_SECONDS):
+        with trio.move_on_after(JOIN_SECONDS) as waiting:
             join = link.decode(await served.pipe.receive())
+        if waiting.cancelled_caught:  # it, or its edge, stood still: nothing says that it does not fit
+            await served.pipe.close(link.NOBODY_THERE, "The first message did not come in time; try again.")
+            return None
         kind = self._types.get(served.joining.worker)
         reason = None
         if not isinstance(join, link.Join):

@@ -61,6 +61,7 @@ class Tenant:
         self._make_way = make_way
         self.sending = Sending()
         self.gone = trio.Event()
+        self.is_ready = False  # and its host was told
         self.in_turn = False
         self.turn_over: Callable[[], None] = lambda: None
         self._kind = kind
@@ -79,6 +80,7 @@ class Tenant:
                 case None:
                     await self._take_frame(frames.decode_supervisor_frame(text.encode("utf-8", "replace")))
                 case link.Prepare():
+                    self.in_turn = True
                     await self._of_files().prepare(message)
                 case link.Piece():
                     await self._of_files().take(message)
@@ -100,6 +102,10 @@ class Tenant:
         else:
             self._worker.kill()
 
+    def retire(self) -> None:
+        """It is in no turn, and this machine leaves: a turn that is on its way to it was seen by nobody."""
+        self._end(Gone.STALE, "Its machine leaves, and it was in no turn.")
+
     async def drop(self) -> None:
         """Its host is gone or does not know it any more: end it, and wait until it has ended."""
         self.sending.abandon()
@@ -113,10 +119,8 @@ class Tenant:
             raise LinkError(f"`{frame.TYPE}` before `hello`")
         elif isinstance(frame, frames.Shutdown):
             self._worker.shutdown(frame.grace_seconds)
-        elif not isinstance(frame, frames.Unknown):
-            self.in_turn = self.in_turn or isinstance(frame, frames.TurnFrame)
-            if not self._worker.send(frame):
-                _log.info("frame for a worker that is gone", worker_id=self.worker_id, type=frame.TYPE)
+        elif not isinstance(frame, frames.Unknown) and not self._worker.send(frame):
+            _log.info("frame for a worker that is gone", worker_id=self.worker_id, type=frame.TYPE)
 
     async def _start(self, hello: frames.Hello) -> None:
         if self._worker is not None:
@@ -150,6 +154,7 @@ class Tenant:
         match signal:
             case WorkerReady():
                 ready = frames.Ready(name=self._kind, version=self._version, capabilities=sorted(signal.capabilities))
+                self.is_ready = True
                 await self._put(ready)
             case WorkerFrames():
                 for frame in signal.frames:

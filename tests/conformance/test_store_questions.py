@@ -65,6 +65,18 @@ async def test_the_first_answer_wins(owner):
     assert [event.type for event in await owner.store.read_events(owner.ref, 1, limit=10)] == [EventType.QUESTION]
 
 
+async def test_an_answer_is_known_again_by_its_clients_name_for_it(owner):
+    turn = await owner.accept()
+    run_id = await owner.start(turn)
+    assert await owner.store.ask_question(owner.lease, question(run_id, turn)) is not None
+    assert await owner.store.find_answered_question(owner.ref, "m-2") is None
+    given = {"answer": "yes", "answered_by": "u1", "answer_id": "m-2"}
+    assert await owner.store.answer_question(owner.ref, "q-1", **given) is AnswerOutcome.ACCEPTED
+    assert await owner.store.answer_question(owner.ref, "q-1", **given | {"answer_id": "m-3"}) is AnswerOutcome.ACCEPTED
+    assert await owner.store.find_answered_question(owner.ref, "m-2") == "q-1"
+    assert await owner.store.find_answered_question(owner.ref, "m-3") is None, "it was taken before"
+
+
 async def test_the_end_of_the_turn_withdraws_its_question(owner, helpers):
     turn = await owner.accept()
     run_id = await owner.start(turn)

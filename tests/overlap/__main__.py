@@ -3,16 +3,21 @@
 `python -m tests.overlap [--rounds 12] [--seed 0]`, or `make overlap`. In each round two to four of these happen within
 three seconds, for up to 14 s: a supervisor is killed, paused, drained, or killed or paused while it drains; its spawner
 is killed or stands still, and so do workers; a host's line to the database is cut, stalled or slow; the database stands
-still, crashes, or loses sessions. Two hosts share one database; with `--hosts 1` the host has its own.
+still, crashes, or loses sessions; a machine that lends its workers is killed, paused, drained, or its line is cut. Two
+hosts share one database; with `--hosts 1` the host has its own.
 
 Meanwhile clients post to any host, now and then to both at once, join, steer, interrupt, cancel, reset, ask, answer
-late and twice, send files, delete, and read over streams and sockets that break off. Then all is mended, clients fall
-silent, and everything owed has to come to its end within `--quiet` seconds.
+late and twice, send files, delete, and read over streams and sockets that break off; others speak the protocols of
+OpenAI, the AI SDK and AG-UI; and watchers fire. Then all is mended, clients fall silent, and everything owed has to
+come to its end within `--quiet` seconds.
 
 Exit code 1 when an accepted message has not exactly one end, in the log, at the reader that resumed and at one who
 comes now; a reply, an answer, a file or a session is not what it has to be; two workers were at one turn at the same
-time; a turn was said to be cancelled and ran on; `lobu audit` finds something; something is left behind; or a host did
-not start, drain or end as it should. The seed gives the faults and what clients do, not the order in which it happens.
+time; a turn was said to be cancelled and ran on, or failed because its worker was ended by us; `lobu audit` finds
+something; something is left behind; a host or a machine did not start, drain or end as it should; a client of another
+protocol was told no end, two, or another text; or a firing is not one turn. What a machine's worker does beside its
+successor is not judged: it may, for as long as a cut line may take to come back. The seed gives the faults and what
+clients do, not the order in which it happens.
 """
 
 from __future__ import annotations
@@ -23,14 +28,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 import trio
 
+from tests.overlap.dialects import Asker, turns_made
 from tests.overlap.faults import World, world
-from tests.overlap.judging import heard_wrong, replay, worked_at_once
+from tests.overlap.judging import heard_wrong, owed, replay, worked_at_once
 from tests.overlap.talks import Talk, every
+from tests.overlap.watching import CONFIG as WATCHERS
+from tests.overlap.watching import fired_wrong, fires, note_firings
 from tests.system.audit import broken_promises
 from tests.verdict import verdict
 
@@ -41,6 +50,7 @@ crash_loop_crashes = 1000
 drain_grace_seconds = 2
 cancel_grace_seconds = 2
 requests_per_second = 0
+worker_idle_seconds = 10
 streams_per_conversation = 1000
 [workers.executed]
 command = ["python", "{WORKERS / "all_manners.py"}"]
@@ -50,6 +60,9 @@ zygote = true
 warm = 1
 [workers.fuzzing]
 command = ["{sys.executable}", "{WORKERS / "fuzzing.py"}", "SEED"]
+[workers.gpu]
+remote = true
+reconnect_seconds = 5
 """
 AGENT = """
 [[agents]]
@@ -67,7 +80,8 @@ crash = "{crash}"
 max_attempts = 3
 retry_backoff_seconds = 0.2
 """
-AGENTS = {"executed": "fail", "forked": "retry", "fuzzing": "retry"}
+AGENTS = {"executed": "fail", "forked": "retry", "fuzzing": "retry", "gpu": "retry"}
+OTHERS = ("forked", "gpu", "executed")  # whom clients of other protocols ask
 TALKERS = ("executed", "forked", "executed", "forked", "fuzzing")  # of five talks
 # What a host's log has when it met what it had not thought of.
 SURPRISES = ("request failed", "INTERNAL_ERROR", "unknown run ended", "unguarded run refused")
@@ -83,6 +97,9 @@ class Options:
     rounds: int = 12
     hosts: int = 2
     talks: int = 10
+    machines: int = 2  # that lend their workers
+    lent: int = 4  # further talks, with those
+    others: int = 6  # clients of other protocols
     quiet_seconds: float = 60.0
     longest_seconds: float = 14.0  # that a fault lasts; a lease lasts 6 s
 
@@ -92,6 +109,7 @@ class Report:
     rounds: int = 0
     accepted: int = 0
     ends: Counter[str] = attrs.field(factory=Counter)
+    others: Counter[str] = attrs.field(factory=Counter)  # ends in other protocols
     caused: Counter[str] = attrs.field(factory=Counter)
     quiet_after: list[float] = attrs.field(factory=list)  # seconds from the last mending to the last end, of each round
     conversations: int = 0
@@ -105,10 +123,16 @@ class Campaign:
         self.report = Report()
         self._place = place
         self._options = options
+        self._acted = ""  # what was answered last
         self._excused: set[str] = set()  # turns of which nobody was left to stop the workers
+        talkers = [TALKERS[number % 5] for number in range(options.talks)] + ["gpu"] * options.lent
         self._talks = [
-            Talk(place.hosts, f"u{number}", TALKERS[number % 5], f"{options.seed}/{options.first}/{number}", readers)
-            for number in range(options.talks)
+            Talk(place.hosts, f"u{number}", worker, f"{options.seed}/{options.first}/{number}", readers)
+            for number, worker in enumerate(talkers)
+        ]
+        self._askers = [
+            Asker(place.hosts, f"o{number}", OTHERS[number % 3], f"{options.seed}/{options.first}/{number}")
+            for number in range(options.others)
         ]
 
     async def round(self, number: int) -> str:
@@ -116,23 +140,36 @@ class Campaign:
         over = False
         with trio.move_on_after(ROUND_SECONDS) as scope:
             async with trio.open_nursery() as acting:
-                for talk in self._talks:
-                    acting.start_soon(talk.go, lambda: over)
+                for talk in (*self._talks, *self._askers):
+                    acting.start_soon(self._act, talk, lambda: over)
                 await trio.sleep(BEFORE_SECONDS)
                 await self._place.round(random.Random(f"{self._options.seed}/{number}"))
-                over, mended = True, time.monotonic()
+                over, mended, since = True, time.monotonic(), datetime.now(UTC)
         if scope.cancelled_caught:
-            self.report.faults.append(f"round {number}: a call got no answer long after all was mended")
+            self.report.faults.append(f"round {number}: no answer long after all was mended to one of {self._doing()}")
             return "\n".join(self._place.notes)
+        last = [f"the answer to {self._acted}"]
         with trio.move_on_at(trio.current_time() + self._options.quiet_seconds):
-            while self._open():  # noqa: ASYNC110 - other processes end it
+            while lacking := self._open() or owed(self._place.url) or fires(self._place.url, since):
+                last = lacking
                 await trio.sleep(0.05)
         self.report.quiet_after.append(round(time.monotonic() - mended, 2))
+        url = self._place.url
         found = [*self._open(), *heard_wrong(self._talks), *self._place.faults, *self._worked_at_once()]
-        found += broken_promises(self._place.url)
+        found += [fault for asker in self._askers for fault in asker.faults]
+        found += [*fires(url, since), *fired_wrong(url), *turns_made(url, self._askers)]
+        found += [*owed(url), *broken_promises(url, quiet=False)]
         self.report.faults += [f"round {number}: {fault}" for fault in found]
         self.report.rounds += 1
-        return f"round {number}, quiet after {self.report.quiet_after[-1]:.2f} s: {'; '.join(self._place.notes)}"
+        waited = f"quiet after {self.report.quiet_after[-1]:.2f} s, in the end for `{last[0]}`"
+        return f"round {number}, {waited}: {'; '.join(self._place.notes)}"
+
+    async def _act(self, talk: Talk | Asker, over: Callable[[], bool]) -> None:
+        await talk.go(over)
+        self._acted = talk.doing
+
+    def _doing(self) -> list[str]:
+        return [talk.doing for talk in (*self._talks, *self._askers)]
 
     def _open(self) -> list[str]:
         lives = every(self._talks)
@@ -153,9 +190,13 @@ class Campaign:
         folder.mkdir(parents=True, exist_ok=True)
         for number, host in enumerate(self._place.hosts):
             (folder / f"host{number}.log").write_text(host.errors())
+        for number, machine in enumerate(self._place.machines):
+            (folder / f"runner{number}.log").write_text(machine.process.errors())
         for life in every(self._talks):
             lines = [f"{frame.id} {frame.event} {frame.data}" for frame in life.transcript.frames]
             (folder / life.conversation.key).write_text("\n".join([*lines, *map(repr, life.sent.values()), ""]))
+        for asker in self._askers:
+            (folder / asker.user).write_text("\n".join([*map(repr, asker.asked), ""]))
 
     async def end(self) -> None:
         report, lives = self.report, every(self._talks)
@@ -166,11 +207,17 @@ class Campaign:
             if not life.closed:
                 report.faults += await replay(life, self._place.hosts[number % len(self._place.hosts)], REPLAY_SECONDS)
         accepted = [name for life in lives for name in life.accepted]
-        report.faults += broken_promises(self._place.url, accepted=accepted)
+        report.faults += broken_promises(self._place.url, accepted=accepted, quiet=False)
         report.accepted, report.conversations = len(accepted), len(lives)
         report.connections = sum(life.transcript.connections for life in lives)
-        report.retried_calls = sum(talk.retries for talk in self._talks)
+        report.retried_calls = sum(talk.retries for talk in (*self._talks, *self._askers))
+        report.others.update(
+            f"{asked.dialect} {how}" for asker in self._askers for asked in asker.asked for how, _ in asked.ends
+        )
         report.caused = self._place.counts
+        for machine in self._place.machines:
+            await machine.stop()
+            report.faults += machine.faults
         for host in self._place.hosts:
             if not host.is_up:
                 report.faults.append(f"a host ended by itself\n{host.log()}")
@@ -187,8 +234,10 @@ async def overlap(
 ) -> Report:
     """`keep`: a folder for what each host logged and each client heard. Ends with the first round that has a fault."""
     config = CONFIG.replace("SEED", str(options.seed))
-    config += "".join(AGENT.format(worker=worker, crash=crash) for worker, crash in AGENTS.items())
-    async with world(options.hosts, config, options.longest_seconds) as place:
+    config += "".join(AGENT.format(worker=worker, crash=crash) for worker, crash in AGENTS.items()) + WATCHERS
+    program = WORKERS / "all_manners.py"
+    async with world(options.hosts, config, options.longest_seconds, options.machines, program) as place:
+        note_firings(place.url)
         async with trio.open_nursery() as readers:
             campaign = Campaign(place, options, readers)
             for number in range(options.first, options.first + options.rounds):
@@ -211,10 +260,23 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=Options().rounds)
     parser.add_argument("--hosts", type=int, choices=(1, 2), default=Options().hosts)
     parser.add_argument("--talks", type=int, default=Options().talks)
+    parser.add_argument("--machines", type=int, default=Options().machines, help="that lend their workers")
+    parser.add_argument("--lent", type=int, default=Options().lent, help="talks with such workers")
+    parser.add_argument("--others", type=int, default=Options().others, help="clients of other protocols")
     parser.add_argument("--quiet", type=float, default=Options().quiet_seconds, metavar="SECONDS")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the logs of the hosts and of the clients")
     words = parser.parse_args()
-    options = Options(words.seed, words.first, words.rounds, words.hosts, words.talks, words.quiet)
+    options = Options(
+        seed=words.seed,
+        first=words.first,
+        rounds=words.rounds,
+        hosts=words.hosts,
+        talks=words.talks,
+        machines=words.machines,
+        lent=words.lent,
+        others=words.others,
+        quiet_seconds=words.quiet,
+    )
     report = trio.run(overlap, options, words.keep, lambda line: print(line, file=sys.stderr, flush=True))
     for name, value in attrs.asdict(report).items():
         if name != "faults":

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import psutil
 import trio
@@ -21,6 +22,7 @@ from lobu_actors.store.embedded import EmbeddedServer
 from lobu_actors.store.migrate import migrate
 from tests.conftest import TEST_SETTINGS, make_folder
 from tests.fakes.proxy import Proxy
+from tests.overlap.runners import Runner, runners
 from tests.system.cluster import SEVERAL, standing_still
 from tests.system.lobu_process import LobuRun, free_port, lobu_run
 
@@ -41,10 +43,12 @@ class World:
         url: str,
         hosts: Sequence[LobuRun],
         lines: Sequence[Proxy],
+        machines: Sequence[Runner],
         longest_seconds: float,
     ) -> None:
-        """`server` None: the one host has its own."""
+        """`server` None: the one host has its own. `machines` lend their workers."""
         self.hosts = hosts
+        self.machines = machines
         self.counts: Counter[str] = Counter()  # of what was caused
         self.faults: list[str] = []  # of hosts that did not start or end as they should
         self.notes: list[str] = []  # of this round
@@ -72,6 +76,8 @@ class World:
             slots[f"host{number}"] = partial(self._host, host, f"host{number}")
             slots[f"spawner{number}"] = partial(self._spawner, host, f"spawner{number}")
             slots[f"workers{number}"] = partial(self._workers, host, f"workers{number}")
+        for machine in self.machines:
+            slots |= machine.slots(self._note, self._seconds)
         names = dice.sample(sorted(slots), dice.randint(2, 4))
         self.blind = any({f"host{n}", f"spawner{n}"} <= set(names) for n in range(len(self.hosts)))
         self.notes.clear()
@@ -79,6 +85,9 @@ class World:
         async with trio.open_nursery() as nursery:
             for name in names:
                 nursery.start_soon(self._after, dice.uniform(0, WITHIN_SECONDS), slots[name], dice.random())
+        for machine in self.machines:
+            await machine.let_in()
+            self.faults += machine.faults
 
     async def _after(self, seconds: float, fault: Fault, seed: float) -> None:
         await trio.sleep(seconds)
@@ -223,27 +232,32 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @asynccontextmanager
-async def world(number: int, config: str, longest_seconds: float) -> AsyncIterator[World]:
-    """That many hosts, ready. One: with its embedded database; several: on one server, each by a line of its own."""
-    if number == 1:
-        async with lobu_run(config=config, arguments=("--port", str(free_port()))) as run:
-            yield World(None, "", [run], [], longest_seconds)
-        return
+async def world(number: int, config: str, longest_seconds: float, machines: int, program: Path) -> AsyncIterator[World]:
+    """That many hosts, ready. One: with its embedded database; several: on one server, each by a line of its own.
+
+    `machines`: how many lend their workers, which are `program`.
+    """
     async with AsyncExitStack() as stack:
+        if number == 1:
+            run = await stack.enter_async_context(lobu_run(config=config, arguments=("--port", str(free_port()))))
+            lent = await stack.enter_async_context(runners([run], machines, program))
+            yield World(None, "", [run], [], lent, longest_seconds)
+            return
         server, port = await stack.enter_async_context(_server())
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         lines, hosts = [Proxy(port) for _ in range(number)], []
         for line in lines:
             await nursery.start(line.run)
-            run = lobu_run(
+            found = lobu_run(
                 config=config,
                 database_url=URL.format(port=line.port),
                 environment=SEVERAL,
                 arguments=("--port", str(free_port())),
             )
-            hosts.append(await stack.enter_async_context(run))
-        yield World(server, URL.format(port=port), hosts, lines, longest_seconds)
+            hosts.append(await stack.enter_async_context(found))
+        lent = await stack.enter_async_context(runners(hosts, machines, program))
+        yield World(server, URL.format(port=port), hosts, lines, lent, longest_seconds)
 
 
 @asynccontextmanager

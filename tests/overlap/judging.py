@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 
+import psycopg
 import trio
 
 from tests.overlap.talks import Life, Talk, every
 from tests.system.lobu_process import LobuRun
 from tests.system.sse_client import Client, Transcript
+
+_OWED = """
+SELECT 'owed', turn_id, conversation_id FROM turn_marker WHERE conversation_id NOT LIKE '%\\_watcher\\_%'
+UNION ALL SELECT 'live', run_id, conversation_id FROM run
+WHERE status = 'live' AND conversation_id NOT LIKE '%\\_watcher\\_%'
+"""
 
 
 async def replay(life: Life, run: LobuRun, seconds: float) -> list[str]:
@@ -69,15 +76,24 @@ def heard_wrong(talks: Sequence[Talk]) -> list[str]:
     return found
 
 
+def owed(url: str) -> list[str]:
+    """What is not done, but for watchers, who go on all the while."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(_OWED).fetchall()
+    return [f"a turn that is owed or live still: {row}" for row in rows]
+
+
 def worked_at_once(hosts: Sequence[LobuRun]) -> dict[str, str]:
-    """By message: two workers that were at it at the same time, by the stamps of `all_manners`."""
+    """By conversation and message: two workers that were at it at the same time, by the stamps of `all_manners`."""
     acted: dict[str, list[tuple[float, float, str]]] = {}
     for run in hosts:
-        for path in (run.folder / ".lobu" / "workspaces").rglob("stamps-*"):
+        folder = run.folder / ".lobu" / "workspaces"
+        for path in folder.rglob("stamps-*"):
             with suppress(OSError):  # its conversation was deleted meanwhile
                 if stamps := [float(line) for line in path.read_text().split()]:
                     name, pid = path.name.removeprefix("stamps-").rsplit("-", 1)
-                    acted.setdefault(name, []).append((stamps[0], stamps[-1], f"{pid} of {run.folder.name}"))
+                    whose = f"{path.parent.relative_to(folder)}/{name}"
+                    acted.setdefault(whose, []).append((stamps[0], stamps[-1], f"{pid} of {run.folder.name}"))
     return {
         name: f"{name} was worked at by {one[2]} until {one[1]:.3f} and by {other[2]} from {other[0]:.3f}"
         for name, workers in acted.items()

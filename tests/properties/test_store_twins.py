@@ -46,7 +46,8 @@ _OF_ROLLOUTS = [
     name for name, method in inspect.getmembers(RolloutStore, inspect.iscoroutinefunction) if not name.startswith("_")
 ]
 READS = {
-    "find_agent", "find_answers", "find_api_key", "find_conversation", "find_file", "find_held", "find_input_files",
+    "find_agent", "find_answered_question", "find_answers", "find_api_key", "find_conversation", "find_file",
+    "find_held", "find_input_files",
     "find_loads", "find_overdue", "find_owed", "find_owner", "find_rivals", "find_text_start",
     "find_trimmable", "find_turn", "find_owed_turn", "is_run_live", "list_agents", "list_api_keys",
     "list_conversations", "list_conversations_of_user", "list_ended_turns", "list_files", "list_hosts",

@@ -124,7 +124,12 @@ class Twins(FileOperations, TenantOperations):
         if self.questions:
             ref, question_id = newest(self.questions, a)
             ref = ref if c != 3 else newest(self.conversations, b)
-            await self.write("answer_question", ref, question_id, answer=f"yes{b % 2}", answered_by="ann")
+            given = {
+                "answer": f"yes{b % 2}",
+                "answered_by": "ann",
+                "answer_id": None if b % 3 == 1 else f"of-{question_id}",
+            }
+            await self.write("answer_question", ref, question_id, **given)
 
     # --- hosts and leases
 
@@ -349,6 +354,8 @@ class Twins(FileOperations, TenantOperations):
             await self.call("read_snapshot", ref)
             await self.call("read_carried_summary", ref)
             await self.call("find_answers", ref, [question_id for _, question_id in self.questions])
+            for _, question_id in self.questions:
+                await self.call("find_answered_question", ref, f"of-{question_id}")
             await self.call("list_owed_turns", ref, limit=MOST)
             await self.call("list_ended_turns", ref, before_seq=MOST, limit=2, max_bytes=ALL_EXAMPLES)
         for turn in self.turns:

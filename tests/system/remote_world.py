@@ -107,7 +107,7 @@ class RunnerProcess:
 
     async def start(self) -> None:
         self.launch()
-        await until(lambda: b"Connected to" in self._said() or self.main.poll() is not None, "it is let in")
+        await until(lambda: self.connected or self.main.poll() is not None, "it is let in")
         assert self.main.returncode is None, self.log()
 
     @property
@@ -119,9 +119,10 @@ class RunnerProcess:
         await until(lambda: self.main.poll() is not None, f"the runner ends\n{self.log()}", seconds)
         return self.main.returncode
 
-    def _said(self) -> bytes:
-        """Since its last start."""
-        return (self.folder / "out.log").read_bytes()[self._out_from :]
+    @property
+    def connected(self) -> bool:
+        """It was let in since its last start."""
+        return b"Connected to" in (self.folder / "out.log").read_bytes()[self._out_from :]
 
     def output(self) -> str:
         return (self.folder / "out.log").read_text()

@@ -17,6 +17,7 @@ import attrs
 import httpx
 import httpx_sse
 import openai
+import psycopg
 import pytest
 import trio
 
@@ -142,6 +143,30 @@ async def test_openais_client_carries_out_a_call(place: World) -> None:
     [call] = asked.message.tool_calls
     messages += [asked.message, {"role": "tool", "tool_call_id": call.id, "content": "42"}]
     assert (await in_thread(ask)).message.content == "The tool said: 42"
+
+
+@pytest.mark.parametrize("sent", ["chat", "ui"])
+async def test_an_answer_that_is_sent_again_is_the_same_answer(place: World, sent: str) -> None:
+    """Not a message: its client was cut off, and knows no more than that."""
+    [dialect] = [one for one in SENT if one.dialect == sent]
+    path, name = dialect.path, f"asking-{sent}"
+
+    async def say(content: str) -> Outcome:
+        headers = bearer(place) | {"X-Lobu-Conversation": name, "Idempotency-Key": content}
+        async with httpx.AsyncClient(base_url=place.run.url, headers=headers, timeout=CALL_SECONDS) as http:
+            if content == "ask which?" and sent == "ui":  # whose stream stays open for the answer
+                with trio.move_on_after(2):
+                    await http.post(path, json=dialect.body(content, name))
+                return Outcome()
+            return READERS[sent]((await http.post(path, json=dialect.body(content, name))).content)
+
+    await say("ask which?")
+    first, again = await say("this one"), await say("this one")
+    assert [(told.end, told.text) for told in (first, again)] == [("complete", "this one")] * 2
+    with psycopg.connect(place.run.database_url, autocommit=True) as connection:
+        key = f"echo_admin_local_{name}"
+        rows = connection.execute("SELECT content FROM turn WHERE conversation_id = %s", (key,)).fetchall()
+    assert rows == [("ask which?",)]
 
 
 LOOK: Any = {

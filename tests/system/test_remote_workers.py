@@ -245,6 +245,39 @@ async def test_a_runner_that_is_stopped_finishes_its_turn_and_leaves_nothing(run
         assert (await idle.ask("another runner")).data["finalText"] == "another runner"
 
 
+async def test_a_worker_that_starts_at_a_runner_that_is_stopped_starts_at_another(run: LobuRun) -> None:
+    never_ready = ("python", "-c", "import time; time.sleep(1000)")
+    async with runner(run, program=never_ready) as leaving:
+        conversation = await client_of(run).open(forceNew=True)
+        message_id = await conversation.send("hello")
+        await until(leaving.worker_pids, "its worker starts")
+        leaving.main.send_signal(signal.SIGTERM)
+        assert await leaving.ended() == 0
+        assert leaving.pids() == []
+    async with runner(run):
+        end = await conversation.terminal_of(message_id)
+        assert (end.event, end.data.get("finalText")) == ("complete", "hello"), end
+
+
+async def test_a_turn_that_is_on_its_way_to_a_runner_that_is_stopped_runs_at_another(
+    run: LobuRun, nursery: trio.Nursery
+) -> None:
+    proxy = await proxied(run, nursery)
+    async with runner(run, url=f"http://127.0.0.1:{proxy.port}") as leaving:
+        conversation = await client_of(run).open(forceNew=True)
+        await conversation.ask("hello")
+        proxy.stall()
+        message_id = await conversation.send("on its way")
+        await until(lambda: turn_of(run.database_url, message_id)[0] == "running", "it is sent")
+        leaving.main.send_signal(signal.SIGTERM)
+        await until(lambda: not leaving.worker_pids(), "its worker was ended")
+        proxy.heal()
+        assert await leaving.ended() == 0
+    async with runner(run):
+        end = await conversation.terminal_of(message_id)
+        assert (end.event, end.data.get("finalText")) == ("complete", "on its way"), end
+
+
 async def test_without_a_runner_a_turn_waits_and_then_says_what_to_start(run: LobuRun) -> None:
     conversation = await client_of(run).open(agentId="hasty", forceNew=True)
     end = await conversation.ask("hello")

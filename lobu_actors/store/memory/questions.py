@@ -80,7 +80,7 @@ class QuestionPart(ActorPart):
         return True
 
     async def answer_question(
-        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
+        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str, answer_id: str | None = None
     ) -> AnswerOutcome:
         await pass_checkpoint()
         row = self.tables.questions.get((ref.organization_id, question_id))
@@ -92,8 +92,15 @@ class QuestionPart(ActorPart):
         marker = self.tables.markers.get((ref.organization_id, row.turn_id))
         if marker is None or marker.run_id != row.run_id:
             return AnswerOutcome.WITHDRAWN
-        row.answer, row.answered_by = answer, answered_by
+        row.answer, row.answered_by, row.answer_id = answer, answered_by, answer_id
         return AnswerOutcome.ACCEPTED
+
+    async def find_answered_question(self, ref: ConversationRef, answer_id: str) -> str | None:
+        await pass_checkpoint()
+        for (_, question_id), row in self.tables.questions.items():
+            if row.ref == ref and row.answer_id == answer_id:
+                return question_id
+        return None
 
     async def find_answers(self, ref: ConversationRef, question_ids: Sequence[str]) -> dict[str, str]:
         await pass_checkpoint()

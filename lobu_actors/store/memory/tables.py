@@ -96,6 +96,7 @@ class QuestionRow:
     epoch: int
     answer: str | None = None
     answered_by: str | None = None
+    answer_id: str | None = None
 
 
 @attrs.define

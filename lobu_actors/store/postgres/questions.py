@@ -31,9 +31,14 @@ class QuestionPart(Part):
         return to_event(lease.ref, rows[0]) if rows else None
 
     async def answer_question(
-        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
+        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str, answer_id: str | None = None
     ) -> AnswerOutcome:
-        params = ref_params(ref) | {"question_id": question_id, "answer": answer, "answered_by": answered_by}
+        params = ref_params(ref) | {
+            "question_id": question_id,
+            "answer": answer,
+            "answered_by": answered_by,
+            "answer_id": answer_id,
+        }
         rows = await self.write("answer_question", params)
         if not rows:
             return AnswerOutcome.NOT_FOUND
@@ -41,6 +46,10 @@ class QuestionPart(Part):
         if won:
             return AnswerOutcome.ACCEPTED
         return AnswerOutcome.ALREADY_ANSWERED if status == "answered" or owed else AnswerOutcome.WITHDRAWN
+
+    async def find_answered_question(self, ref: ConversationRef, answer_id: str) -> str | None:
+        rows = await self.read("find_answered_question", ref_params(ref) | {"answer_id": answer_id})
+        return rows[0][0] if rows else None
 
     async def find_answers(self, ref: ConversationRef, question_ids: Sequence[str]) -> dict[str, str]:
         params = ref_params(ref) | {"question_ids": list(question_ids)}

@@ -51,7 +51,7 @@ WITH found AS MATERIALIZED (
     FOR NO KEY UPDATE OF q
 ), answered AS (
     UPDATE question q SET status = 'answered', answer = %(answer)s, answered_by = %(answered_by)s,
-        ended_at = clock_timestamp()
+        answer_id = %(answer_id)s, ended_at = clock_timestamp()
     FROM found
     WHERE q.organization_id = %(organization_id)s AND q.question_id = %(question_id)s AND found.status = 'open'
         AND found.owed
@@ -60,6 +60,13 @@ WITH found AS MATERIALIZED (
 SELECT found.status, found.owed, EXISTS (SELECT 1 FROM answered)
     OR (found.status = 'answered' AND found.answer = %(answer)s AND found.answered_by = %(answered_by)s)
 FROM found;
+
+-- name: find_answered_question
+-- The question that was answered by what its client calls so.
+SELECT question_id FROM question
+WHERE organization_id = %(organization_id)s AND agent_id = %(agent_id)s AND conversation_id = %(conversation_id)s
+    AND answer_id = %(answer_id)s AND status = 'answered'
+LIMIT 1;
 
 -- name: find_answers
 -- Those of some questions that somebody has answered.

@@ -38,7 +38,7 @@ class MoodyStore(MemoryStore):
     answer_outcome = AnswerOutcome.NOT_FOUND
 
     async def answer_question(
-        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str
+        self, ref: ConversationRef, question_id: str, *, answer: str, answered_by: str, answer_id: str | None = None
     ) -> AnswerOutcome:
         return self.answer_outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lobu_actors.contract.states import TurnStatus
 from lobu_actors.conversation import messages as m
 from lobu_actors.conversation.policy import FailurePolicy
 from lobu_actors.conversation.worker_port import Gone, WorkerGone
@@ -31,3 +32,19 @@ def test_a_second_worker_in_a_row_that_is_gone_before_it_gets_the_turn_has_crash
         (m.FinishTurns if crash == "fail" else m.RequeueTurns, "WORKER_CRASHED")
     ]
     assert all(end.failed for end in only(effects, m.RequeueTurns))
+
+
+def test_a_turn_that_was_on_its_way_to_an_idle_worker_that_left_is_given_to_the_next() -> None:
+    state, effects = tell(running(), WorkerGone("w1", Gone.STALE, "Its machine leaves."))
+    assert only(effects, m.RequeueTurns) == [m.RequeueTurns("r1", (turn(),), failed=False, code="NOT_SENT")]
+    assert state.crashes == (), "it is nobody's fault"
+    _, effects = tell(state, m.TurnsRequeued((turn(attempt=2),)))
+    assert only(effects, m.StartWorker) == [m.StartWorker()]
+
+
+def test_what_was_cancelled_on_its_way_to_an_idle_worker_that_left_is_cancelled() -> None:
+    state, _ = tell(running(), m.CancelRequest("m1"))
+    _, effects = tell(state, WorkerGone("w1", Gone.STALE, "Its machine leaves."))
+    [finish] = only(effects, m.FinishTurns)
+    assert isinstance(finish, m.FinishTurns)
+    assert finish.status is TurnStatus.CANCELLED

@@ -111,6 +111,13 @@ async def test_who_does_not_fit_is_refused(world: World, joining: Joining, worke
     assert sentence in closed.reason
 
 
+async def test_who_says_nothing_in_time_may_come_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine or its edge stood still: a runner takes a refusal for the end."""
+    monkeypatch.setattr("supervisor.remote.pool.JOIN_SECONDS", 0.05)
+    runner = await world.runner(join=False)
+    assert (await runner.closed()).code == link.NOBODY_THERE
+
+
 async def test_a_cut_loses_and_repeats_nothing(world: World) -> None:
     client, runner = await world.pair()
     for number in range(5):
