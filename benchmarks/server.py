@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -218,11 +218,16 @@ class Server:
 
     def own_memory(self, part: str) -> list[int]:
         """USS in bytes of each process of a part, of those that live still."""
-        found = []
-        for process in self.by_part()[part]:
-            with suppress(psutil.Error):
-                found.append(process.memory_full_info().uss)
-        return found
+        return own_memory(self.by_part()[part])
+
+
+def own_memory(processes: Iterable[psutil.Process]) -> list[int]:
+    """USS in bytes of each, of those that live still."""
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            found.append(process.memory_full_info().uss)
+    return found
 
 
 def nanoseconds(pid: int) -> int:

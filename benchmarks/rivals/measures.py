@@ -16,7 +16,8 @@ import attrs
 from benchmarks.generator import generate
 from benchmarks.histogram import Histogram
 from benchmarks.http import Conversation
-from benchmarks.rivals.places import Contender, Postgres, cpu_seconds, own_memory
+from benchmarks.rivals.places import Contender, Postgres, cpu_seconds
+from benchmarks.server import own_memory
 
 TERMINALS = ("complete", "agent-error", "cancelled")
 CONTENT = "hello"
@@ -134,7 +135,7 @@ def _idle_stream(contender: Contender, plan: Plan) -> float:
     settings: dict[str, Any] = {"agent": contender.agent, "reads": True, "content": ""}
     settings |= {"rest_seconds": REST_SECONDS, "posters": False}
     generate(contender.url, contender.key, "hold", conversations=plan.streams // 4, **settings)  # pools, caches
-    look = lambda word: own.append(own_memory(contender.servers()))  # noqa: E731
+    look = lambda word: own.append(sum(own_memory(contender.servers())))  # noqa: E731
     generate(contender.url, contender.key, "hold", look, conversations=plan.streams, **settings)
     return (own[1] - own[0]) / plan.streams
 

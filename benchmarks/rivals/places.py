@@ -255,15 +255,3 @@ def _cpu_seconds(process: psutil.Process) -> float:
     except psutil.Error:  # it has ended
         return 0.0
     return max(exact, times.user + times.system)
-
-
-def own_memory(processes: Processes) -> int:
-    """USS in bytes, of those that live still."""
-    return sum(map(_own_memory, processes))
-
-
-def _own_memory(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().uss)
-    except psutil.Error:  # it has ended
-        return 0

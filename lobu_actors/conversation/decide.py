@@ -36,7 +36,7 @@ from lobu_actors.conversation.outcome import (
     cancel_run,
     ending,
     fail_queued,
-    fail_run,
+    fail_run_and_worker,
     finishing,
     put_back,
     refuse_queued,
@@ -384,8 +384,7 @@ def _tick(state: State, moment: Moment) -> Step:
     code = passed(run, state.deadlines, moment.now)
     if code is None:
         return look(state, run, moment)
-    state, effects = fail_run(ending(state), run, code, now=moment.now)
-    return state, [m.KillWorker(), *effects]
+    return fail_run_and_worker(state, run, code, now=moment.now)
 
 
 def _without_run(state: State, turn_ids: tuple[str, ...]) -> State:

@@ -161,8 +161,8 @@ def put_back(state: State, run: Run, *, now: float) -> Step:
     return finishing(state, run), [RequeueTurns(run.run_id, run.turns, failed=False, code=NOT_SENT)]
 
 
-def end_over_limit(state: State, run: Run, code: TurnError, now: float) -> Step:
-    """A worker said more than it may in one run. It may well go on so, and is ended with it."""
+def fail_run_and_worker(state: State, run: Run, code: str, *, now: float) -> Step:
+    """Of a worker that said more than it may, or nothing in time: it may well go on so, and is ended with the run."""
     state, effects = fail_run(state, run, code, now=now)
     return ending(state), [KillWorker(), *effects]
 

@@ -15,7 +15,7 @@ from lobu_actors.contract.frames import Answer, Ask
 from lobu_actors.contract.text import storable, storable_json
 from lobu_actors.conversation.adoption import asked_again
 from lobu_actors.conversation.messages import Effect, SendFrame
-from lobu_actors.conversation.outcome import Step, end_over_limit
+from lobu_actors.conversation.outcome import Step, fail_run_and_worker
 from lobu_actors.conversation.question_messages import LoadAnswers, RecordAnswer, RecordQuestion
 from lobu_actors.conversation.state import Moment, Question, Run, RunPhase, State
 
@@ -26,7 +26,7 @@ def ask(state: State, run: Run, frame: Ask, now: float) -> Step:
     if (again := asked_again(run, frame)) is not None:
         return replace(state, run=run), again
     if len(run.questions) >= state.limits.max_open_questions:
-        return end_over_limit(state, run, TurnError.TOO_MANY_QUESTIONS, now)
+        return fail_run_and_worker(state, run, TurnError.TOO_MANY_QUESTIONS, now=now)
     question = Question(f"{run.run_id}-{run.asked}", frame.question_id)
     run = replace(
         run,

@@ -39,10 +39,10 @@ from lobu_actors.conversation.outcome import (
     code_of_exit,
     code_of_start,
     complete_run,
-    end_over_limit,
     exit_status_text,
     fail_queued,
     fail_run,
+    fail_run_and_worker,
     put_back,
 )
 from lobu_actors.conversation.questions import ask
@@ -163,7 +163,7 @@ def _progress(state: State, run: Run, frame: Delta | Status | Ask | Ephemeral, n
         provider_code = run.provider_code if frame.text_offset is not None else None
         run = replace(run, text_length=length, progress_at=now, tool=None, provider_code=provider_code)
         if length > state.limits.reply_max_chars:
-            return end_over_limit(state, run, TurnError.REPLY_TOO_LARGE, now)
+            return fail_run_and_worker(state, run, TurnError.REPLY_TOO_LARGE, now=now)
         return replace(state, run=run), [ShowText(text)]
     message_id = run.turns[0].message_id
     if isinstance(frame, Status):

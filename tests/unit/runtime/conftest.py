@@ -1,7 +1,7 @@
 """A family of obedient children and a way to run a supervisor, for its tests, and a world for the registry's."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
@@ -10,6 +10,7 @@ import trio.testing
 from lobu_actors.runtime.child_spec import ChildContext, ChildSpec
 from lobu_actors.runtime.supervisor import Supervisor
 from tests.unit.runtime.registry_world import World
+from tests.unit.runtime.serving import run_while
 
 
 class Family:
@@ -49,16 +50,6 @@ class Family:
     async def end(self, id: str, error: BaseException | None = None) -> None:
         self._endings[id](error)
         await trio.testing.wait_all_tasks_blocked()
-
-
-@asynccontextmanager
-async def run_while(supervisor: Supervisor) -> AsyncIterator[Supervisor]:
-    async with trio.open_nursery() as nursery:
-        await nursery.start(supervisor.serve)
-        try:
-            yield supervisor
-        finally:
-            supervisor.stop()
 
 
 @pytest.fixture

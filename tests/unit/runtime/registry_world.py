@@ -12,6 +12,7 @@ from lobu_actors.runtime.child_spec import ChildSpec
 from lobu_actors.runtime.intensity import Intensity
 from lobu_actors.runtime.registry import Registry
 from lobu_actors.runtime.supervisor import Supervisor
+from tests.unit.runtime.serving import run_while
 
 REQUEST = contextvars.ContextVar("REQUEST", default="none")
 
@@ -84,13 +85,8 @@ class Worker(Actor[str]):
 @asynccontextmanager
 async def running(registry: Registry[str, str], shutdown_seconds: float = 5.0) -> AsyncIterator[Registry[str, str]]:
     spec = ChildSpec("registry", registry.run, shutdown_seconds=shutdown_seconds, subtree=registry.snapshot)
-    supervisor = Supervisor("s", [spec])
-    async with trio.open_nursery() as nursery:
-        await nursery.start(supervisor.serve)
-        try:
-            yield registry
-        finally:
-            supervisor.stop()
+    async with run_while(Supervisor("s", [spec])):
+        yield registry
 
 
 async def settle() -> None:
